@@ -1,0 +1,51 @@
+# Everything is done from here; `make` alone says what there is. Needs Python >= 3.11 with venv, and nothing else.
+#
+# `make venv` runs once and again only when pyproject.toml changes; every other target asks for it first.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+SEEDS  ?= 0:2000
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check format bench sim clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(STAMP)  ## create .venv with the project (editable) and everything needed to work on it
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0] + "; say: make venv PYTHON=python3.11")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "python3-venv is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cli,dev]'
+	@touch $@
+
+demo: $(STAMP)  ## workers that share state, live in the terminal and in the browser
+	$(BIN)/python -m examples.demo $(ARGS)
+
+test: $(STAMP)  ## every test, the slowest named at the end; ARGS="-k name -x" narrows it
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)  ## lint, format and strict types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict crdt discovery gossip
+
+format: $(STAMP)  ## put every file into the one format, and fix what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## how fast the store is, and how fast a write spreads
+	$(BIN)/python benchmarks/store.py $(ARGS)
+	$(BIN)/python benchmarks/propagate.py $(ARGS)
+
+sim: $(STAMP)  ## thousands of simulated clusters; SEEDS=7 replays one, SEEDS=0:2000 is the default range
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
+
+clean:  ## remove what was made here, .venv included
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

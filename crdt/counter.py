@@ -1,0 +1,58 @@
+"""How do many count together without losing one? Each replica keeps its own part; the sum is shown.
+
+The element is the replica, the value its (increments, decrements) so far, and each write names its predecessor: nobody
+else ever writes that element, so nothing is concurrent with it and nothing can be lost.
+
+Invariant: a replica's parts only grow. Source: the PN-counter of Shapiro et al. (2011).
+Not here: bounds, and anything that would need the others' consent ("never below zero").
+"""
+
+from __future__ import annotations
+
+from crdt.codec import COUNTER, decode_value, encode_value
+from crdt.store import Store, Write
+from crdt.timestamp import Timestamp
+
+_LIMIT = 2**64 - 1
+
+
+class PNCounter:
+    """A counter in a store.
+
+    >>> store = Store()
+    >>> hits = PNCounter(store, "hits")
+    >>> for replica, amount in ((7, 2), (8, 5), (7, -1)):
+    ...     _ = store.merge(hits.add(amount, replica, stamp=1))
+    >>> hits.value
+    6
+    """
+
+    __slots__ = ("name", "store")
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store = store
+        self.name = (COUNTER, name)
+
+    def add(self, amount: int, replica: int, stamp: Timestamp) -> Write:
+        """The write that adds `amount`, which may be negative.
+
+        Raises `TypeError` for what is not an integer, `OverflowError` when one replica's part would pass 64 bits.
+        """
+        if type(amount) is not int:
+            raise TypeError(f"a counter counts in integers, not in {type(amount).__name__}")
+        element = replica.to_bytes(8, "big")
+        live = self.store.elements(self.name).get(element)
+        up, down = (0, 0) if live is None else decode_value(live[3])
+        up, down = (up + amount, down) if amount >= 0 else (up, down - amount)
+        if max(up, down) > _LIMIT:
+            raise OverflowError("a counter's part must fit 64 bits")
+        return self.store.write((*self.name, element), encode_value((up, down)), replica, stamp)
+
+    @property
+    def value(self) -> int:
+        """The sum over all replicas."""
+        total = 0
+        for live in list(self.store.elements(self.name).values()):
+            up, down = decode_value(live[3])
+            total += up - down
+        return total
