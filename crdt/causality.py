@@ -57,8 +57,8 @@ class Context(dict[int, int]):
         """Takes the greater of both for every replica.
 
         >>> context = Context({1: 3, 2: 1})
-        ... context.join({2: 4, 3: 1})
-        ... context
+        >>> context.join({2: 4, 3: 1})
+        >>> context
         {1: 3, 2: 4, 3: 1}
         """
         for replica, sequence in other.items():

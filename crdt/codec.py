@@ -97,7 +97,7 @@ def decode_element(encoded: bytes) -> Any:
     >>> decode_element(encode_element(("cart", 7)))
     ('cart', 7)
     """
-    return _unpack(encoded)
+    return unpack(encoded)
 
 
 def encode_value(value: object) -> bytes:
@@ -161,8 +161,23 @@ def _no_extension(code: int, data: bytes) -> object:
     raise Malformed(f"extension type {code} is not part of the format")
 
 
-def _unpack(data: bytes) -> Any:
-    """Decodes arrays of scalars: no maps, no extensions. Lengths are checked against the bytes that are there."""
+def pack(fields: object) -> bytes:
+    """The bytes of nested tuples and lists of scalars: what every record of the format is made of."""
+    packed: bytes = msgpack.packb(fields)
+    return packed
+
+
+def unpack(data: bytes) -> Any:
+    """The tuples and scalars whose bytes these are: no maps, no extensions. Raises `Malformed`.
+
+    Lengths are checked against the bytes that are there, so nothing is allocated on the word of a length field.
+
+    >>> unpack(pack((1, b"two", [3])))
+    (1, b'two', (3,))
+    >>> unpack(bytes.fromhex("ddffffffff"))
+    Traceback (most recent call last):
+    crdt.codec.Malformed: not msgpack of the expected kind: 4294967295 exceeds max_array_len(5)
+    """
     try:
         return msgpack.unpackb(data, use_list=False, max_map_len=0, max_ext_len=0)
     except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
@@ -175,8 +190,7 @@ def _unpack(data: bytes) -> Any:
 def encode_batch(batch: Batch) -> bytes:
     """The bytes of a batch: encoded once by its author, then forwarded and logged as they are."""
     replica, first, last, writes, more = batch
-    encoded: bytes = msgpack.packb((replica, first, last, more, [_flat(write, first) for write in writes]))
-    return encoded
+    return pack((replica, first, last, more, [_flat(write, first) for write in writes]))
 
 
 def _flat(write: Write, first: int) -> tuple[object, ...]:
@@ -192,7 +206,7 @@ def decode_batch(data: bytes) -> Batch:
     >>> decode_batch(encode_batch(batch)) == batch
     True
     """
-    fields = _unpack(data)
+    fields = unpack(data)
     _demand(type(fields) is tuple and len(fields) == 5, "a batch has five fields")
     replica, first, last, more, flats = fields
     _demand(_is_replica(replica) and type(more) is bool and type(flats) is tuple, "a batch's fields have their types")
@@ -253,7 +267,7 @@ def _is_content(stamp: Any, value: Any, expires: Any) -> bool:
 def _check_counter(element: bytes, value: bytes | None, replica: int) -> None:
     """A counter's value is summed over all authors at every read: one bad part would spoil it for everybody."""
     _demand(element == replica.to_bytes(8, "big"), "a counter's part is written by its own replica")
-    parts = None if value is None else _unpack(value)
+    parts = None if value is None else unpack(value)
     _demand(
         type(parts) is tuple and len(parts) == 2 and all(type(part) is int and 0 <= part <= _MAX_64 for part in parts),
         "a counter's part is (increments, decrements)",
@@ -286,8 +300,7 @@ def _demand(condition: bool, what: str) -> None:
 
 def encode_context(context: Context) -> bytes:
     """The bytes of a context, in the order of replicas, so that equal ones have equal bytes."""
-    encoded: bytes = msgpack.packb([number for pair in sorted(context.items()) for number in pair])
-    return encoded
+    return pack([number for pair in sorted(context.items()) for number in pair])
 
 
 def decode_context(data: bytes) -> Context:
@@ -296,7 +309,7 @@ def decode_context(data: bytes) -> Context:
     >>> decode_context(encode_context(Context({9: 4, 7: 2})))
     {7: 2, 9: 4}
     """
-    pairs = _dots(_unpack(data), MAX_REPLICAS)
+    pairs = _dots(unpack(data), MAX_REPLICAS)
     context = Context(pairs)
     _demand(len(context) == len(pairs), "a context has each replica once")
     return context
@@ -308,7 +321,7 @@ def state_parts(state: State, limit: int = 1 << 18) -> Iterator[bytes]:
     Lazy, so that a large state can be sent a part a time; `Stage` puts it together again at the other side.
     """
     named = [number for dot in sorted(state.named) for number in dot]
-    yield msgpack.packb((encode_context(state.context), named))
+    yield pack((encode_context(state.context), named))
     for (kind, name), elements in state.objects.items():
         flats: list[tuple[object, ...]] = []
         size = 0
@@ -317,10 +330,10 @@ def state_parts(state: State, limit: int = 1 << 18) -> Iterator[bytes]:
                 flats.append((element, *live[:5]))
                 size += len(element) + len(live[3]) + 32
             if size >= limit:
-                yield msgpack.packb((kind, name, flats))
+                yield pack((kind, name, flats))
                 flats, size = [], 0
         if flats:
-            yield msgpack.packb((kind, name, flats))
+            yield pack((kind, name, flats))
 
 
 class Stage:
@@ -337,10 +350,12 @@ class Stage:
         self._context: Context | None = None
         self._named: frozenset[Dot] = frozenset()
         self._objects: dict[Object, dict[bytes, Live]] = {}
+        self.newest = 0
+        """The greatest stamp of the live writes so far."""
 
     def add(self, part: bytes) -> None:
         """Takes the next part. Raises `Malformed`; the stage is of no use then."""
-        fields = _unpack(part)
+        fields = unpack(part)
         if self._context is None:
             _demand(
                 type(fields) is tuple and len(fields) == 2 and type(fields[0]) is bytes, "a state starts with its head"
@@ -373,6 +388,7 @@ class Stage:
         for live in reversed(above):
             link = (*live[:5], link)
         elements[element] = link
+        self.newest = max(self.newest, stamp)
 
     def state(self) -> State:
         """All that was added. Raises `Malformed` if there was no head."""
@@ -384,8 +400,7 @@ class Stage:
 def encode_state(state: State) -> bytes:
     """A whole state in one piece, in canonical order: equal states have equal bytes. For files and for comparing."""
     objects = {name: dict(sorted(state.objects[name].items())) for name in sorted(state.objects)}
-    encoded: bytes = msgpack.packb(list(state_parts(state._replace(objects=objects))))
-    return encoded
+    return pack(list(state_parts(state._replace(objects=objects))))
 
 
 def decode_state(data: bytes) -> State:
@@ -395,7 +410,7 @@ def decode_state(data: bytes) -> State:
     >>> decode_state(encode_state(Store().state())) == Store().state()
     True
     """
-    parts = _unpack(data)
+    parts = unpack(data)
     _demand(type(parts) is tuple and all(type(part) is bytes for part in parts), "a state is a list of parts")
     stage = Stage()
     for part in parts:

@@ -2,8 +2,8 @@
 
     live(key) = delivered writes with a value, less those that any delivered write names
 
-A write names the live writes of its key that its author saw and replaces. So state is a function of the
-context alone: *equal contexts, equal state*, whatever the order, loss, repetition or route. A delete is a write without a
+A write names the live writes of its key that its author saw and replaces. So state is a function of the context
+alone: *equal contexts, equal state*, whatever the order, loss, repetition or route. A delete is a write without a
 value. Once delivered, nothing of it is left: there are no tombstones.
 
 Invariants, which every test may check at any moment:
@@ -28,7 +28,7 @@ Object: TypeAlias = tuple[int, str]
 """`(type, name)`. The type is part of it, so one name under two types is two objects."""
 
 Key: TypeAlias = tuple[int, str, bytes]
-"""`(type, object name, element)`: what a write is about. An element is the canonical bytes of a map key or set member."""
+"""`(type, object name, element)`: what a write is about. Elements are canonical bytes of map keys or set members."""
 
 Live: TypeAlias = tuple[Timestamp, int, int, bytes, int, Optional["Live"]]
 """`(stamp, replica, sequence, value, expires, next)`: a live write, linked to the next lesser one of the same key.

@@ -1,0 +1,31 @@
+"""Where might the others be? Addresses, from what this host, a list or a name has to say; nothing here knows
+of gossip.
+
+Invariant: what is listed in `__all__` is public, all else may change. What a provider yields are candidates;
+whether somebody of ours is there is for the caller to find out.
+
+Source: DESIGN.md section 8.
+
+Deliberately not here: the handshake, membership, and any decision about whom to connect to.
+"""
+
+from discovery.address import LONGEST_UNIX_PATH, Address, check_peer, parse_address, parse_peer
+from discovery.host import MOST_ENTRIES, HostDirectory, Place, UnsafeDirectory, runtime_directory
+from discovery.seeds import MOST_SEEDS, Seeds, parse_seeds, read_seeds
+
+__all__ = [
+    "LONGEST_UNIX_PATH",
+    "MOST_ENTRIES",
+    "MOST_SEEDS",
+    "Address",
+    "HostDirectory",
+    "Place",
+    "Seeds",
+    "UnsafeDirectory",
+    "check_peer",
+    "parse_address",
+    "parse_peer",
+    "parse_seeds",
+    "read_seeds",
+    "runtime_directory",
+]

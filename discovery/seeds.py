@@ -1,0 +1,152 @@
+"""Which addresses was this node told to try?
+
+Invariant: what comes out is a list of distinct peer addresses in the order in which they were written, at
+most `MOST_SEEDS` of them; one bad entry refuses the whole list, with the entry and its origin named, so that
+a typing mistake is seen at the start and not as a partition next week.
+
+Source: DESIGN.md section 8.
+
+Deliberately not here: resolving names (dns.py), reading the environment (the caller's configuration does, and
+hands the text in), and deciding what a failure means for a running node.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from discovery.address import Address, parse_peer
+
+__all__ = ["MOST_SEEDS", "Seeds", "parse_seeds", "read_seeds"]
+
+MOST_SEEDS: Final = 256
+"""One living seed is enough to find all others; a longer list is a mistake, or an inventory that belongs into
+DNS."""
+
+# 256 of the longest addresses are 66 kB; the rest is room for comments.
+_LARGEST_FILE = 1 << 20
+_BETWEEN = re.compile(r"[,\s]+")
+_COMMENT = re.compile(r"(?:^|\s)#.*")
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """All seeds of one node, from up to three places: its arguments, one string of its environment, and a
+    file.
+
+    `argument` is as for `parse_seeds`; `environment` is the text of the variable named `variable`; `file` is
+    read anew at every call of `addresses`, so it may be changed while the node lives. `default_port` is for
+    entries without one.
+
+    >>> seeds = Seeds(argument=["10.0.0.1"], environment="10.0.0.2:9000 10.0.0.1:7946", default_port=7946)
+    >>> [str(address) for address in seeds.addresses()]
+    ['10.0.0.1:7946', '10.0.0.2:9000']
+    """
+
+    argument: str | Iterable[str] = ()
+    environment: str = ""
+    file: Path | None = None
+    default_port: int | None = None
+    variable: str = "GOSSAMESH_SEEDS"
+
+    def __post_init__(self) -> None:
+        # An iterator would be empty from the second call on.
+        if not isinstance(self.argument, str):
+            object.__setattr__(self, "argument", tuple(self.argument))
+
+    def addresses(self) -> list[Address]:
+        """Every seed once, arguments first, then environment, then file; at most `MOST_SEEDS`.
+
+        Raises ValueError for a bad entry or too many, OSError for a file that cannot be read just now.
+        """
+        found = parse_seeds(self.argument, source="the argument 'seeds'", default_port=self.default_port)
+        found += parse_seeds(self.environment, source=self.variable, default_port=self.default_port)
+        if self.file is not None:
+            found += read_seeds(self.file, default_port=self.default_port)
+        return _bounded(found, "arguments, environment and file together")
+
+
+def parse_seeds(
+    entries: str | Iterable[str], *, source: str = "the list of seeds", default_port: int | None = None
+) -> list[Address]:
+    """Read addresses from one string, separated by commas or white space, or from an iterable of one address
+    each.
+
+    `source` says in error messages where the entries come from. A unix path that holds a space or a comma can
+    be given in an iterable or a file only. Duplicates are left out, order is kept.
+
+    Raises ValueError naming the entry and `source`, or when there are more than `MOST_SEEDS`.
+
+    >>> [str(address) for address in parse_seeds("a:1, b:2  a:1", source="GOSSAMESH_SEEDS")]
+    ['a:1', 'b:2']
+    >>> parse_seeds(["a:1", "b:x"], source="GOSSAMESH_SEEDS")
+    Traceback (most recent call last):
+      ...
+    ValueError: seed 'b:x' in GOSSAMESH_SEEDS: cannot use 'b:x' as an address: its port is not a number \
+from 1 to 65535; write it as in :7946
+    """
+    if isinstance(entries, str):
+        entries = (entry for entry in _BETWEEN.split(entries) if entry)
+    return _bounded((_seed(entry, source, default_port) for entry in entries), source)
+
+
+def read_seeds(file: Path, *, default_port: int | None = None) -> list[Address]:
+    """Read addresses from a UTF-8 text file, one a line; `#` begins a comment at a line's start or after
+    white space.
+
+    The file is opened, read and closed at every call. Errors name its path and the line.
+
+    Raises ValueError for a bad entry, too many, or a file that is no text of a reasonable size (1 MiB),
+    OSError where it cannot be read.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as directory:
+    ...     file = Path(directory, "seeds")
+    ...     _ = file.write_text("# the old machines\\n10.0.0.1:7946\\n10.0.0.2:7946   # in the cellar\\n")
+    ...     [str(address) for address in read_seeds(file)]
+    ['10.0.0.1:7946', '10.0.0.2:7946']
+    """
+    lines = [_COMMENT.sub("", line).strip() for line in _text(file).splitlines()]
+    numbered = ((f"{file}, line {number}", line) for number, line in enumerate(lines, 1) if line)
+    found = (_seed(entry, source, default_port) for source, entry in numbered)
+    return _bounded(found, str(file))
+
+
+def _seed(entry: str, source: str, default_port: int | None) -> Address:
+    try:
+        return parse_peer(entry, default_port)
+    except ValueError as error:
+        shown = entry if len(entry) <= 60 else entry[:60] + "..."
+        raise ValueError(f"seed {shown!r} in {source}: {error}") from error
+
+
+def _bounded(found: Iterable[Address], source: str) -> list[Address]:
+    distinct: dict[Address, None] = {}
+    for address in found:
+        distinct[address] = None
+        if len(distinct) > MOST_SEEDS:
+            raise ValueError(
+                f"more than {MOST_SEEDS} seeds in {source}: one that lives is enough to find the others; "
+                "name a few, or use DNS for a list that long"
+            )
+    return list(distinct)
+
+
+def _text(file: Path) -> str:
+    # O_NONBLOCK: opening a pipe that nobody writes to would stop the caller's event loop for ever.
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError(f"cannot read seeds from {file}: it can be read once only; name a regular file")
+        content = stream.read(_LARGEST_FILE + 1)
+    if len(content) > _LARGEST_FILE:
+        raise ValueError(f"cannot read seeds from {file}: it exceeds {_LARGEST_FILE} bytes; name another")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"cannot read seeds from {file}: it is not UTF-8 text; save it as such") from error

@@ -1,0 +1,181 @@
+"""How does a message become bytes, and only ever bytes of this cluster a message?
+
+    2 bytes   "gm"            what this is
+    1 byte    version         a newer one is refused, and counted
+    8 bytes   cluster         BLAKE2b of its name: another cluster's packets end here
+    the rest  msgpack array   [kind, sender, fields ...]
+
+Invariant: `decode` gives a well-formed message, every field within its bound, or raises `Malformed`; it neither
+allocates more than a small multiple of what came nor changes anything.
+Not here: secrecy (`gossip.seal` wraps all of it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any, Final
+
+from crdt import Malformed
+from crdt.codec import pack, unpack
+from gossip.protocol.members import Claim, Status
+from gossip.protocol.messages import (
+    Ack,
+    Digest,
+    Gossip,
+    Join,
+    Message,
+    Ping,
+    PingReq,
+    Pull,
+    Push,
+    StateNext,
+    StatePart,
+    Welcome,
+)
+
+VERSION: Final = 1
+MAX_MESSAGE: Final = 4 << 20
+"""Bytes of a message: a megabyte of batches beside one largest value fits twice."""
+MAX_CLAIMS: Final = 4096
+MAX_NAME: Final = 255
+MAX_ADDRESSES: Final = 8
+MAX_ADDRESS: Final = 300
+MAX_TAGS: Final = 64
+MAX_TAG_BYTES: Final = 4096
+
+_MAX_64 = 2**64 - 1
+_HEADER = 11
+
+
+class Codec:
+    """Encodes and decodes the messages of one cluster.
+
+    >>> codec = Codec("shop")
+    >>> codec.decode(codec.encode(7, PingReq(1, 9)))
+    (7, PingReq(number=1, target=9))
+    >>> Codec("other shop").decode(codec.encode(7, PingReq(1, 9)))
+    Traceback (most recent call last):
+    crdt.codec.Malformed: a packet of another cluster
+    """
+
+    def __init__(self, cluster: str) -> None:
+        self._header = b"gm" + bytes([VERSION]) + blake2b(cluster.encode(), digest_size=8).digest()
+
+    def encode(self, sender: int, message: Message) -> bytes:
+        """The bytes of a message from the instance `sender`."""
+        return self._header + pack((_NUMBERS[type(message)], sender, *message))
+
+    def decode(self, payload: bytes) -> tuple[int, Message]:
+        """`(sender, message)`. Raises `Malformed`, saying which rule was broken."""
+        if payload[:_HEADER] != self._header:
+            raise Malformed(self._stranger(payload))
+        if len(payload) > MAX_MESSAGE:
+            raise Malformed("a message is too long")
+        fields = unpack(payload[_HEADER:])
+        _demand(type(fields) is tuple and len(fields) >= 2, "a message has a kind and a sender")
+        kind, sender = fields[:2]
+        _demand(type(kind) is int and 0 <= kind < len(_KINDS), "a message is of a known kind")
+        message_type, checks = _KINDS[kind]
+        _demand(_is_instance(sender) and len(fields) == 2 + len(checks), "a message has a sender and all its fields")
+        return sender, message_type(*(check(field) for check, field in zip(checks, fields[2:], strict=True)))
+
+    def _stranger(self, payload: bytes) -> str:
+        if len(payload) < _HEADER or payload[:2] != self._header[:2]:
+            return "not a packet of this protocol"
+        if payload[2] != VERSION:
+            return f"a packet of version {payload[2]}, this is {VERSION}"
+        return "a packet of another cluster"
+
+
+def _demand(condition: bool, what: str) -> None:
+    if not condition:
+        raise Malformed(f"broken rule of the protocol: {what}")
+
+
+def _is_instance(field: Any) -> bool:
+    return type(field) is int and 0 < field <= _MAX_64
+
+
+def _instance(field: Any) -> int:
+    _demand(_is_instance(field), "an instance is 64 bits and not 0")
+    return int(field)
+
+
+def _number(field: Any) -> int:
+    _demand(type(field) is int and 0 <= field <= _MAX_64, "a number fits 64 bits")
+    return int(field)
+
+
+def _flag(field: Any) -> bool:
+    _demand(type(field) is bool, "a flag is true or false")
+    return bool(field)
+
+
+def _bytes(field: Any) -> bytes:
+    _demand(type(field) is bytes, "a payload is bytes")
+    return bytes(field)
+
+
+def _batches(field: Any) -> tuple[bytes, ...]:
+    _demand(type(field) is tuple and all(type(part) is bytes for part in field), "batches are bytes")
+    return tuple(field)
+
+
+def _digest(field: Any) -> Digest:
+    _demand(type(field) is tuple and len(field) == 2, "a digest is two fingerprints")
+    return Digest(_number(field[0]), _number(field[1]))
+
+
+def _text(field: Any, limit: int, what: str) -> str:
+    _demand(type(field) is str and 0 < len(field) <= limit and field.isprintable(), what)
+    return str(field)
+
+
+def _claims(field: Any) -> tuple[Claim, ...]:
+    _demand(type(field) is tuple and len(field) <= MAX_CLAIMS, "claims come in a bounded list")
+    return tuple(map(_claim, field))
+
+
+def _claim(field: Any) -> Claim:
+    _demand(type(field) is tuple and len(field) == 7, "a claim has seven fields")
+    instance, name, addresses, started, tags, incarnation, status = field
+    _demand(type(addresses) is tuple and len(addresses) <= MAX_ADDRESSES, "a member has few addresses")
+    _demand(type(tags) is tuple and len(tags) <= MAX_TAGS, "a member has few tags")
+    _demand(type(status) is int and 0 <= status < len(Status), "a status is a known one")
+    return Claim(
+        _instance(instance),
+        _text(name, MAX_NAME, "a name is short and printable"),
+        tuple(_text(address, MAX_ADDRESS, "an address is short and printable") for address in addresses),
+        _number(started),
+        _tags(tags),
+        _number(incarnation),
+        Status(status),
+    )
+
+
+def _tags(field: tuple[Any, ...]) -> tuple[tuple[str, str], ...]:
+    for tag in field:
+        _demand(
+            type(tag) is tuple and len(tag) == 2 and all(type(part) is str for part in tag),
+            "a tag is a pair of texts",
+        )
+    _demand(sum(len(key) + len(value) for key, value in field) <= MAX_TAG_BYTES, "tags are small")
+    return field
+
+
+_Check = Callable[[Any], Any]
+_KINDS: Final[tuple[tuple[type[Any], tuple[_Check, ...]], ...]] = (
+    (Join, (_claims, _digest)),
+    (Welcome, (_claims, _digest)),
+    (Ping, (_number, _digest, _claims)),
+    (Ack, (_number, _digest, _claims)),
+    (PingReq, (_number, _instance)),
+    (Gossip, (_claims,)),
+    (Push, (_batches, _flag)),
+    (Pull, (_bytes,)),
+    (StatePart, (_number, _number, _flag, _bytes)),
+    (StateNext, (_number, _number)),
+)
+"""Every kind of message, in the order of their numbers on the wire, with the check of each field."""
+_NUMBERS = {message_type: number for number, (message_type, _) in enumerate(_KINDS)}

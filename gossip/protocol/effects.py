@@ -1,0 +1,62 @@
+"""What does the engine want done?
+
+Values, in the order in which they are to be done. Whoever drives the engine (the runtime, or the simulated world of the
+tests) does them; the engine itself does nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+from crdt import Change
+from gossip.protocol.members import Claim
+from gossip.protocol.messages import Message
+
+
+class Send(NamedTuple):
+    """Send a message to members, by instance. Best effort: what is lost is repaired."""
+
+    to: tuple[int, ...]
+    message: Message
+
+
+class Dial(NamedTuple):
+    """Send a message to an address of which nothing else is known."""
+
+    address: str
+    message: Message
+
+
+class Changed(NamedTuple):
+    """Keys changed, all in one step: nobody may see a part of it."""
+
+    changes: tuple[Change, ...]
+
+
+class MemberChanged(NamedTuple):
+    """What is said of a member changed. `before` is None if it was not known; `why` is a sentence for people."""
+
+    claim: Claim
+    before: Claim | None
+    why: str
+
+
+class Reborn(NamedTuple):
+    """The node was declared dead, so it goes on as a new instance. Its data stays."""
+
+    claim: Claim
+
+
+class Ready(NamedTuple):
+    """What a peer had when we joined is here."""
+
+
+class Warned(NamedTuple):
+    """Something that an operator should know. `kind` is `skewed` or `diverged`; `peer` is who it is about."""
+
+    kind: str
+    peer: int
+    message: str
+
+
+Effect: TypeAlias = Send | Dial | Changed | MemberChanged | Reborn | Ready | Warned

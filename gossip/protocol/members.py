@@ -1,0 +1,148 @@
+"""Who is there, by what is said of whom?
+
+A member is an *instance*: one start of one node, named by 64 random bits that are its replica id as well. What is
+said of an instance is a `Claim`, and claims of one instance form a lattice: dead and left beat everything, else
+the greater (incarnation, status) wins. So claims may be lost, repeated and reordered, and all tables agree in the end.
+
+Invariants: a table's claim of an instance only rises; an instance that is dead or has left never comes back (it takes a
+new instance id); only an instance itself raises its incarnation.
+
+Source: SWIM (Das, Gupta, Motivala 2002), section 4.2.
+Not here: when to suspect (`detector`), whom to tell (`broadcast`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+from random import Random
+from typing import NamedTuple
+
+
+class Status(IntEnum):
+    """What an instance is said to be. The order is the lattice's."""
+
+    ALIVE = 0
+    SUSPECT = 1
+    DEAD = 2
+    LEFT = 3
+
+
+class Claim(NamedTuple):
+    """What is said of one instance.
+
+    `addresses` are where it listens, best first; `started` is its start in wall-clock milliseconds; `tags` are sorted
+    pairs. `incarnation` is raised by the instance itself to overrule what others say of it.
+    """
+
+    instance: int
+    name: str
+    addresses: tuple[str, ...]
+    started: int
+    tags: tuple[tuple[str, str], ...] = ()
+    incarnation: int = 0
+    status: Status = Status.ALIVE
+
+    @property
+    def gone(self) -> bool:
+        """Whether the instance is dead or has left: for ever."""
+        return self.status >= Status.DEAD
+
+    @property
+    def rank(self) -> tuple[bool, int, int, tuple[object, ...]]:
+        """The place in the lattice; of two claims of one instance, the greater rank holds.
+
+        >>> alive = Claim(1, "a", (), 0)
+        >>> alive._replace(status=Status.SUSPECT).rank > alive.rank
+        True
+        >>> alive._replace(incarnation=1).rank > alive._replace(status=Status.SUSPECT).rank
+        True
+        >>> alive._replace(status=Status.DEAD).rank > alive._replace(incarnation=9).rank
+        True
+        """
+        first, second = (self.status, self.incarnation) if self.gone else (self.incarnation, self.status)
+        return (self.gone, first, second, (self.name, self.addresses, self.started, self.tags))
+
+
+class Members:
+    """The table of one node: the greatest claim heard of every instance, itself included."""
+
+    def __init__(self, me: Claim) -> None:
+        self.me = me
+        self.table: dict[int, Claim] = {me.instance: me}
+        self.gone_at: dict[int, float] = {}
+        """When each dead or left instance was found so, oldest first."""
+        self._round: list[int] = []
+
+    def hear(self, claim: Claim, now: float) -> Claim | None:
+        """Takes a claim in; gives the claim that held before if this one changed it (itself, where there was none).
+
+        Claims about this node itself are not for the table to judge: ask `refutation` first.
+        """
+        before = self.table.get(claim.instance)
+        if before is not None and claim.rank <= before.rank:
+            return None
+        self.table[claim.instance] = claim
+        if claim.gone and (before is None or not before.gone):
+            self.gone_at[claim.instance] = now
+        return before or claim
+
+    def refutation(self, claim: Claim) -> Claim | None:
+        """My answer to a claim about me; None if there is nothing to refute.
+
+        A suspicion is overruled by a greater incarnation. What can not be overruled (dead, left, an incarnation beyond
+        63 bits, which only damage or malice makes) is for the engine: it takes a new instance.
+        """
+        if claim.rank <= self.me.rank:
+            return None
+        return self.me._replace(incarnation=claim.incarnation + 1)
+
+    def become(self, me: Claim) -> None:
+        """Takes a new claim of my own: raised, or of a new instance."""
+        self.me = me
+        self.table[me.instance] = me
+
+    def forget(self, before: float, most: int) -> list[int]:
+        """Drops the dead that were found so before this time, or are more than `most`; gives who was dropped."""
+        dropped = []
+        for instance, found in list(self.gone_at.items()):
+            if found >= before and len(self.gone_at) <= most:
+                break
+            dropped.append(instance)
+            del self.gone_at[instance], self.table[instance]
+        return dropped
+
+    def peers(self) -> list[int]:
+        """The living others, suspects included."""
+        return [claim.instance for claim in self.table.values() if not claim.gone and claim is not self.me]
+
+    def replaced_by(self, claim: Claim) -> Iterable[Claim]:
+        """Living instances that the same address proves gone: only one can listen there, and this one started later.
+
+        >>> members = Members(Claim(1, "a", (), 0))
+        >>> old, new = Claim(2, "b", ("10.0.0.2:7946",), started=5), Claim(3, "b", ("10.0.0.2:7946",), started=9)
+        >>> _ = members.hear(old, now=0.0)
+        >>> list(members.replaced_by(new)) == [old]
+        True
+        """
+        for other in list(self.table.values()):
+            if (
+                other.instance != claim.instance
+                and not other.gone
+                and other is not self.me
+                and (other.started, other.instance) < (claim.started, claim.instance)
+                and not set(other.addresses).isdisjoint(claim.addresses)
+            ):
+                yield other
+
+    def next_probe(self, rng: Random) -> int | None:
+        """Whom to probe next: everybody once a round, in a new random order each round (SWIM, section 4.3)."""
+        while True:
+            while self._round:
+                claim = self.table.get(self._round.pop())
+                if claim is not None and not claim.gone and claim is not self.me:
+                    return claim.instance
+            self._round = self.peers()
+            if not self._round:
+                return None
+            rng.shuffle(self._round)

@@ -1,0 +1,115 @@
+"""What do nodes say to each other?
+
+Every message is a frozen value. The three conversations:
+
+    joining     newcomer                    anyone           a cluster's door: both learn all that the other knows
+                   |---- Join(claims) ------->|
+                   |<--- Welcome(claims) -----|
+
+    probing     prober          witness     target           who answers lives; who is asked passes claims on
+                   |---- Ping(1) ------------>|
+                   |<--- Ack(1) --------------|
+                   |- PingReq(2, target) ->|  |              no ack in time: others try
+                   |                       |- Ping(7) ->|
+                   |                       |<- Ack(7) --|
+                   |<------ Ack(2) --------|
+
+    writing     author                       peer
+                   |---- Push(batches) ------>|              at the end of the turn in which they were made
+                   |<--- Pull(context) -------|              a gap, or contexts that stay different
+                   |---- Push(batches) ------>|              from the log, or
+                   |---- StatePart(0, ...) -->|              the full state, a part at a time
+                   |<--- StateNext(1) --------|
+                   |---- StatePart(1, last) ->|              committed in one step
+
+A `Digest` rides on pings and acks: agreement is noticed without a message of its own.
+Not here: bytes and bounds (`codec`), who sends what when (`engine`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+from gossip.protocol.members import Claim
+
+
+class Digest(NamedTuple):
+    """Two fingerprints of 64 bits: of the context, and of the live state. Equal contexts must have equal states."""
+
+    context: int
+    state: int
+
+
+class Join(NamedTuple):
+    """I would like to belong, and this is all I know of whom. The first claim is the sender's own."""
+
+    claims: tuple[Claim, ...]
+    digest: Digest
+
+
+class Welcome(NamedTuple):
+    """The answer to `Join`: all that the welcoming node knows of whom."""
+
+    claims: tuple[Claim, ...]
+    digest: Digest
+
+
+class Ping(NamedTuple):
+    """Are you there? The first claim is the sender's own, so that a ping introduces a stranger."""
+
+    number: int
+    digest: Digest
+    claims: tuple[Claim, ...]
+
+
+class Ack(NamedTuple):
+    """Yes; or, from a witness: yes, it is. `number` is that of the `Ping` or `PingReq`."""
+
+    number: int
+    digest: Digest
+    claims: tuple[Claim, ...]
+
+
+class PingReq(NamedTuple):
+    """I can not reach this instance. Can you?"""
+
+    number: int
+    target: int
+
+
+class Gossip(NamedTuple):
+    """News of members, at once and unasked."""
+
+    claims: tuple[Claim, ...]
+
+
+class Push(NamedTuple):
+    """Encoded batches. `more` says that this answers a pull, and that there is more to pull."""
+
+    batches: tuple[bytes, ...]
+    more: bool = False
+
+
+class Pull(NamedTuple):
+    """Send what I miss: `context` (encoded) is what was delivered here."""
+
+    context: bytes
+
+
+class StatePart(NamedTuple):
+    """A part of a full state. Nothing of it counts until the last one is there."""
+
+    transfer: int
+    number: int
+    last: bool
+    payload: bytes
+
+
+class StateNext(NamedTuple):
+    """Send me this part of the full state."""
+
+    transfer: int
+    number: int
+
+
+Message: TypeAlias = Join | Welcome | Ping | Ack | PingReq | Gossip | Push | Pull | StatePart | StateNext

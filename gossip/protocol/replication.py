@@ -1,0 +1,260 @@
+"""How do writes get in and out, and what does a peer miss?
+
+The door of the store. Own writes gather until the end of the turn, then leave as batches; those of others come in as
+batches, are held back while something before them is missing, and are logged as they came. A peer's context
+tells what it misses: batches from the log, or, where the log does not reach back, the full state.
+
+Invariants:
+  - nothing of an unfinished transaction, and no write that may still be coalesced away, is ever visible outside:
+    contexts, digests and states that leave are those of what has left (`published`);
+  - a batch is delivered once, in its replica's order, and a transaction in one step;
+  - whatever is refused (too early and no room, a stamp from the future) leaves no trace, so it is pulled again.
+
+Source: push and pull of Demers et al. (1987); Enes et al. (2019) for not sending again what was not new.
+Not here: whom to send to, and when to ask (`engine`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from crdt import (
+    Batch,
+    Change,
+    ClockSkew,
+    Context,
+    Inbox,
+    Key,
+    State,
+    Store,
+    Timestamp,
+    Write,
+    encode_batch,
+    encode_context,
+)
+from crdt.codec import MAX_RANGE
+from crdt.timestamp import observe, tick
+from gossip.protocol.log import Entry, Log
+from gossip.protocol.messages import Digest
+from gossip.protocol.settings import Settings
+
+_OVERHEAD = 64
+"""Bytes of a write beside its element and value, roughly: for bounds, not for accounts."""
+
+
+class Delivered(NamedTuple):
+    """What came of batches: visible changes in one step each, whether all were in order, and who is skewed."""
+
+    steps: list[tuple[Change, ...]]
+    gap: bool
+    skewed: list[tuple[int, ClockSkew]]
+
+
+class Replication:
+    """The writes of one node: its store, what has not left yet, what is held back, and the log."""
+
+    def __init__(self, store: Store, settings: Settings, replica: int) -> None:
+        self.store = store
+        self.replica = replica
+        self.log = Log(settings.log_bytes)
+        self.inbox = Inbox(settings.held_bytes)
+        self._settings = settings
+        self._max_skew = int(settings.max_clock_skew * 1000)
+        self._stamp: Timestamp = 0
+        self._gathered: list[Write | None] = []
+        """Own writes since the last closed batch, by sequence; None is a blank."""
+        self._size = 0
+        self._newest: dict[Key, int] = {}
+        """Where the newest gathered write of a key stands, if the next one may still take its place."""
+        self._closed: list[Entry] = []
+        """Own batches that leave with the next flush."""
+        self._transaction = 0
+        self._transaction_size = 0
+        self.published = 0
+        """The last own sequence that has left."""
+        self.coalesced = 0
+        """How many own writes became blanks."""
+
+    # -- own writes -----------------------------------------------------------------------------------------------
+
+    def stamp(self, wall: int) -> Timestamp:
+        """The stamp of a write made now; `wall` is wall-clock milliseconds."""
+        self._stamp = tick(self._stamp, wall)
+        return self._stamp
+
+    def update(self, write: Write) -> Change:
+        """Delivers an own write here, and gathers it for the others.
+
+        Raises `ValueError`, before anything happened, if it would make the open transaction larger than
+        `max_transaction`.
+        """
+        size = _OVERHEAD + len(write.key[2]) + len(write.value or b"") + 20 * len(write.names)
+        if self._transaction:
+            if self._transaction_size + size > self._settings.max_transaction:
+                raise ValueError(
+                    f"this batch would become larger than {self._settings.max_transaction} bytes, and peers must "
+                    "hold all of it back until its end has come: make several smaller ones"
+                )
+            self._transaction_size += size
+        change = self.store.merge(write)
+        assert change is not None, "an own write is always new"
+        self._gather(write, size)
+        return change
+
+    def _gather(self, write: Write, size: int) -> None:
+        if self._size >= self._settings.batch_bytes or len(self._gathered) == MAX_RANGE:
+            self._close(more=bool(self._transaction))
+        earlier = self._newest.get(write.key)
+        if earlier is not None:
+            superseded = self._gathered[earlier]
+            assert superseded is not None
+            names = [dot for dot in write.names if dot != superseded.dot]
+            names += [dot for dot in superseded.names if dot not in names]
+            write = write._replace(names=tuple(names))
+            self._gathered[earlier] = None
+            self._size -= _OVERHEAD + len(superseded.value or b"")
+            self.coalesced += 1
+        self._newest[write.key] = len(self._gathered)
+        self._gathered.append(write)
+        self._size += size
+
+    def begin(self) -> None:
+        """A transaction begins; one inside another is a part of it."""
+        self._transaction += 1
+        if self._transaction == 1:
+            self._close(more=False)
+            self._transaction_size = 0
+
+    def end(self) -> None:
+        """The transaction ends; its writes leave together with the next flush."""
+        self._transaction -= 1
+        if self._transaction == 0:
+            self._close(more=False)
+
+    def _close(self, more: bool) -> None:
+        """Makes a batch of what was gathered. `more` says that the transaction goes on in the next one."""
+        if not self._gathered:
+            return
+        first = (self._closed[-1].last if self._closed else self.published) + 1
+        last = first + len(self._gathered) - 1
+        writes = tuple(write for write in self._gathered if write is not None)
+        payload = encode_batch(Batch(self.replica, first, last, writes, more))
+        self._closed.append(Entry(self.replica, first, last, payload))
+        self._gathered, self._size, self._newest = [], 0, {}
+
+    def flush(self) -> list[bytes]:
+        """The batches that leave now; none while a transaction is open."""
+        if self._transaction:
+            return []
+        self._close(more=False)
+        closed, self._closed = self._closed, []
+        for entry in closed:
+            self.log.append(entry)
+            self.published = entry.last
+        return [entry.payload for entry in closed]
+
+    def become(self, replica: int) -> None:
+        """Goes on under a new replica id. What was written under the old one stays as any other replica's."""
+        assert not self._gathered and not self._closed, "flush before: a replica's writes end where it ends"
+        self.replica, self.published = replica, 0
+
+    # -- others' writes -------------------------------------------------------------------------------------------
+
+    def receive(self, payloads: Sequence[tuple[Batch, bytes]], wall: int) -> Delivered:
+        """Delivers batches (decoded, and as they came) as far as they are in order."""
+        delivered = Delivered([], False, [])
+        gap = False
+        for batch, payload in payloads:
+            if batch.replica == self.replica:
+                continue  # my own, come back: whatever it says, I am the one who knows
+            skew = self._observe(batch, wall)
+            if skew is not None:
+                delivered.skewed.append((batch.replica, skew))
+                continue
+            before = self.store.context[batch.replica]
+            ready = self.inbox.add(batch, len(payload), before)
+            if ready == [batch]:
+                delivered.steps.append(self._deliver(ready, [payload]))
+            elif ready:
+                delivered.steps.append(self._deliver(ready, None))
+            elif batch.last > before:
+                gap = gap or self.inbox.gap(batch.replica, before) is not None or batch.first > before + 1
+        return delivered._replace(gap=gap)
+
+    def _deliver(self, batches: list[Batch], payloads: list[bytes] | None) -> tuple[Change, ...]:
+        changes: list[Change] = []
+        for place, batch in enumerate(batches):
+            changes += self.store.merge_batch(batch)
+            payload = payloads[place] if payloads else encode_batch(batch)
+            self.log.append(Entry(batch.replica, batch.first, batch.last, payload))
+        return tuple(changes)
+
+    def _observe(self, batch: Batch, wall: int) -> ClockSkew | None:
+        newest = max((write.stamp for write in batch.writes), default=0)
+        try:
+            self._stamp = observe(self._stamp, newest, wall, self._max_skew)
+        except ClockSkew as skew:
+            return skew
+        return None
+
+    def merge_state(self, state: State, newest: Timestamp, wall: int) -> list[tuple[Change, ...]]:
+        """Merges a peer's full state in one step, then what was held back for it. Raises `ClockSkew`."""
+        self._stamp = observe(self._stamp, newest, wall, self._max_skew)
+        before = Context(self.store.context)
+        steps = [tuple(self.store.merge_state(state))]
+        for replica, sequence in self.store.context.items():
+            if sequence > before[replica]:
+                self.log.drop(replica)
+        for replica in self.inbox.waiting():
+            ready = self.inbox.release(replica, self.store.context[replica])
+            if ready:
+                steps.append(self._deliver(ready, None))
+        return steps
+
+    # -- what peers miss ------------------------------------------------------------------------------------------
+
+    @property
+    def exposable(self) -> bool:
+        """Whether the store is what has left: not while a transaction is open."""
+        return self.published == self.store.context[self.replica]
+
+    def context(self) -> Context:
+        """What was delivered here, own writes only as far as they have left."""
+        context = Context(self.store.context)
+        if self.published:
+            context[self.replica] = self.published
+        else:
+            context.pop(self.replica, None)
+        return context
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether own writes are held here until the end of a transaction."""
+        return self._transaction > 0
+
+    def encoded_context(self) -> bytes:
+        """`context`, for a pull."""
+        return encode_context(self.context())
+
+    def digest(self) -> Digest:
+        """The fingerprints of what has left. While a transaction is open the state's is 0: not to be compared."""
+        return Digest(self.context().fingerprint(), self.store.fingerprint if self.exposable else 0)
+
+    def missing(self, theirs: Context) -> list[bytes] | None:
+        """The batches that complete a peer's context; None if the log does not reach back so far.
+
+        One that shares nothing with ours gets None as well: a newcomer is better served with what is live now than
+        with how it came about.
+        """
+        mine = self.context()
+        if mine.keys().isdisjoint(theirs):
+            return None
+        batches: list[bytes] = []
+        for replica, sequence in mine.items():
+            if sequence > theirs[replica]:
+                run = self.log.since(replica, theirs[replica], sequence)
+                if run is None:
+                    return None
+                batches += run
+        return batches

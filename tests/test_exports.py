@@ -1,0 +1,249 @@
+"""Is what `__init__` lists the public surface, and does importing it do nothing at all?
+
+A worker imports gossip before it forks, before it has a loop, and perhaps without ever starting a node. So an import
+opens nothing, starts nothing, draws no random number, and does not pay for what only some programs use.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.readme import README, blocks, names
+
+PACKAGES = ("crdt", "discovery", "gossip")
+ONLY_WHEN_USED = ("aiohttp", "click", "cryptography", "rich", "uvloop", "zeroconf")
+
+each_package = pytest.mark.parametrize("package", PACKAGES)
+
+
+def groups(source: str) -> list[list[str]]:
+    """The names of `__all__` as they stand there, parted by blank lines and by lines that are comments."""
+    for node in ast.parse(source).body:
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id="__all__")], value=ast.List() | ast.Tuple() as value)
+                | ast.AnnAssign(target=ast.Name(id="__all__"), value=ast.List() | ast.Tuple() as value)
+            ):
+                break
+    else:
+        return []
+    lines = source.splitlines()
+    found: list[list[str]] = [[]]
+    last = value.lineno
+    for element in value.elts:
+        between = [text.strip() for text in lines[last : element.lineno - 1]]
+        if any(text == "" or text.startswith("#") for text in between):
+            found.append([])
+        found[-1].append(ast.literal_eval(element))
+        last = element.lineno
+    return [group for group in found if group]
+
+
+def is_sorted(group: list[str]) -> bool:
+    """By letter, whatever the case; or constants, then classes, then functions, as linters sort."""
+
+    def kind(name: str) -> int:
+        return 0 if name.isupper() else 1 if name[:1].isupper() else 2
+
+    return group in (sorted(group, key=str.casefold), sorted(group), sorted(group, key=lambda name: (kind(name), name)))
+
+
+def undocumented(module: ModuleType) -> list[str]:
+    """Public classes, functions and methods of the module's `__all__` that nobody described. Methods may inherit."""
+    missing = []
+    for name in module.__all__:
+        value = getattr(module, name)
+        if not (inspect.isclass(value) or inspect.isroutine(value)):
+            continue
+        text = value.__doc__ or ""
+        if not text.strip() or text.startswith(f"{name}("):  # the second is what @dataclass writes by itself
+            missing.append(name)
+        missing += [f"{name}.{method}" for method in silent_methods(value)] if inspect.isclass(value) else []
+    return missing
+
+
+def silent_methods(cls: type) -> list[str]:
+    """Public methods and properties that neither the class nor a parent describes."""
+    missing = []
+    for name, member in vars(cls).items():
+        describable = inspect.isroutine(member) or isinstance(member, property)
+        described = any(getattr(vars(parent).get(name), "__doc__", None) for parent in cls.__mro__)
+        if describable and not name.startswith("_") and not described:
+            missing.append(name)
+    return missing
+
+
+@each_package
+def test_all_is_sorted_or_grouped(package: str) -> None:
+    file = importlib.import_module(package).__file__
+    assert file is not None, f"{package} has no __init__.py"
+    listed = groups(Path(file).read_text(encoding="utf-8"))
+    flat = list(itertools.chain.from_iterable(listed))
+    assert flat, f"{package}/__init__.py lists nothing in a literal __all__"
+    assert len(flat) == len(set(flat)), "a name stands there twice"
+    for group in listed:
+        assert is_sorted(group), f"sort these, or part them with a comment that says what they are: {group}"
+
+
+@each_package
+def test_every_listed_name_can_be_imported(package: str) -> None:
+    module = importlib.import_module(package)
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
+
+
+@each_package
+def test_every_listed_name_is_described(package: str) -> None:
+    assert undocumented(importlib.import_module(package)) == []
+
+
+@each_package
+def test_the_readme_uses_listed_names_only(package: str) -> None:
+    assert README.exists(), "README.md is missing"
+    module = importlib.import_module(package)
+    wrong = [
+        f"README.md:{line}: {package}.{name}"
+        for line, name in names(blocks(README.read_text(encoding="utf-8")), package)
+        if name not in module.__all__ and importlib.util.find_spec(f"{package}.{name}") is None
+    ]
+    assert not wrong, "\n" + "\n".join(wrong)
+
+
+# --- an import starts nothing -------------------------------------------------------------------------------------
+
+WATCHED_IMPORT = """
+import asyncio, json, random, sys, threading
+
+seen = []
+WATCHED = ("socket.", "subprocess.Popen", "os.fork", "os.posix_spawn", "os.putenv", "sqlite3.connect",
+           "signal.", "_thread.start_new_thread")
+
+def hook(event, arguments):
+    if event.startswith(WATCHED):
+        seen.append(event)
+
+def note(owner, name):
+    real = getattr(owner, name)
+    def noted(*arguments, **keywords):
+        seen.append(name)
+        return real(*arguments, **keywords)
+    setattr(owner, name, noted)
+
+import asyncio.base_events, asyncio.events, signal
+note(asyncio.base_events.BaseEventLoop, "__init__")
+for owner in (asyncio, asyncio.events):
+    note(owner, "set_event_loop_policy")
+    note(owner, "new_event_loop")
+note(threading.Thread, "start")
+note(signal, "signal")
+chance, policy = random.getstate(), getattr(asyncio.events, "_event_loop_policy", None)
+sys.addaudithook(hook)
+
+exec(sys.argv[1])
+
+if random.getstate() != chance:
+    seen.append("random")
+if getattr(asyncio.events, "_event_loop_policy", None) is not policy:
+    seen.append("policy")
+if threading.active_count() != 1:
+    seen.append("threads")
+print(json.dumps({"seen": seen, "modules": sorted(sys.modules)}))
+"""
+
+
+def watch(statement: str) -> tuple[list[str], set[str]]:
+    """What a fresh interpreter did while it ran the statement, and the modules it then had."""
+    done = subprocess.run(
+        [sys.executable, "-B", "-W", "error", "-c", WATCHED_IMPORT, statement],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=README.parent,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    return report["seen"], set(report["modules"])
+
+
+@each_package
+def test_an_import_starts_nothing(package: str) -> None:
+    seen, _ = watch(f"import {package}")
+    assert seen == []
+
+
+def test_importing_gossip_loads_only_what_every_program_needs() -> None:
+    _, modules = watch("import gossip")
+    assert [name for name in ONLY_WHEN_USED if name in modules] == []
+
+
+# --- the checks above can fail ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("import socket; socket.socket().close()", "socket.__new__"),
+        ("import socket; socket.socketpair()[0].close()", "socket.__new__"),
+        ("threading.Thread(target=int).start()", "start"),
+        ("asyncio.new_event_loop().close()", "new_event_loop"),
+        ("asyncio.SelectorEventLoop().close()", "__init__"),
+        ("asyncio.run(asyncio.sleep(0))", "__init__"),
+        (
+            "import warnings; warnings.simplefilter('ignore'); asyncio.set_event_loop_policy(None)",
+            "set_event_loop_policy",
+        ),
+        ("random.random()", "random"),
+        ("import subprocess; subprocess.run(['true'])", "subprocess.Popen"),
+        ("import sqlite3; sqlite3.connect(':memory:').close()", "sqlite3.connect"),
+        ("signal.signal(signal.SIGTERM, signal.SIG_DFL)", "signal"),
+    ],
+)
+def test_the_watch_sees(statement: str, expected: str) -> None:
+    seen, _ = watch(statement)
+    assert expected in seen
+
+
+def test_the_watch_sees_modules() -> None:
+    assert "click" in watch("import click")[1]
+
+
+def test_an_unsorted_group_is_noticed() -> None:
+    parted = groups('__all__ = [\n    # values\n    "b",\n    "c",\n\n    "a",\n]\n')
+    assert parted == [["b", "c"], ["a"]]
+    assert groups("__all__ = ['x', 'y']") == [["x", "y"]]
+    assert is_sorted(["Map", "Node", "connect"])
+    assert is_sorted(["connect", "Map", "Node"])
+    assert not is_sorted(["Node", "Map"])
+
+
+def test_a_missing_description_is_noticed() -> None:
+    from dataclasses import dataclass
+
+    class Silent(dict[str, int]):
+        def items(self) -> None: ...  # type: ignore[override]  # inherits its text
+
+        def shout(self) -> None: ...
+
+    @dataclass
+    class Bare:
+        x: int
+
+    module = ModuleType("sample")
+    module.__dict__.update(__all__=["Silent", "Bare", "VERSION"], Silent=Silent, Bare=Bare, VERSION="1")
+    assert undocumented(module) == ["Silent", "Silent.shout", "Bare"]
+
+
+def test_names_in_a_readme_are_found() -> None:
+    found = blocks("```python\nimport gossip\nasync with gossip.Node('a') as node: ...\n```\n")
+    assert list(names(found, "gossip")) == [(3, "Node")]
