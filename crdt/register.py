@@ -26,11 +26,12 @@ class LWWRegister:
     'hello'
     """
 
-    __slots__ = ("_key", "store")
+    __slots__ = ("_key", "name", "store")
 
     def __init__(self, store: Store, name: str) -> None:
         self.store = store
-        self._key = (REGISTER, name, b"")
+        self.name = (REGISTER, name)
+        self._key = (*self.name, b"")
 
     def set(self, value: object, replica: int, stamp: Timestamp, expires: int = FOREVER) -> Write:
         """The write that sets the value."""

@@ -76,7 +76,7 @@ def runtime_directory(cluster: str, base: Path | None = None) -> Path:
     ('gossamesh/shop-rhdjh6txqwotgixs', '0o700')
     """
     if not cluster:
-        raise ValueError("a cluster needs a name, or strangers would meet in it: give any text but the empty one")
+        raise ValueError("a cluster needs a name, or strangers would meet: give any text but the empty one")
     root = base if base is not None else _configured_base()
     made_by_us = root is None
     if root is None:
@@ -213,14 +213,13 @@ class HostDirectory:
         self._places: list[Place] = []
 
     def claim(self, instance: int) -> Place:
-        """Take the place of `instance` (0 to 2**64 - 1) for as long as this process lives, and clear what a
-        dead one left.
+        """Take the place of `instance` (0 to 2**64 - 1) for as long as this process lives.
 
-        Bind `socket_path` first and look at `others` afterwards: of two nodes that start together at least
-        one then sees the other. A missing directory is made. May take half a second
-        where somebody is looking at that very name.
+        What a dead one left there is cleared, and a missing directory is made. Bind `socket_path` first and
+        look at `others` afterwards: of two nodes that start together at least one then sees the other.
 
-        Raises FileExistsError if a living process holds that instance, UnsafeDirectory, or OSError.
+        Raises FileExistsError if a living process holds that instance, UnsafeDirectory, or another OSError;
+        EBUSY after half a second if a stopped process keeps its hand on that very name.
 
         >>> with tempfile.TemporaryDirectory() as base:
         ...     directory = HostDirectory(runtime_directory("shop", Path(base)))
@@ -235,7 +234,7 @@ class HostDirectory:
         with _opened(self.path) as directory:
             while (descriptor := _take(directory, _name(instance))) is None:
                 if time.monotonic() > deadline:
-                    reason = "somebody keeps looking at this lock; claim another instance"
+                    reason = "a stopped process keeps its hand on this lock; claim another instance"
                     raise OSError(errno.EBUSY, reason, str(self.path))
         place = Place(self.path, instance, descriptor)
         self._places = [*(other for other in self._places if other.held), place]
@@ -285,7 +284,7 @@ def _name(instance: int) -> str:
 
 
 def _take(directory: int, name: str) -> int | None:
-    """The descriptor of the lock, now ours; None if somebody was just looking, and another try is worth it."""
+    """The descriptor of the lock, now ours; None if somebody was just looking: another try is worth it."""
     lock = name + _LOCK
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | _QUIETLY, 0o600, dir_fd=directory)
@@ -297,16 +296,14 @@ def _take(directory: int, name: str) -> int | None:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise _not_a_lock(lock)
         if _try_flock(descriptor, fcntl.LOCK_EX):
-            # Between our open and our flock a sweeper may have unlinked it: a lock without a name protects
-            # nothing.
+            # Between our open and our flock a sweeper may have unlinked it: a lock needs its name to count.
             if _shown(directory, lock) == _identity(descriptor):
                 _unlink(directory, name + _SOCKET)
                 _unlink(directory, name + _CONTROL)
                 os.utime(descriptor)
                 return descriptor
         elif _try_flock(descriptor, fcntl.LOCK_SH):
-            # Nobody owns it, somebody is only looking. To wait for them is to trust that they run: make a new
-            # file instead.
+            # Nobody owns it, somebody is only looking, and may be stopped: make a new file rather than wait.
             _sweep(directory, name, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         elif _shown(directory, lock) == _identity(descriptor):
@@ -320,7 +317,7 @@ def _take(directory: int, name: str) -> int | None:
 
 
 def _living_since(directory: int, name: str) -> int | None:
-    """When the living owner claimed the name, in ns since the epoch; without such an owner None, and swept."""
+    """When the living owner claimed the name, in ns since the epoch; with no such owner None, and swept."""
     try:
         descriptor = os.open(name + _LOCK, os.O_RDONLY | _QUIETLY, dir_fd=directory)
     except OSError as error:
@@ -336,8 +333,7 @@ def _living_since(directory: int, name: str) -> int | None:
         try:
             _sweep(directory, name, descriptor)
         finally:
-            # Not left to close: a child forked by another thread just now has a copy, and would keep the
-            # lock.
+            # Not left to close: a child forked by another thread just now has a copy that keeps the lock.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         return None
     finally:
@@ -346,8 +342,7 @@ def _living_since(directory: int, name: str) -> int | None:
 
 def _sweep(directory: int, name: str, descriptor: int) -> None:
     """Unlink what a dead node left. The caller holds `descriptor`, its lock, shared."""
-    # Not waiting: a stopped process may hold it. Whoever does is sweeping, and what it leaves is swept at the
-    # next look.
+    # Not waiting: a stopped process may hold it. What a running one leaves is swept at the next look.
     if not _try_flock(directory, fcntl.LOCK_EX):
         return
     try:
@@ -450,7 +445,7 @@ def _make_base(path: Path) -> None:
         raise _unsafe(path, f"belongs to another user (uid {status.st_uid})", "name a directory of this one")
     # In a sticky directory, as the temporary one is, others may add, but not move or remove what is ours.
     if status.st_mode & _WRITABLE_BY_OTHERS and not status.st_mode & stat.S_ISVTX:
-        raise _unsafe(path, f"can be written to by others ({status.st_mode & 0o7777:o})", "name one inside it")
+        raise _unsafe(path, f"can be written to by others ({status.st_mode & 0o7777:o})", "name one in it")
 
 
 def _make_private(path: Path) -> None:

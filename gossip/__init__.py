@@ -1,0 +1,71 @@
+"""Shared state for Python workers without a server: each worker embeds a gossip node.
+
+    async with gossip.Node("shop") as node:
+        flags = node.map("flags", bool)
+        flags["beta"] = True
+
+Nodes of one cluster name find each other, keep one replicated state in every worker's own memory, and know which
+workers live. Importing this starts nothing: no thread, no socket, no loop.
+"""
+
+from importlib.util import find_spec as _find_spec
+from pathlib import Path as _Path
+
+
+def _check_neighbours() -> None:
+    """Other distributions on PyPI install top-level packages of the same names: say so, instead of failing oddly."""
+    home = _Path(__file__).resolve().parent
+    for name in ("crdt", "discovery"):
+        spec = _find_spec(name)
+        found = _Path(spec.origin).resolve().parent if spec is not None and spec.origin else None
+        if found != home.parent / name:
+            raise ImportError(
+                f"gossamesh needs its own package {name!r}, but Python finds {found or 'none'}. Another distribution "
+                f"has put its files there, or a file {name}.py of yours stands in the way. See with `pip list` which; "
+                f"uninstall or rename it, then: pip install --force-reinstall --no-deps gossamesh"
+            )
+    foreign = sorted(
+        each.name
+        for each in home.iterdir()
+        if each.suffix == ".py" and each.stem not in _OURS and each.stem != "__init__"
+    )
+    if foreign:
+        raise ImportError(
+            f"{home} has files that are not of gossamesh ({', '.join(foreign)}): another distribution that is called "
+            "'gossip' as well was installed over it. Uninstall that one, then: "
+            "pip install --force-reinstall --no-deps gossamesh"
+        )
+
+
+_OURS = frozenset(
+    "config control errors node roster runtime schema seal shared thread transport watch".split()  # noqa: SIM905
+)
+
+_check_neighbours()
+
+from gossip.config import Config  # noqa: E402
+from gossip.errors import AlreadyStarted, ConfigError, GossipError, NotRunning, StartError, WrongType  # noqa: E402
+from gossip.node import Node  # noqa: E402
+from gossip.roster import Member, Roster  # noqa: E402
+from gossip.shared import Counter, Entry, Map, Register, Set  # noqa: E402
+from gossip.watch import Change, Watch  # noqa: E402
+
+__all__ = [
+    "AlreadyStarted",
+    "Change",
+    "Config",
+    "ConfigError",
+    "Counter",
+    "Entry",
+    "GossipError",
+    "Map",
+    "Member",
+    "Node",
+    "NotRunning",
+    "Register",
+    "Roster",
+    "Set",
+    "StartError",
+    "Watch",
+    "WrongType",
+]

@@ -96,5 +96,16 @@ def crowd(path: Path, seed: int, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    what, where, *numbers = sys.argv[1:]
-    {"hold": hold, "fork": fork, "look": look, "crowd": crowd}[what](Path(where), *map(int, numbers))
+    what, where, *rest = sys.argv[1:]
+    path, numbers = Path(where), [int(number) for number in rest]
+    match what, numbers:
+        case "hold", [instance]:
+            hold(path, instance)
+        case "fork", [instance]:
+            fork(path, instance)
+        case "look", [rounds]:
+            look(path, rounds)
+        case "crowd", [seed, rounds]:
+            crowd(path, seed, rounds)
+        case _:
+            raise SystemExit(f"not understood: {sys.argv[1:]}")

@@ -43,13 +43,16 @@ def test_what_is_written_is_read_back(address: Address) -> None:
 @example("٣:٣")
 @example("a:٣")
 def test_any_text_is_an_address_or_a_value_error_of_bounded_length(text: str) -> None:
+    message = ""
     try:
         address = parse_address(text, default_port=7946, allow_port_zero=True)
     except ValueError as error:
-        assert type(error) is ValueError
-        assert str(error).isprintable()
-        assert "; " in str(error), "no remedy"
-        assert len(str(error)) < 500
+        message = f"{type(error).__name__}: {error}"
+    if message:
+        assert message.startswith("ValueError: cannot use "), "not one of our own refusals"
+        assert "; " in message, "it names no remedy"
+        assert message.isprintable()
+        assert len(message) < 500
     else:
         assert parse_address(str(address), allow_port_zero=True) == address
         assert str(address).isprintable() or address.is_unix
@@ -210,7 +213,7 @@ def test_s4_an_address_that_is_no_single_place_is_no_peer(text: str, complaint: 
 
 
 @pytest.mark.parametrize(
-    "text", ["10.0.0.1:1", "240.0.0.1:1", "[fe80::1%eth0]:1", "localhost:1", "unix:/run/x.sock", "[::1]:65535"]
+    "text", ["10.0.0.1:1", "240.0.0.1:1", "[fe80::1%eth0]:1", "localhost:1", "unix:/run/x.sock", "[::1]:1"]
 )
 def test_a_single_place_is_a_peer(text: str) -> None:
     assert str(parse_peer(text)) == text
@@ -236,8 +239,8 @@ def test_a_single_place_is_a_peer(text: str) -> None:
 )
 def test_an_address_knows_its_kind(host: str, loopback: bool, unspecified: bool, multicast: bool) -> None:
     address = Address(host, 1)
-    assert (address.is_loopback, address.is_unspecified, address.is_multicast) == (loopback, unspecified, multicast)
-    assert not address.is_unix
+    kind = (address.is_loopback, address.is_unspecified, address.is_multicast, address.is_unix)
+    assert kind == (loopback, unspecified, multicast, False)
 
 
 def test_a_unix_socket_is_of_no_network_kind() -> None:

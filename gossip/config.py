@@ -1,0 +1,197 @@
+"""What can a node be told, and where was it told?
+
+A `Config` is frozen and was checked whole: whoever holds one need not doubt it. Each field is looked for in this order:
+keyword, environment (`GOSSAMESH_` and the field's name in capitals), TOML file, default. The file is the one
+named by `config=` or `GOSSAMESH_CONFIG`; it has a field a line, and a table a cluster if it serves several.
+
+Invariant: nothing listens beyond loopback without a key, unless `insecure` says so aloud.
+Not here: the protocol's own numbers and their reasons (`protocol.settings`), which are fields of `Config` all the same.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from discovery import parse_address, parse_seeds
+from gossip.errors import ConfigError
+from gossip.protocol.codec import MAX_NAME, MAX_TAG_BYTES, MAX_TAGS
+from gossip.protocol.settings import Settings
+
+KEY_BYTES = 32
+_PREFIX = "GOSSAMESH_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    """All that a node can be told; times in seconds, sizes in bytes. The protocol's numbers are among them.
+
+    Raises `ConfigError` for a field that can not be. Use `Config.load` to have environment and file read.
+
+    >>> Config(cluster="shop", bind="127.0.0.1:7946").bind
+    '127.0.0.1:7946'
+    >>> Config(cluster="shop", bind="0.0.0.0:7946")
+    Traceback (most recent call last):
+    gossip.errors.ConfigError: bind='0.0.0.0:7946' would listen beyond this machine without a key, so ...
+    """
+
+    cluster: str
+    """Nodes of the same cluster name (and key) find each other; others never do."""
+    name: str = ""
+    """A label for people; by default the host and the process."""
+    bind: str = ""
+    """`host:port` for UDP and TCP. Empty: no network port at all, only nodes of this host and user."""
+    advertise: str = ""
+    """`host:port` where others reach this node, if that is not `bind`."""
+    seeds: tuple[str, ...] = ()
+    """Addresses of nodes to try, again and again, for as long as the node lives."""
+    seeds_file: str = ""
+    """A file of such addresses, one a line, read anew each time."""
+    key: bytes = field(default=b"", repr=False)
+    """32 bytes that every node of the cluster has, to seal what they say. Given as base64 text or as bytes."""
+    insecure: bool = False
+    """Whether to listen beyond loopback without a key."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Labels that others see: `role`, `version`, `zone`."""
+    runtime_dir: str = ""
+    """Where the nodes of this host meet; by default the user's runtime directory."""
+    join_timeout: float = 1.0
+    """How long a start waits for the state of the others, if there are any."""
+    leave_timeout: float = 1.0
+    """How long a leave may take to hand over what was not sent yet."""
+    discovery_interval: float = 15.0
+    """Between two looks at every source of addresses."""
+    send_buffer: int = 16 << 20
+    """Bytes that may wait for one peer; beyond, writes to it are dropped, and it pulls them when it can."""
+    max_connections: int = 512
+    """Streams accepted at a time."""
+    watch_keys: int = 10_000
+    """Unread keys of one watch; beyond, it is told that it lagged, and gets the present state anew."""
+
+    def __post_init__(self) -> None:
+        self._check_identity()
+        object.__setattr__(self, "key", _key(self.key))
+        object.__setattr__(self, "tags", dict(self.tags))
+        object.__setattr__(self, "seeds", _seeds(self.seeds))
+        self._check_network()
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.type in ("int", "float") and not (isinstance(value, (int, float)) and 0 < value < 1 << 60):
+                raise ConfigError(f"{each.name}={value!r} must be a number greater than 0")
+
+    def _check_identity(self) -> None:
+        for what, text in (("cluster", self.cluster), ("name", self.name)):
+            if len(text) > MAX_NAME or not text.isprintable():
+                raise ConfigError(f"{what} must be a text of at most {MAX_NAME} characters without control characters")
+        if not self.cluster:
+            raise ConfigError("a cluster needs a name, or strangers would meet: give any text but the empty one")
+        tags = self.tags.items()
+        if any(type(key) is not str or type(value) is not str for key, value in tags):
+            raise ConfigError("tags must be a mapping of text to text")
+        if len(tags) > MAX_TAGS or sum(len(key) + len(value) for key, value in tags) > MAX_TAG_BYTES:
+            raise ConfigError(f"at most {MAX_TAGS} tags of together {MAX_TAG_BYTES} characters are allowed")
+
+    def _check_network(self) -> None:
+        if not self.bind:
+            if self.advertise or self.seeds or self.seeds_file:
+                raise ConfigError(
+                    "advertise and seeds are for nodes on a network, and without bind this one has no port: "
+                    "add for example bind='0.0.0.0:7946'"
+                )
+            return
+        try:
+            bind = parse_address(self.bind, allow_port_zero=True)
+            if self.advertise:
+                parse_address(self.advertise)
+        except ValueError as error:
+            raise ConfigError(f"bind or advertise: {error}") from None
+        if not bind.is_loopback and not self.key and not self.insecure:
+            raise ConfigError(
+                f"bind={self.bind!r} would listen beyond this machine without a key, so anybody who reaches it could "
+                "read and write everything. Make a key with `gossip keygen` and give it to every node (key=... or "
+                "GOSSAMESH_KEY); or say insecure=True where the network itself is trusted"
+            )
+
+    @classmethod
+    def load(cls, cluster: str, file: str | Path | None = None, **keywords: Any) -> Self:
+        """The configuration of a node: keyword > environment > TOML file > default. Keywords that are None count as
+        not given. Raises `ConfigError`.
+
+        >>> Config.load("shop", name="worker-1").name
+        'worker-1'
+        """
+        known = {each.name: str(each.type) for each in fields(cls)}
+        path = file or os.environ.get(_PREFIX + "CONFIG")
+        settings = _from_file(Path(path), cluster, known) if path else {}
+        settings |= _from_environment(known)
+        settings |= {name: value for name, value in keywords.items() if value is not None}
+        settings["cluster"] = cluster
+        unknown = settings.keys() - known.keys()
+        if unknown:
+            raise ConfigError(f"there is no setting {sorted(unknown)[0]!r}: see gossip.Config for what there is")
+        return cls(**settings)
+
+
+def _from_file(path: Path, cluster: str, known: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"the configuration file {path} can not be read: {error}") from None
+    own = content.pop(cluster, {}) if isinstance(content.get(cluster), dict) else {}
+    settings = {name: value for name, value in content.items() if not isinstance(value, dict) or name == "tags"}
+    settings |= own
+    for name in settings.keys() - known.keys():
+        raise ConfigError(f"{path} has a setting {name!r} that does not exist: see gossip.Config for what there is")
+    return settings
+
+
+def _from_environment(known: Mapping[str, str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for name, kind in known.items():
+        text = os.environ.get(_PREFIX + name.upper())
+        if text is not None and name not in ("cluster", "runtime_dir"):
+            settings[name] = _parse(_PREFIX + name.upper(), text, kind)
+    return settings
+
+
+def _parse(variable: str, text: str, kind: str) -> Any:
+    """A field's value from the text of an environment variable."""
+    try:
+        if kind == "int":
+            return int(text)
+        if kind == "float":
+            return float(text)
+        if kind == "bool":
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
+        if kind.startswith("Mapping"):
+            return dict(pair.split("=", 1) for pair in text.split(",") if pair)
+        if kind.startswith("tuple"):
+            return tuple(part for part in text.replace(",", " ").split() if part)
+    except (ValueError, KeyError):
+        shown = "" if variable.endswith("KEY") else f"={text!r}"
+        raise ConfigError(f"the environment's {variable}{shown} is not a {kind}") from None
+    return text
+
+
+def _key(key: bytes | str) -> bytes:
+    if isinstance(key, str):
+        try:
+            key = base64.b64decode(key, altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            raise ConfigError("key is not base64 text: make one with `gossip keygen`") from None
+    if key and len(key) != KEY_BYTES:
+        raise ConfigError(f"key has {len(key)} bytes, and must have {KEY_BYTES}: make one with `gossip keygen`")
+    return key
+
+
+def _seeds(seeds: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    try:
+        return tuple(str(address) for address in parse_seeds(seeds, source="seeds"))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

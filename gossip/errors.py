@@ -1,0 +1,32 @@
+"""What can go wrong that is the program's or the operator's to mend?
+
+One root, `GossipError`. What Python has a name for keeps that name: a missing key is a `KeyError`, a wrong argument
+a `TypeError` or `ValueError`, a wait that was too long a `TimeoutError`. Malformed packets are not here: they are
+weather.
+"""
+
+from __future__ import annotations
+
+
+class GossipError(Exception):
+    """The root of all errors of this package. The message says what happened, whose fault it is, and what to do."""
+
+
+class NotRunning(GossipError, RuntimeError):
+    """A node was read or written before it started, after it left, or in a process forked from the one it runs in."""
+
+
+class AlreadyStarted(GossipError, RuntimeError):
+    """A node was started for the second time. A node lives once; make a new one."""
+
+
+class ConfigError(GossipError, ValueError):
+    """A setting is wrong. The message names the setting, where it came from, and what it may be."""
+
+
+class StartError(GossipError, OSError):
+    """A node could not start: a port that is taken, a directory that is not ours."""
+
+
+class WrongType(GossipError, TypeError):
+    """A value is not of the type that the object was given, when it was set, or as another node wrote it."""

@@ -1,0 +1,317 @@
+"""What does a program hold?
+
+A `Node`: this process's place in a cluster, and the handles of all that the cluster shares. It may be made at import
+time, before a fork and before any loop: it holds nothing until it starts. It lives once, from `start` to `leave`.
+
+    async with Node("shop") as node: ...      in the running loop; the usual way
+    with Node("shop") as node: ...            without one: the node brings a thread with a loop of its own
+
+Not here: how anything is done. `runtime` drives, `shared` reads and writes, `thread` lends a loop.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self, TypeVar, overload
+
+from crdt import Change as KeyChange
+from crdt import Live, Store, Write
+from crdt.codec import MAX_NAME
+from crdt.store import Object
+from gossip.config import Config
+from gossip.errors import AlreadyStarted, NotRunning
+from gossip.protocol.effects import MemberChanged
+from gossip.roster import Member, Roster, member_of
+from gossip.runtime import Runtime
+from gossip.schema import Schema
+from gossip.shared import Counter, Map, Register, Set
+from gossip.watch import Change, Kind, Watch
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Node:
+    """A place in a cluster.
+
+    `cluster` is its name: nodes of one name, host and user find each other without any configuration. With `bind`
+    (`host:port`) the node also speaks to other hosts, found by `seeds`; beyond loopback only with a `key`. `name` and
+    `tags` are for others to see. `config` is a TOML file. Everything else that can be told stands in `gossip.Config`.
+
+    Raises `ConfigError` for a setting that is wrong.
+
+    >>> with Node("readme") as node:
+    ...     flags = node.map("flags", bool)
+    ...     flags["beta"] = True
+    ...     dict(flags), len(node.members)
+    ({'beta': True}, 1)
+    """
+
+    def __init__(
+        self,
+        cluster: str,
+        *,
+        name: str | None = None,
+        bind: str | None = None,
+        advertise: str | None = None,
+        seeds: tuple[str, ...] | list[str] | None = None,
+        key: str | bytes | None = None,
+        tags: Mapping[str, str] | None = None,
+        insecure: bool | None = None,
+        config: str | Path | Config | None = None,
+        **more: Any,
+    ) -> None:
+        told = {"name": name, "bind": bind, "advertise": advertise, "key": key, "tags": tags, "insecure": insecure}
+        if isinstance(config, Config):
+            self.config = config
+        else:
+            self.config = Config.load(cluster, config, seeds=None if seeds is None else tuple(seeds), **told, **more)
+        self._store = Store()
+        self._runtime: Runtime | None = None
+        self._watches: dict[Object, set[Watch[Any, Any]]] = {}
+        self._since: dict[int, tuple[float, str]] = {}
+        self._state = "it was not started yet: use `async with node:` or `with node:`"
+        self._thread: Any = None
+        self.members = Roster(self._look)
+        """The members of the cluster: `len`, `in`, iteration, `["name"]`, `.alive`, `.all`, `.where(role="web")`."""
+
+    # -- living -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Joins the cluster, in the running loop; returns when what the others share is here, or nobody is.
+
+        Raises `StartError` if a socket can not be had, `AlreadyStarted` if the node was started before.
+        """
+        if self._runtime is not None:
+            raise AlreadyStarted("a node lives once, and this one was started already: make another Node")
+        runtime = self._runtime = Runtime(self.config, self._store, self._changed, self._member_changed)
+        try:
+            await runtime.start()
+        except BaseException:
+            self._state = "it could not start"
+            raise
+        self._since[runtime.engine.me.instance] = (time.time(), "this node itself")
+        await self._serve_control()
+
+    async def _serve_control(self) -> None:
+        from gossip.control import Control  # a window on the node: it knows the node, not the other way round
+
+        assert self._runtime is not None and self._runtime.place is not None
+        self._control = Control(self)
+        await self._control.start(self._runtime.place.control_path)
+
+    async def leave(self) -> None:
+        """Leaves the cluster: hands over what was not sent yet, says goodbye, closes everything. Within a second."""
+        runtime = self._runtime
+        if runtime is None or not runtime.running:
+            return
+        self._state = "it has left"
+        for watch in self._all_watches():
+            watch.end()
+        try:
+            await self._control.stop()
+        finally:
+            await runtime.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.leave()
+
+    def open(self) -> Self:
+        """Starts the node in a thread with a loop of its own, for programs that have none; returns when it is ready."""
+        from gossip.thread import LoopThread
+
+        if self._runtime is not None:
+            raise AlreadyStarted("a node lives once, and this one was started already: make another Node")
+        self._thread = LoopThread(f"gossip {self.config.cluster}")
+        self._thread.run(self.start(), at_end=self.leave)
+        return self
+
+    def close(self) -> None:
+        """Leaves, and ends the thread that `open` started."""
+        if self._thread is not None:
+            self._thread.stop()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- what is shared ---------------------------------------------------------------------------------------------
+
+    @overload
+    def map(self, name: str) -> Map[str, Any]: ...
+    @overload
+    def map(self, name: str, type: type[V]) -> Map[str, V]: ...
+    @overload
+    def map(self, name: str, type: type[V] = ..., *, key: type[K]) -> Map[K, V]: ...
+    def map(self, name: str, type: Any = object, *, key: Any = str) -> Map[Any, Any]:
+        """The shared map of this name, with values of `type` and keys of type `key`."""
+        return Map(self, _name(name), Schema(key), Schema(type))
+
+    @overload
+    def set(self, name: str) -> Set[Any]: ...
+    @overload
+    def set(self, name: str, type: type[V]) -> Set[V]: ...
+    def set(self, name: str, type: Any = object) -> Set[Any]:
+        """The shared set of this name, with elements of `type`."""
+        return Set(self, _name(name), Schema(type))
+
+    def counter(self, name: str) -> Counter:
+        """The shared counter of this name."""
+        return Counter(self, _name(name))
+
+    @overload
+    def register(self, name: str) -> Register[Any]: ...
+    @overload
+    def register(self, name: str, type: type[V]) -> Register[V]: ...
+    def register(self, name: str, type: Any = object) -> Register[Any]:
+        """The shared value of this name."""
+        return Register(self, _name(name), Schema(type))
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """What is written inside becomes visible in one step at every peer.
+
+        Here it is visible at once, and stays, even if the block ends by an exception. Nothing leaves before the end of
+        the block, so await nothing slow in it.
+        """
+        runtime = self._running()
+        runtime.begin()
+        try:
+            yield
+        finally:
+            runtime.end()
+
+    @property
+    def me(self) -> Member:
+        """This node, as others see it."""
+        return self._member(self._running().engine.me.instance)
+
+    def status(self) -> dict[str, Any]:
+        """What there is to know for debugging, as a plain dict that can be printed as JSON."""
+        runtime = self._running()
+        with runtime.lock:
+            engine, replication = runtime.engine, runtime.engine.replication
+            objects = [
+                {"type": _TYPES.get(kind, str(kind)), "name": name, "entries": len(elements)}
+                for (kind, name), elements in sorted(self._store.objects.items())
+            ]
+            return {
+                "cluster": self.config.cluster,
+                "name": engine.me.name,
+                "instance": f"{engine.me.instance:016x}",
+                "pid": os.getpid(),
+                "addresses": list(engine.me.addresses),
+                "members": [
+                    {"name": member.name, "instance": f"{member.instance:016x}", "status": member.status}
+                    for member in self.members.all
+                ],
+                "objects": objects,
+                "replicas": len(self._store.context),
+                "writes_delivered": sum(self._store.context.values()),
+                "named_early": len(self._store.named),
+                "held_back": replication.inbox.size,
+                "log_bytes": replication.log.size,
+                "coalesced": replication.coalesced,
+                "watches": sum(map(len, self._watches.values())),
+                "counters": dict(engine.counters + runtime.transport.counters),
+            }
+
+    # -- used by the handles ----------------------------------------------------------------------------------------
+
+    def _check_running(self) -> None:
+        runtime = self._runtime
+        if runtime is None or not runtime.running:
+            self._running()
+
+    def _running(self) -> Runtime:
+        runtime = self._runtime
+        if runtime is not None and runtime.running:
+            return runtime
+        if runtime is not None and runtime.forked:
+            raise NotRunning(
+                "this process was forked from the one in which the node runs, and does not share its place: "
+                "make and start a Node here"
+            )
+        raise NotRunning(f"the node of cluster {self.config.cluster!r} is not running: {self._state}")
+
+    def _write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
+        runtime = self._runtime
+        if runtime is None or not runtime.running:
+            runtime = self._running()
+        return runtime.write(ask, *arguments)
+
+    def _watch(
+        self, name: Object, read: Callable[[bytes, Live | None, Live | None, Kind], Change[K, V]]
+    ) -> Watch[K, V]:
+        def enter(watch: Watch[K, V]) -> None:
+            with self._running().lock:
+                self._watches.setdefault(name, set()).add(watch)
+                watch.begin()
+
+        def leave(watch: Watch[K, V]) -> None:
+            watches = self._watches.get(name, set())
+            watches.discard(watch)
+            if not watches:
+                self._watches.pop(name, None)
+
+        def snapshot() -> Iterator[tuple[bytes, Live]]:
+            return iter(list(self._store.elements(name).items()))
+
+        return Watch(enter, leave, snapshot, read, self.config.watch_keys)
+
+    # -- told by the runtime ----------------------------------------------------------------------------------------
+
+    def _changed(self, changes: tuple[KeyChange, ...]) -> None:
+        if not self._watches:
+            return
+        for key, before, after in changes:
+            for watch in self._watches.get(key[:2], ()):
+                watch.changed(key[2], before, after)
+
+    def _member_changed(self, effect: MemberChanged) -> None:
+        self._since[effect.claim.instance] = (time.time(), effect.why)
+
+    def _all_watches(self) -> list[Watch[Any, Any]]:
+        return [watch for watches in self._watches.values() for watch in watches]
+
+    def _look(self) -> list[Member]:
+        runtime = self._running()
+        with runtime.lock:
+            return [self._member(instance) for instance in runtime.engine.members.table]
+
+    def _member(self, instance: int) -> Member:
+        engine = self._running().engine
+        since, why = self._since.get(instance, (time.time(), "this node itself"))
+        return member_of(engine.members.table[instance], since, why, engine.detector.rtt.get(instance))
+
+    def __repr__(self) -> str:
+        runtime = self._runtime
+        living = f"{len(self.members)} members" if runtime and runtime.running else "not running"
+        return f"<Node of cluster {self.config.cluster!r}: {living}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Node can not be pickled: it lives in its process. Make one in the other process too")
+
+
+_TYPES = {1: "map", 2: "set", 3: "counter", 4: "register"}
+
+
+def _name(name: str) -> str:
+    if type(name) is not str or not name or len(name.encode()) > MAX_NAME:
+        raise ValueError(f"an object's name is a text of 1 to {MAX_NAME} bytes, not {name!r:.80}")
+    return name

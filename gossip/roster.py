@@ -1,0 +1,85 @@
+"""Who is there, for a program to look at?
+
+A read-only view of the engine's table. Invariant: it shows what the engine knows at the moment of the call, and what
+was got from it never changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gossip.protocol.members import Claim
+
+StatusName = Literal["alive", "suspect", "dead", "left"]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A node, as this node knows it.
+
+    `instance` is one start of it (64 bits), `since` the wall-clock second in which it took its status, as seen here,
+    `evidence` why, as a sentence, and `rtt` the last round trip in seconds, if there was one.
+    """
+
+    name: str
+    instance: int
+    address: str
+    status: StatusName
+    since: float
+    evidence: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    rtt: float | None = None
+
+
+def member_of(claim: Claim, since: float, evidence: str, rtt: float | None) -> Member:
+    """A claim as a member."""
+    status: tuple[StatusName, ...] = ("alive", "suspect", "dead", "left")
+    address = claim.addresses[0] if claim.addresses else ""
+    return Member(claim.name, claim.instance, address, status[claim.status], since, evidence, dict(claim.tags), rtt)
+
+
+class Roster:
+    """The members of the cluster, this node included: living ones first, then by name.
+
+    `len`, iteration and `in` count the living; `roster["name"]` finds a living member by its name, or raises
+    `KeyError`; `roster.all` has the dead and the left as well.
+    """
+
+    def __init__(self, look: Callable[[], list[Member]]) -> None:
+        self._look = look
+
+    @property
+    def all(self) -> list[Member]:
+        """Everybody still remembered, the dead and the left included."""
+        return sorted(
+            self._look(), key=lambda member: (member.status in ("dead", "left"), member.name, member.instance)
+        )
+
+    @property
+    def alive(self) -> list[Member]:
+        """Those that nobody suspects."""
+        return [member for member in self.all if member.status == "alive"]
+
+    def where(self, **tags: str) -> list[Member]:
+        """The living that have all these tags."""
+        return [member for member in self if tags.items() <= member.tags.items()]
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter([member for member in self.all if member.status in ("alive", "suspect")])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return any(name in (member.name, member) for member in self)
+
+    def __getitem__(self, name: str) -> Member:
+        for member in self:
+            if member.name == name:
+                return member
+        raise KeyError(name)
+
+    def __repr__(self) -> str:
+        return f"<members: {', '.join(member.name for member in self)}>"

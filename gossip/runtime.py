@@ -1,0 +1,346 @@
+"""How does the engine, which has no world in it, live in one?
+
+This is the only place where the engine meets asyncio: it hands packets and time in, and does the effects that come
+out. The loop is the program's own; nothing here makes one, sets a policy or starts a thread.
+
+Reads and writes may come from any thread. One lock guards the engine; it is held for microseconds, never over an await.
+A write from the loop's own thread leaves at the end of the same turn; one from another thread wakes the loop first.
+
+Invariants: effects are done in their order; after `stop` or a fork nothing is sent, and no socket or file is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import ParamSpec
+
+from crdt import Change, Malformed, Store, Write
+from discovery import Address, HostDirectory, Place, UnsafeDirectory, parse_address, read_seeds, runtime_directory
+from gossip.config import Config
+from gossip.errors import StartError
+from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
+from gossip.protocol.engine import Engine
+from gossip.protocol.members import Claim
+from gossip.protocol.messages import Ack, Ping, PingReq
+from gossip.seal import Seal
+from gossip.transport import Transport
+
+log = logging.getLogger("gossip")
+P = ParamSpec("P")
+
+_WATCHFUL = 0.05
+"""Seconds between two looks for neighbours while a start waits for the first of them."""
+
+
+class Runtime:
+    """One running node: engine, sockets, timer and the search for others.
+
+    `changed` is called with the changes of each visible step, under the lock; `member_changed` with news of members.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        changed: Callable[[tuple[Change, ...]], None],
+        member_changed: Callable[[MemberChanged], None],
+    ) -> None:
+        self.config = config
+        self.lock = threading.RLock()
+        self.running = False
+        self.forked = False
+        self.place: Place | None = None
+        self._store = store
+        self._changed = changed
+        self._member_changed = member_changed
+        self._directory: HostDirectory | None = None
+        self._seal: Seal | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._flush_due = False
+        self._search: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+
+    # -- starting and stopping --------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Opens what the configuration asks for, joins whom it finds, and waits for their state, bounded by
+        `join_timeout`. Raises `StartError`, and leaves nothing behind then."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        config = self.config
+        self.transport = Transport(self._receive, self._lost, config.send_buffer, config.max_connections)
+        try:
+            instance = secrets.randbits(64) | 1
+            addresses = await self._listen(instance)
+            name = config.name or _default_name()
+            started = _wall()
+            claim = Claim(instance, name[:255], addresses, started, tuple(sorted(config.tags.items())))
+            self.engine = Engine(config.cluster, claim, config, Random(secrets.randbits(64)), self._store)
+            if config.key:
+                self._seal = Seal(config.key, config.cluster, secrets.token_bytes(16))
+            self.running = True
+            _running.add(self)
+            await self._join()
+        except BaseException:
+            await self._close()
+            raise
+        self._search = self._loop.create_task(self._search_on())
+
+    async def _listen(self, instance: int) -> tuple[str, ...]:
+        config = self.config
+        base = Path(config.runtime_dir) if config.runtime_dir else None
+        try:
+            self._directory = HostDirectory(runtime_directory(config.cluster, base))
+            self.place = self._directory.claim(instance)
+        except UnsafeDirectory as error:
+            raise StartError(error.errno, str(error)) from error
+        await self.transport.listen_unix(str(self.place.socket_path))
+        addresses = [str(self.place.address)]
+        if config.bind:
+            bound = await self.transport.listen_network(parse_address(config.bind, allow_port_zero=True))
+            addresses.append(config.advertise or str(_reachable(bound)))
+            if config.insecure and not config.key and not bound.is_loopback:
+                log.warning("listening at %s without a key: whoever reaches it can read and write everything", bound)
+        return tuple(addresses)
+
+    async def _join(self) -> None:
+        """Joins all that can be found; waits until the state of one of them is here, if there is anybody."""
+        deadline = self._loop.time() + self.config.join_timeout
+        while self._offer(await self._candidates()) and self._loop.time() < deadline:
+            try:
+                async with asyncio.timeout(min(4 * _WATCHFUL, deadline - self._loop.time())):
+                    await self._ready.wait()
+                return
+            except TimeoutError:
+                continue
+
+    async def _search_on(self) -> None:
+        """Asks every source again and again: others come, and partitions heal, without telling anybody."""
+        while True:
+            await asyncio.sleep(self.config.discovery_interval)
+            try:
+                self._offer(await self._candidates())
+            except OSError as error:
+                log.warning("looking for other nodes failed, and will be tried again: %s", error)
+
+    async def _candidates(self) -> list[str]:
+        assert self._directory is not None
+        candidates = [str(address) for address in self._directory.others()]
+        candidates += self.config.seeds
+        if self.config.seeds_file:
+            try:
+                candidates += [str(address) for address in read_seeds(Path(self.config.seeds_file))]
+            except (OSError, ValueError) as error:
+                log.warning("the file of seeds can not be used, and will be tried again: %s", error)
+        return candidates
+
+    def _offer(self, candidates: list[str]) -> bool:
+        """Has the engine join these; says whether there was any."""
+        with self.lock:
+            own = self.engine.me.addresses
+            candidates = [address for address in candidates if address not in own]
+            self._perform(self.engine.join(candidates, self._loop.time()))
+        return bool(candidates)
+
+    async def stop(self) -> None:
+        """Leaves: says so, hands over what was not sent yet (bounded by `leave_timeout`), closes everything."""
+        if not self.running:
+            return
+        try:
+            with self.lock:
+                self._perform(self.engine.leave(self._loop.time()))
+            async with asyncio.timeout(self.config.leave_timeout):
+                await self.transport.drain()
+        except TimeoutError:
+            log.warning("left without handing over everything: a peer took too long")
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        self.running = False
+        _running.discard(self)
+        if self._search is not None:
+            self._search.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.place is not None:
+            self.place.release()
+        await self.transport.close()
+
+    def abandon(self) -> None:
+        """In a forked child: lets go of all that is the parent's, without a word to anybody."""
+        self.running = False
+        self.forked = True
+        self.lock = threading.RLock()  # whoever held it does not exist here
+        for descriptor in self.transport.descriptors():
+            os.close(descriptor)
+        if self.place is not None:
+            self.place.abandon()
+
+    # -- what the program does --------------------------------------------------------------------------------------
+
+    def write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
+        """Makes a local write of what `ask(*arguments, replica, stamp)` gives; False if it gave none."""
+        with self.lock:
+            engine = self.engine
+            write = ask(*arguments, engine.replication.replica, engine.stamp(_wall()))
+            if write is None:
+                return False
+            self._perform(engine.update(write, self._now()))
+            if not self._flush_due:
+                self._flush_due = True
+                self._soon(self._flush)
+        return True
+
+    def begin(self) -> None:
+        """Opens a batch."""
+        with self.lock:
+            self.engine.begin()
+
+    def end(self) -> None:
+        """Closes a batch."""
+        with self.lock:
+            self.engine.end()
+            if not self._flush_due:
+                self._flush_due = True
+                self._soon(self._flush)
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        if threading.get_ident() == self._thread:
+            self._loop.call_soon(call)
+        else:
+            self._loop.call_soon_threadsafe(call)
+
+    # -- what the world does ----------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        with self.lock:
+            self._flush_due = False
+            if self.running:
+                self._perform(self.engine.flush())
+
+    def _receive(self, packet: bytes) -> None:
+        if not self.running:
+            return
+        with self.lock:
+            if self._seal is not None:
+                try:
+                    packet = self._seal.open(packet)
+                except Malformed:
+                    self.engine.counters["unsealed"] += 1
+                    return
+            self._perform(self.engine.receive(packet, self._now(), _wall()))
+            self._schedule()
+
+    def _lost(self, peer: int) -> None:
+        if not self.running:
+            return
+        with self.lock:
+            self._perform(self.engine.lost(peer, self._now()))
+            self._schedule()
+
+    def _tick(self) -> None:
+        self._timer = None
+        if not self.running:
+            return
+        with self.lock:
+            self._perform(self.engine.tick(self._now(), _wall()))
+            self._schedule()
+
+    def _schedule(self) -> None:
+        """Keeps the one timer at the engine's deadline. A timer that is too early ticks in vain, which is cheap."""
+        deadline = self.engine.deadline
+        if self._timer is not None:
+            if self._timer.when() <= deadline:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if deadline < float("inf"):
+            self._timer = self._loop.call_at(deadline, self._tick)
+
+    def _now(self) -> float:
+        return self._loop.time()
+
+    # -- effects ----------------------------------------------------------------------------------------------------
+
+    def _perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Changed(changes):
+                    self._changed(changes)
+                case Send(to, message):
+                    self._send(to, effect, isinstance(message, (Ping, Ack, PingReq)))
+                case Dial(address, message):
+                    self.transport.dial(address, self._sealed(self._encoded(effect)))
+                case MemberChanged():
+                    self._member_changed(effect)
+                    if effect.claim.gone:
+                        self.transport.forget(effect.claim.instance)
+                case Reborn():
+                    log.warning("this node was declared dead by others; it goes on as a new instance, with its data")
+                case Ready():
+                    self._ready.set()
+                case Warned(kind, _, message):
+                    log.warning("%s: %s", kind, message)
+
+    def _send(self, to: tuple[int, ...], effect: Send, datagram: bool) -> None:
+        packet = self._encoded(effect)
+        for peer in to:
+            claim = self.engine.members.table.get(peer)
+            if claim is not None:
+                self.transport.send(peer, claim.addresses, self._sealed(packet), datagram)
+
+    def _encoded(self, effect: Send | Dial) -> bytes:
+        return self.engine.codec.encode(self.engine.me.instance, effect.message)
+
+    def _sealed(self, packet: bytes) -> bytes:
+        return packet if self._seal is None else self._seal.seal(packet)
+
+
+def _default_name() -> str:
+    """The host and the process; a second node of one process gets a number as well."""
+    number = next(_numbers)
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    return name if number == 1 else f"{name}-{number}"
+
+
+def _wall() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _reachable(bound: Address) -> Address:
+    """Where others reach us, if we listen on every interface: the address from which we would reach the world."""
+    if not bound.is_unspecified:
+        return bound
+    family = socket.AF_INET6 if ":" in bound.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            # connecting a datagram socket sends nothing: it only asks the routing table
+            probe.connect(("2001:db8::1" if family == socket.AF_INET6 else "192.0.2.1", 9))
+            return Address(probe.getsockname()[0], bound.port)
+        except OSError:
+            return Address("::1" if family == socket.AF_INET6 else "127.0.0.1", bound.port)
+
+
+_numbers = itertools.count(1)
+_running: weakref.WeakSet[Runtime] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for runtime in list(_running):
+        runtime.abandon()
+    _running.clear()
+
+
+os.register_at_fork(after_in_child=_abandon_all)

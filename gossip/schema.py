@@ -1,0 +1,98 @@
+"""How does a value of the program's types become a JSON-like one, and come back?
+
+JSON-like builtins pass as they are. Dataclasses, `TypedDict`, enums, `datetime`, `UUID`, `Decimal` and msgspec structs
+are converted and checked by msgspec; pydantic models by themselves. What does not fit is refused at the call that sets
+it, by the worker that has the fault, not at some other worker's read.
+
+Invariant: `load(dump(value)) == value`. Not here: bytes (`crdt.codec`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from gossip.errors import WrongType
+
+T = TypeVar("T")
+
+_PLAIN: dict[Any, tuple[type, ...]] = {
+    bool: (bool,),
+    int: (int,),
+    float: (float, int),
+    str: (str,),
+    bytes: (bytes,),
+    list: (list, tuple),
+    dict: (dict,),
+}
+"""Types that need no conversion, and which types of value they take. Exactly these: True is not an int here."""
+_NATIVE = (bytes,)
+"""What msgspec leaves as it is, since the format has it."""
+
+
+class Schema(Generic[T]):
+    """The conversion of one type, both ways.
+
+    >>> from datetime import date
+    >>> dates = Schema(date)
+    >>> dates.dump(date(2026, 11, 21)), dates.load("2026-11-21")
+    ('2026-11-21', datetime.date(2026, 11, 21))
+    >>> Schema(bool).dump("yes")
+    Traceback (most recent call last):
+    gossip.errors.WrongType: expected bool, got str
+    """
+
+    __slots__ = ("_takes", "type")
+
+    def __init__(self, type_: type[T]) -> None:
+        self.type = type_
+        try:
+            self._takes = _PLAIN.get(type_)
+        except TypeError:
+            self._takes = None
+
+    def dump(self, value: T) -> Any:
+        """The JSON-like value that stands for this one. Raises `WrongType`."""
+        if self.type is object or self.type is Any:
+            return value
+        if self._takes is not None:
+            if type(value) not in self._takes:
+                raise WrongType(f"expected {self.type.__name__}, got {type(value).__name__}")
+            return float(value) if self.type is float else value  # type: ignore[arg-type]
+        if hasattr(self.type, "model_validate"):
+            return self._model(value).model_dump(mode="json")
+        import msgspec  # here, because most nodes share plain values and need not load it
+
+        try:
+            plain = msgspec.to_builtins(value, builtin_types=_NATIVE, str_keys=True)
+            msgspec.convert(plain, self.type, builtin_types=_NATIVE)
+        except (msgspec.ValidationError, TypeError, RecursionError) as error:
+            raise WrongType(f"not a {self._name}: {error}") from None
+        return plain
+
+    def load(self, plain: Any) -> T:
+        """The value that a JSON-like one stands for. Raises `WrongType` if it is none of this type."""
+        if self.type is object or self.type is Any:
+            return plain  # type: ignore[no-any-return]
+        if self._takes is not None:
+            if type(plain) not in self._takes:
+                raise WrongType(f"expected {self.type.__name__}, found {type(plain).__name__}")
+            return plain  # type: ignore[no-any-return]
+        if hasattr(self.type, "model_validate"):
+            return self._model(plain)  # type: ignore[no-any-return]
+        import msgspec
+
+        try:
+            return msgspec.convert(plain, self.type, builtin_types=_NATIVE, strict=True)
+        except msgspec.ValidationError as error:
+            raise WrongType(f"not a {self._name}: {error}") from None
+
+    def _model(self, value: Any) -> Any:
+        """A pydantic model, validated. Its errors are ValueErrors that say all there is to say."""
+        try:
+            return self.type.model_validate(value)  # type: ignore[attr-defined]
+        except ValueError as error:
+            raise WrongType(f"not a {self._name}: {error}") from None
+
+    @property
+    def _name(self) -> str:
+        return getattr(self.type, "__name__", str(self.type))

@@ -1,0 +1,280 @@
+"""How does a program read and write what all share?
+
+Typed handles on a node: a `Map` is a `MutableMapping`, a `Set` a `MutableSet`; a `Counter` counts, a `Register` holds
+one value. Reading is a look-up in this process's own memory; writing is local and leaves at the end of the loop's turn.
+Neither waits, neither needs `await`, and both may be done from any thread.
+
+Invariant: what a read gives is the reader's own. Changing it changes nothing that is shared; assign it back for that.
+Not here: the rules of merging (`crdt`), the sending (`runtime`), the conversion of types (`schema`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping, MutableSet
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+
+from crdt import Live, LWWMap, LWWRegister, ORSet, PNCounter, chain, decode_element, decode_value
+from gossip.errors import WrongType
+from gossip.schema import Schema
+from gossip.watch import Change, Kind, Watch
+
+if TYPE_CHECKING:
+    from gossip.node import Node
+
+K = TypeVar("K")
+V = TypeVar("V")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[V]):
+    """A key of a map, with its story.
+
+    `stamp` is the hybrid timestamp of the write that is shown, `author` the instance that made it, and `conflicts`
+    are the values of concurrent writes that are not shown; the next write of the key settles them.
+    """
+
+    value: V
+    stamp: int
+    author: int
+    conflicts: tuple[V, ...]
+
+
+class _Handle:
+    """What all handles have: a node and a name."""
+
+    __slots__ = ("_node", "name")
+
+    def __init__(self, node: Node, name: str) -> None:
+        self._node = node
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} of cluster {self._node.config.cluster!r}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} can not be pickled: it lives in its process. Make a Node in the other process "
+            "too; they share by name"
+        )
+
+
+class Map(_Handle, MutableMapping[K, V]):
+    """A shared map. The last write of a key wins, by hybrid timestamp; concurrent ones stay readable as conflicts."""
+
+    __slots__ = ("_keys", "_values", "_view")
+
+    def __init__(self, node: Node, name: str, keys: Schema[K], values: Schema[V]) -> None:
+        super().__init__(node, name)
+        self._keys = keys
+        self._values = values
+        self._view = LWWMap(node._store, name)
+
+    def __getitem__(self, key: K) -> V:
+        self._node._check_running()
+        live = self._view.live(self._keys.dump(key))
+        if live is None:
+            raise KeyError(key)
+        return self._load(key, live)
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self._node._write(self._view.set, self._keys.dump(key), self._values.dump(value))
+
+    def __delitem__(self, key: K) -> None:
+        if not self._node._write(self._view.delete, self._keys.dump(key)):
+            raise KeyError(key)
+
+    def __iter__(self) -> Iterator[K]:
+        """The keys as of now: writing while iterating is safe."""
+        self._node._check_running()
+        return iter(list(map(self._keys.load, self._view.keys())))
+
+    def __len__(self) -> int:
+        self._node._check_running()
+        return len(self._view)
+
+    def __contains__(self, key: object) -> bool:
+        self._node._check_running()
+        return self._view.live(self._keys.dump(key)) is not None  # type: ignore[arg-type]
+
+    def clear(self) -> None:
+        """Deletes every key that is here now, in one visible step."""
+        with self._node.batch():
+            for key in list(self):
+                self._node._write(self._view.delete, self._keys.dump(key))
+
+    def entry(self, key: K) -> Entry[V]:
+        """The value with its stamp, author and conflicts. Raises `KeyError`."""
+        self._node._check_running()
+        live = self._view.live(self._keys.dump(key))
+        if live is None:
+            raise KeyError(key)
+        value, *conflicts = (self._load(key, each) for each in chain(live))
+        return Entry(value, live[0], live[1], tuple(conflicts))
+
+    def watch(self) -> Watch[K, V]:
+        """The present state, then every change: `async with flags.watch() as changes: async for change in changes`."""
+        return self._node._watch(self._view.name, self._read)
+
+    def _read(self, element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[K, V]:
+        key = self._keys.load(decode_element(element))
+        value = None if after is None else self._load(key, after)
+        previous = None if before is None else self._load(key, before)
+        return _change(key, value, previous, kind, before, after)
+
+    def _load(self, key: object, live: Live) -> V:
+        try:
+            return self._values.load(decode_value(live[3]))
+        except WrongType as error:
+            raise WrongType(f"{self.name}[{key!r}], written by {live[1]:016x}: {error}") from None
+
+
+class Set(_Handle, MutableSet[T]):
+    """A shared set. An add wins over a concurrent remove."""
+
+    __slots__ = ("_elements", "_view")
+
+    def __init__(self, node: Node, name: str, elements: Schema[T]) -> None:
+        super().__init__(node, name)
+        self._elements = elements
+        self._view = ORSet(node._store, name)
+
+    def add(self, value: T) -> None:
+        """Adds an element; one that is there already will survive a remove made elsewhere at the same time."""
+        self._node._write(self._view.add, self._elements.dump(value))
+
+    def discard(self, value: T) -> None:
+        """Removes an element if it is there."""
+        self._node._write(self._view.remove, self._elements.dump(value))
+
+    def clear(self) -> None:
+        """Removes every element that is here now, in one visible step."""
+        with self._node.batch():
+            for element in list(self):
+                self.discard(element)
+
+    def __contains__(self, element: object) -> bool:
+        self._node._check_running()
+        return self._elements.dump(element) in self._view  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[T]:
+        """The elements as of now: writing while iterating is safe."""
+        self._node._check_running()
+        return iter([self._elements.load(element) for element in self._view])
+
+    def __len__(self) -> int:
+        self._node._check_running()
+        return len(self._view)
+
+    @classmethod
+    def _from_iterable(cls, iterable: Any) -> Any:
+        return set(iterable)  # what `online & {"ann"}` gives is a plain set
+
+    def watch(self) -> Watch[T, bool]:
+        """The present elements, then every change. `value` is True while the element is in the set."""
+        return self._node._watch(self._view.name, self._read)
+
+    def _read(self, element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[T, bool]:
+        value = self._elements.load(decode_element(element))
+        return _change(value, after is not None, before is not None, kind, before, after)
+
+
+class Counter(_Handle):
+    """A shared counter of integers. Nothing is lost, whoever counts at the same time."""
+
+    __slots__ = ("_view",)
+
+    def __init__(self, node: Node, name: str) -> None:
+        super().__init__(node, name)
+        self._view = PNCounter(node._store, name)
+
+    @property
+    def value(self) -> int:
+        """The sum of what all have counted, as far as it is known here."""
+        self._node._check_running()
+        return self._view.value
+
+    def increment(self, amount: int = 1) -> None:
+        """Adds `amount`, 1 or more. Raises `ValueError` for less: that is what `decrement` is for."""
+        self._node._write(self._view.add, _positive(amount))
+
+    def decrement(self, amount: int = 1) -> None:
+        """Takes `amount` away, 1 or more."""
+        self._node._write(self._view.add, -_positive(amount))
+
+    def watch(self) -> Watch[int, int]:
+        """The present parts, then every change of one: `key` is the instance that counts, `value` what it counted."""
+        return self._node._watch(self._view.name, self._read)
+
+    def _read(self, element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[int, int]:
+        return _change(int.from_bytes(element, "big"), _part(after), _part(before), kind, before, after)
+
+
+class Register(_Handle, Generic[V]):
+    """A shared value. The last write wins; concurrent ones stay readable as conflicts."""
+
+    __slots__ = ("_values", "_view")
+
+    def __init__(self, node: Node, name: str, values: Schema[V]) -> None:
+        super().__init__(node, name)
+        self._values = values
+        self._view = LWWRegister(node._store, name)
+
+    @property
+    def value(self) -> V | None:
+        """The value; None if it was never set, or deleted."""
+        self._node._check_running()
+        live = self._view.live
+        return None if live is None else self._load(live)
+
+    def set(self, value: V) -> None:
+        """Sets the value."""
+        self._node._write(self._view.set, self._values.dump(value))
+
+    def delete(self) -> None:
+        """Empties the register."""
+        self._node._write(self._view.delete)
+
+    @property
+    def conflicts(self) -> tuple[V, ...]:
+        """The values of concurrent writes that are not shown; the next `set` settles them."""
+        self._node._check_running()
+        return tuple(self._load(live) for live in chain(self._view.live))[1:]
+
+    def watch(self) -> Watch[None, V]:
+        """The present value if there is one, then every change."""
+        return self._node._watch(self._view.name, self._read)
+
+    def _read(self, element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[None, V]:
+        value = None if after is None else self._load(after)
+        previous = None if before is None else self._load(before)
+        return _change(None, value, previous, kind, before, after)
+
+    def _load(self, live: Live) -> V:
+        try:
+            return self._values.load(decode_value(live[3]))
+        except WrongType as error:
+            raise WrongType(f"{self.name}, written by {live[1]:016x}: {error}") from None
+
+
+def _change(
+    key: K | None, value: V | None, previous: V | None, kind: Kind, before: Live | None, after: Live | None
+) -> Change[K, V]:
+    told = after or before
+    return Change(key, value, previous, kind, told[1] if told else 0, told[0] if told else 0)
+
+
+def _part(live: Live | None) -> int:
+    if live is None:
+        return 0
+    up, down = decode_value(live[3])
+    return int(up - down)
+
+
+def _positive(amount: int) -> int:
+    if type(amount) is not int:
+        raise TypeError(f"a counter counts in integers, not in {type(amount).__name__}")
+    if amount < 1:
+        raise ValueError(f"a counter is incremented or decremented by 1 or more, not by {amount}")
+    return amount

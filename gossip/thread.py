@@ -1,0 +1,59 @@
+"""How does a node live in a program that has no event loop?
+
+In a thread that runs one. The node's reads and writes may be made from any thread, so nothing else is needed.
+
+Invariant: at interpreter exit the node leaves like any other, within its `leave_timeout`, and never hangs the exit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+
+
+class LoopThread:
+    """A daemon thread with an event loop of its own, for one node."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._end: asyncio.Event | None = None
+
+    def run(self, start: Coroutine[None, None, None], at_end: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Starts the thread, runs `start` in it and returns when that is done; raises what it raised.
+
+        When `stop` is called, or the interpreter exits, `at_end()` is run, and the thread ends.
+        """
+        started: list[BaseException | None] = []
+        ready = threading.Event()
+
+        async def live() -> None:
+            self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+            try:
+                await start
+            except BaseException as error:
+                started.append(error)
+                return
+            finally:
+                ready.set()
+            await self._end.wait()
+            await at_end()
+
+        self._thread = threading.Thread(target=lambda: asyncio.run(live()), name=self._name, daemon=True)
+        self._thread.start()
+        ready.wait()
+        if started and started[0] is not None:
+            self._thread.join()
+            raise started[0]
+        # At exit daemon threads are stopped dead, so the goodbye has to come before. `atexit` would be too late:
+        # `threading` hooks run first, as long as threads can still be joined.
+        threading._register_atexit(self.stop)  # type: ignore[attr-defined]
+
+    def stop(self) -> None:
+        """Runs `at_end` and ends the thread; does nothing the second time."""
+        if self._loop is None or self._end is None or self._thread is None or not self._thread.is_alive():
+            return
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(timeout=5.0)

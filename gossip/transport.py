@@ -1,0 +1,347 @@
+"""How do packets get to a peer and back?
+
+Nodes of one host speak over unix streams; across hosts probes go as datagrams and all else over TCP. A node dials whom
+it wants to speak to and listens to whoever dials it, so each pair has one stream a direction and nobody has to decide
+which of two to keep. Best effort: a packet that can not be sent is dropped and counted, and repaired by the protocol.
+
+A stream is a run of frames: 4 bytes of length, then the packet.
+
+Invariants: nothing is allocated on the word of a length before its bytes are there; every buffer is bounded, as is the
+number of connections; a stream that ends is told once (`lost`); a stranger's stream that says nothing is closed.
+
+Not here: what packets mean, and sealing (the runtime hands over sealed bytes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+from discovery import Address
+from gossip.errors import StartError
+from gossip.protocol.codec import MAX_MESSAGE
+from gossip.seal import OVERHEAD
+
+_LENGTH = 4
+_MAX_FRAME = MAX_MESSAGE + OVERHEAD
+_SILENCE = 5.0
+"""Seconds that a stranger's stream may take until its first whole frame."""
+_CONNECT = 5.0
+"""Seconds to open a stream."""
+_PORT_TRIES = 16
+_P = TypeVar("_P", bound=asyncio.Protocol)
+
+
+class Transport:
+    """The sockets of one node.
+
+    `received` is called with every packet, `lost` with the peer whose stream ended or could not be opened. Both are
+    called from the loop, and must not raise.
+    """
+
+    def __init__(
+        self, received: Callable[[bytes], None], lost: Callable[[int], None], send_buffer: int, max_connections: int
+    ) -> None:
+        self._received = received
+        self._lost = lost
+        self._send_buffer = send_buffer
+        self._max_connections = max_connections
+        self._links: dict[int, _Link] = {}
+        self._inbound: set[_Inbound] = set()
+        self._servers: list[asyncio.Server] = []
+        self._datagrams: asyncio.DatagramTransport | None = None
+        self._dials: set[asyncio.Task[None]] = set()
+        self.counters: Counter[str] = Counter()
+        """What was dropped and why."""
+
+    # -- listening ------------------------------------------------------------------------------------------------
+
+    async def listen_unix(self, path: str) -> None:
+        """Takes streams at this path. Raises `StartError`."""
+        loop = asyncio.get_running_loop()
+        try:
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listener.bind(path)
+            os.chmod(path, 0o600)
+            self._servers.append(await loop.create_unix_server(self._accept, sock=listener))
+        except OSError as error:
+            raise StartError(error.errno, f"can not listen at {path}: {error.strerror}") from error
+
+    async def listen_network(self, bind: Address) -> Address:
+        """Takes streams and datagrams at this address; gives it with the port it got. Raises `StartError`."""
+        loop = asyncio.get_running_loop()
+        for last_try in (*[False] * (_PORT_TRIES - 1), True):
+            try:
+                server = await loop.create_server(self._accept, bind.host, bind.port, reuse_address=True)
+                port = server.sockets[0].getsockname()[1]
+            except OSError as error:
+                raise StartError(error.errno, f"can not listen at {bind}: {error.strerror}") from error
+            try:
+                datagrams, _ = await loop.create_datagram_endpoint(
+                    lambda: _Datagrams(self._received), local_addr=(bind.host, port)
+                )
+            except OSError as error:
+                server.close()
+                if bind.port or last_try:
+                    raise StartError(error.errno, f"can not take datagrams at {bind}: {error.strerror}") from error
+                continue  # port 0 gave a port that is free for streams only
+            self._servers.append(server)
+            self._datagrams = datagrams
+            return Address(bind.host, port)
+        raise AssertionError("the last try returns or raises")
+
+    def _accept(self) -> asyncio.Protocol:
+        return _Inbound(self)
+
+    # -- sending --------------------------------------------------------------------------------------------------
+
+    def send(self, peer: int, addresses: tuple[str, ...], packet: bytes, datagram: bool) -> None:
+        """Sends a packet to a peer at the best of its addresses; as a datagram, if that is wanted and it can be."""
+        link = self._links.get(peer)
+        if link is None:
+            local = next((a for a in addresses if a.startswith("unix:") and os.path.exists(a[5:])), None)
+            remote = next((a for a in addresses if not a.startswith("unix:")), None)
+            if local is None and remote is None:
+                self.counters["unreachable"] += 1
+                self._call_lost(peer)
+                return
+            link = _Link(self, peer, local, remote)
+            self._links[peer] = link
+        if datagram and link.remote and not link.local and self._datagrams:
+            self._send_datagram(link.remote, packet)
+            return
+        link.send(packet)
+
+    def dial(self, address: str, packet: bytes) -> None:
+        """Sends a packet to whoever listens at an address; the stream is closed after it."""
+        task = asyncio.get_running_loop().create_task(self._dial(address, packet))
+        self._dials.add(task)
+        task.add_done_callback(self._dials.discard)
+
+    async def _dial(self, address: str, packet: bytes) -> None:
+        try:
+            async with asyncio.timeout(_CONNECT):
+                transport, once = await _connect(address, _Once)
+            transport.write(_frame(packet))
+            transport.write_eof()
+            async with asyncio.timeout(_CONNECT):
+                await once.ended
+        except (OSError, TimeoutError, ValueError):
+            self.counters["dial_failed"] += 1
+        else:
+            transport.close()
+
+    def _send_datagram(self, address: str, packet: bytes) -> None:
+        host, _, port = address.rpartition(":")
+        assert self._datagrams is not None
+        try:
+            self._datagrams.sendto(packet, (host.strip("[]"), int(port)))
+        except OSError:
+            self.counters["datagram_failed"] += 1
+
+    # -- ending ---------------------------------------------------------------------------------------------------
+
+    def forget(self, peer: int) -> None:
+        """Closes the stream to a peer that is gone; what waits for it still leaves."""
+        link = self._links.pop(peer, None)
+        if link is not None:
+            link.close()
+
+    async def drain(self) -> None:
+        """Waits until all that was to be sent is with the kernel."""
+        for link in list(self._links.values()):
+            await link.drained()
+
+    async def close(self) -> None:
+        """Closes everything, at once."""
+        for server in self._servers:
+            server.close()
+        for task in list(self._dials):
+            task.cancel()
+        for link in list(self._links.values()):
+            link.close()
+        self._links.clear()
+        for inbound in list(self._inbound):
+            inbound.close()
+        if self._datagrams is not None:
+            self._datagrams.close()
+        await asyncio.gather(*self._dials, return_exceptions=True)
+
+    def descriptors(self) -> list[int]:
+        """The file descriptors held, for a forked child to close."""
+        transports = [link.transport for link in self._links.values()] + [
+            inbound.transport for inbound in self._inbound
+        ]
+        sockets = [transport.get_extra_info("socket") for transport in transports if transport is not None]
+        sockets += [each for server in self._servers for each in server.sockets]
+        if self._datagrams is not None:
+            sockets.append(self._datagrams.get_extra_info("socket"))
+        return [each.fileno() for each in sockets if each is not None and each.fileno() >= 0]
+
+    # -- told by streams ------------------------------------------------------------------------------------------
+
+    def _call_lost(self, peer: int) -> None:
+        asyncio.get_running_loop().call_soon(self._lost, peer)
+
+
+class _Inbound(asyncio.Protocol):
+    """A stream that somebody opened to us: frames come in, nothing goes out."""
+
+    def __init__(self, owner: Transport) -> None:
+        self._owner = owner
+        self._buffer = bytearray()
+        self._silence: asyncio.TimerHandle | None = None
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        if len(self._owner._inbound) >= self._owner._max_connections:
+            self._owner.counters["refused_connections"] += 1
+            self.transport.abort()
+            return
+        self._owner._inbound.add(self)
+        self._silence = asyncio.get_running_loop().call_later(_SILENCE, self.close)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        start = 0
+        while len(self._buffer) - start >= _LENGTH:
+            length = int.from_bytes(self._buffer[start : start + _LENGTH], "big")
+            if length > _MAX_FRAME:
+                self._owner.counters["oversized_frames"] += 1
+                self.close()
+                return
+            end = start + _LENGTH + length
+            if len(self._buffer) < end:
+                break
+            packet = bytes(self._buffer[start + _LENGTH : end])
+            start = end
+            self._spoke()
+            self._owner._received(packet)
+        del self._buffer[:start]
+
+    def _spoke(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._spoke()
+        self._owner._inbound.discard(self)
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class _Link(asyncio.Protocol):
+    """The stream that we opened to a peer: frames go out, nothing comes in."""
+
+    def __init__(self, owner: Transport, peer: int, local: str | None, remote: str | None) -> None:
+        self._owner = owner
+        self._peer = peer
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._flowing = asyncio.Event()
+        self._closed = False
+        self.local = local
+        self.remote = remote
+        self.transport: asyncio.Transport | None = None
+        self._opening = asyncio.get_running_loop().create_task(self._open(local or remote or ""))
+
+    async def _open(self, address: str) -> None:
+        try:
+            async with asyncio.timeout(_CONNECT):
+                await _connect(address, lambda: self)
+        except (OSError, TimeoutError, ValueError):
+            self._owner.counters["connect_failed"] += 1
+            self._end()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=0)  # so that `resume_writing` means: all is with the kernel
+        self._flowing.set()
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        for frame in waiting:
+            self.transport.write(frame)
+        if self._closed:
+            self.transport.close()
+
+    def send(self, packet: bytes) -> None:
+        queued = self.transport.get_write_buffer_size() if self.transport else self._waiting_bytes
+        if queued + len(packet) > self._owner._send_buffer:
+            self._owner.counters["dropped"] += 1  # the peer is slow: it will see the gap and pull
+            return
+        frame = _frame(packet)
+        if self.transport is not None:
+            self.transport.write(frame)
+        else:
+            self._waiting.append(frame)
+            self._waiting_bytes += len(frame)
+
+    def pause_writing(self) -> None:
+        self._flowing.clear()
+
+    def resume_writing(self) -> None:
+        self._flowing.set()
+
+    async def drained(self) -> None:
+        await self._flowing.wait()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        """The stream is over, or never came to be: tell it once, unless we closed it ourselves."""
+        self._flowing.set()
+        if self._owner._links.get(self._peer) is self:
+            del self._owner._links[self._peer]
+        if not self._closed:
+            self._closed = True
+            self._owner._call_lost(self._peer)
+
+    def close(self) -> None:
+        self._closed = True
+        if self.transport is not None:
+            self.transport.close()
+        elif not self._waiting:
+            self._opening.cancel()
+
+
+class _Once(asyncio.Protocol):
+    """A stream for a single packet; `ended` is done when the other side has taken it and closed."""
+
+    def __init__(self) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, received: Callable[[bytes], None]) -> None:
+        self._received = received
+
+    def datagram_received(self, data: bytes, address: object) -> None:
+        self._received(data)
+
+
+async def _connect(address: str, factory: Callable[[], _P]) -> tuple[asyncio.Transport, _P]:
+    loop = asyncio.get_running_loop()
+    if address.startswith("unix:"):
+        return await loop.create_unix_connection(factory, address[5:])
+    host, _, port = address.rpartition(":")
+    transport, protocol = await loop.create_connection(factory, host.strip("[]"), int(port))
+    with contextlib.suppress(OSError):
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return transport, protocol
+
+
+def _frame(packet: bytes) -> bytes:
+    return len(packet).to_bytes(_LENGTH, "big") + packet

@@ -1,0 +1,152 @@
+"""What changed, for a program that looks when it has time?
+
+A watch first gives the present state, then every visible change, in order per key. It is bounded by keeping, of each
+key, only the newest change that was not read yet (with `previous` as the reader last saw it). If more keys than
+`watch_keys` wait unread, it forgets them, gives one `lagged` mark, and then the present state anew: late, never wrong.
+
+Invariants: a watcher never slows or breaks anybody: nothing waits for it, and what it raises is its own. A key's
+last value is always given, unless the watch ends first.
+
+Not here: which changes there are (`runtime` hands them over), and the types of objects (`shared` reads them).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypeVar
+
+from crdt import Live
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+Kind = Literal["present", "set", "deleted", "lagged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[K, V]):
+    """One visible change of an object.
+
+    `kind` is `present` for what was there when the watch began, `set`, `deleted`, or `lagged`: changes were lost, and
+    the present state follows. `value` and `previous` are None where there is none. `author` is the instance that
+    wrote it and `stamp` when, as a hybrid timestamp (milliseconds since 1970 shifted left by 16).
+    """
+
+    key: K | None
+    value: V | None
+    previous: V | None
+    kind: Kind
+    author: int
+    stamp: int
+
+
+_Unread = tuple[bool, Live | None, Live | None]
+"""`(present, before, after)` of a key: whether it is from the snapshot, and what the reader saw last and will see."""
+
+
+class Watch(Generic[K, V]):
+    """The changes of one object: `async with flags.watch() as changes: async for change in changes: ...`.
+
+    Made by an object's `watch()`. `snapshot` gives the live elements at the moment of the call, `read` makes a change
+    of what was live before and is now.
+    """
+
+    def __init__(
+        self,
+        enter: Callable[[Watch[K, V]], None],
+        leave: Callable[[Watch[K, V]], None],
+        snapshot: Callable[[], Iterator[tuple[bytes, Live]]],
+        read: Callable[[bytes, Live | None, Live | None, Kind], Change[K, V]],
+        limit: int,
+    ) -> None:
+        self._enter = enter
+        self._leave = leave
+        self._snapshot = snapshot
+        self._read = read
+        self._limit = limit
+        self._unread: dict[bytes, _Unread] = {}
+        self._lagged = False
+        self._ended = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._something = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._enter(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.end()
+        self._leave(self)
+
+    def __aiter__(self) -> Self:
+        if self._loop is None:
+            raise RuntimeError("a watch begins with its block: async with flags.watch() as changes: ...")
+        return self
+
+    async def __anext__(self) -> Change[K, V]:
+        while True:
+            if self._lagged:
+                return self._catch_up()
+            if self._unread:
+                element, (present, before, after) = next(iter(self._unread.items()))
+                del self._unread[element]
+                return self._read(element, before, after, _kind(present, after))
+            if self._ended:
+                raise StopAsyncIteration
+            self._something.clear()
+            await self._something.wait()
+
+    # -- told by the node, with its lock held -----------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Takes the present state as unread."""
+        self._unread = {element: (True, None, live) for element, live in self._snapshot()}
+        self._wake()
+
+    def changed(self, element: bytes, before: Live | None, after: Live | None) -> None:
+        """A key changed; what of it was unread is replaced."""
+        if self._lagged or before == after:
+            return
+        present, seen, _ = self._unread.pop(element, (False, before, None))
+        if present and after is None:
+            return  # it was there when the watch began and is gone before anybody saw it
+        if len(self._unread) >= self._limit and not present:
+            self._unread.clear()
+            self._lagged = True
+        elif seen != after:
+            self._unread[element] = (present, seen, after)
+        self._wake()
+
+    def end(self) -> None:
+        """There will be no more: what is unread can still be read."""
+        self._ended = True
+        self._wake()
+
+    def _catch_up(self) -> Change[K, V]:
+        self._lagged = False
+        self.begin()
+        return Change(None, None, None, "lagged", 0, 0)
+
+    def _wake(self) -> None:
+        if self._loop is None or self._something.is_set():
+            return
+        try:
+            running: Any = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self._loop:
+            self._something.set()
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._something.set)
+
+
+def _kind(present: bool, after: Live | None) -> Kind:
+    if present:
+        return "present"
+    return "deleted" if after is None else "set"
