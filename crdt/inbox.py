@@ -60,6 +60,8 @@ class Inbox:
         if continues and self.size - replaced + size > self._limit:
             for other in [replica for replica in self._held if replica != batch.replica]:
                 self._drop(other)
+        if continues and batch.open and self.size - replaced + size > self._limit:
+            self._drop_beyond(batch)  # what came too early would keep out for ever what it waits for
         if self.size - replaced + size > self._limit and (batch.open or not continues):
             self.refused += 1
             if not held:
@@ -72,6 +74,13 @@ class Inbox:
         dropped = self._held.pop(replica)
         self.refused += len(dropped)
         self.size -= sum(size for _, size in dropped.values())
+
+    def _drop_beyond(self, batch: Batch) -> None:
+        """Drops of the batch's replica what begins after it, but for what follows it without a gap."""
+        held = self._held[batch.replica]
+        for first in [first for first in held if first > batch.last + 1]:
+            self.size -= held.pop(first)[1]
+            self.refused += 1
 
     def release(self, replica: int, delivered: int) -> list[Batch]:
         """What of this replica may be delivered, now that the context stands at `delivered`."""

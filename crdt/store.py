@@ -215,7 +215,7 @@ class Store:
             for element in [*other, *(element for element in mine if element not in other)]:
                 before = mine.get(element)
                 after = self._joined(before, other.get(element), theirs)
-                if _dots(after) != _dots(before):
+                if after is not before:  # a chain of the same links is the same chain, see `_linked`
                     changes.append(((*name, element), before, after))
         for key, before, after in changes:
             for live in chain(before):
@@ -229,16 +229,18 @@ class Store:
 
     def _joined(self, mine: Live | None, theirs: Live | None, state: State) -> Live | None:
         my_dots, their_dots = _dots(mine), _dots(theirs)
-        joined = None
+        joined = []
         for live in chain(mine):
             dot = (live[1], live[2])
             if dot in their_dots or not (state.context.covers(dot) or dot in state.named):
-                joined = _with(joined, live)
+                joined.append(live)
         for live in chain(theirs):
             dot = (live[1], live[2])
             if not (dot in my_dots or self.context.covers(dot) or dot in self.named):
-                joined = _with(joined, live)
-        return joined
+                joined.append(live)
+        if len(joined) > 1:
+            joined.sort(key=_place, reverse=True)
+        return _linked(joined, None)
 
 
 _NOTHING: Mapping[bytes, Live] = {}
@@ -287,17 +289,32 @@ def _find(live: Live | None, dot: Dot) -> Live | None:
 
 def _without(live: Live | None, dead: Live) -> Live | None:
     """The chain less one of its links, which is found by identity."""
-    if live is None or live is dead:
-        return dead[5]
-    return (*live[:5], _without(live[5], dead))
+    above = []
+    while live is not None and live is not dead:
+        above.append(live)
+        live = live[5]
+    return _linked(above, dead[5])
 
 
-def _with(live: Live | None, added: Live) -> Live:
+def _with(live: Live | None, added: Live) -> Live | None:
     """The chain with one link more, at its place in the order of (stamp, replica, sequence)."""
-    if live is None or added[:3] > live[:3]:
-        return (*added[:5], live)
-    return (*live[:5], _with(live[5], added))
+    above = []
+    while live is not None and added[:3] <= live[:3]:
+        above.append(live)
+        live = live[5]
+    return _linked(above, (*added[:5], live))
 
 
-def _dots(live: Live | None) -> list[Dot]:
-    return [(link[1], link[2]) for link in chain(live)]
+def _linked(above: list[Live], rest: Live | None) -> Live | None:
+    """The chain of these, greatest first, and the rest. No recursion: a thousand workers may write one key at once."""
+    for live in reversed(above):
+        rest = live if live[5] is rest else (*live[:5], rest)
+    return rest
+
+
+def _place(live: Live) -> tuple[Timestamp, int, int]:
+    return live[:3]
+
+
+def _dots(live: Live | None) -> set[Dot]:
+    return {(link[1], link[2]) for link in chain(live)}

@@ -174,8 +174,7 @@ def _get(node: Node, request: Request) -> Any:
         case "counter":
             return node.counter(name).value
         case "register":
-            held: Any = node.register(name).value
-            return held
+            return node.register(name).value
     raise ValueError(f"type {kind!r} is none of: map, set, counter, register")
 
 

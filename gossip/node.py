@@ -157,7 +157,9 @@ class Node:
     @overload
     def map(self, name: str, type: type[V]) -> Map[str, V]: ...
     @overload
-    def map(self, name: str, type: type[V] = ..., *, key: type[K]) -> Map[K, V]: ...
+    def map(self, name: str, *, key: type[K]) -> Map[K, Any]: ...
+    @overload
+    def map(self, name: str, type: type[V], *, key: type[K]) -> Map[K, V]: ...
     def map(self, name: str, type: Any = object, *, key: Any = str) -> Map[Any, Any]:
         """The shared map of this name, with values of `type` and keys of type `key`."""
         return Map(self, _name(name), Schema(key), Schema(type))
@@ -206,6 +208,7 @@ class Node:
         runtime = self._running()
         with runtime.lock:
             engine, replication = runtime.engine, runtime.engine.replication
+            digest = replication.digest()
             objects = [
                 {"type": _TYPES.get(kind, str(kind)), "name": name, "entries": len(elements)}
                 for (kind, name), elements in sorted(self._store.objects.items())
@@ -221,6 +224,7 @@ class Node:
                     for member in self.members.all
                 ],
                 "objects": objects,
+                "digest": {"context": f"{digest.context:016x}", "state": f"{digest.state:016x}"},
                 "replicas": len(self._store.context),
                 "writes_delivered": sum(self._store.context.values()),
                 "named_early": len(self._store.named),
