@@ -1,0 +1,338 @@
+"""What can happen to a few replicas that share a lossy network? Everything that gossip may do to a store, and faster.
+
+A world is 3 to 5 replicas, each a Store, an Inbox and a clock. A step is one thing that happens: somebody writes
+through the public types, a cut of somebody's sequence arrives somewhere (early, late, again, as another grouping, in
+`open` parts, or never), a whole state is merged, directly or part by part, fresh or long outdated. After each step
+the world compares the replica that it touched with the model, and its bytes with those of everyone who ever had the
+same context.
+
+A history is bytes, five for each step: it is drawn in one piece, shrinks well, and a zero is a step in which nothing
+happens. Not here: what must hold between states (test_laws), how long a transport takes (there is no time but clocks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from crdt import (
+    FOREVER,
+    WITH_AUTHOR,
+    Inbox,
+    LWWMap,
+    LWWRegister,
+    ORSet,
+    PNCounter,
+    Stage,
+    State,
+    Store,
+    Timestamp,
+    Write,
+    chain,
+    decode_batch,
+    decode_element,
+    decode_state,
+    decode_value,
+    encode_batch,
+    encode_state,
+    state_parts,
+)
+from crdt.counter import COUNTER
+from crdt.maps import MAP
+from crdt.register import REGISTER
+from crdt.sets import SET
+from crdt.timestamp import at, observe, tick
+from tests.crdt.model import Model, Reach
+
+KINDS = ("map", "set", "counter", "register")
+STEP = 5
+IDS = (0xA11CE, 2**64 - 1, 3, 0xB0B << 40, 17)
+NAMES = ("x", "y")
+ELEMENTS = ("ann", 1, True, ("cart", 7), b"")
+VALUES = ("tea", 0, None, [1, {"two": 2.5}], False)
+
+Meant = tuple[Write, object]
+
+
+@dataclass
+class Replica:
+    id: int
+    clock: int  # milliseconds by its own, wrong, wall clock
+    store: Store = field(default_factory=Store)
+    inbox: Inbox = field(default_factory=lambda: Inbox(limit=1 << 30))
+    last: Timestamp = 0
+
+    def stamp(self) -> Timestamp:
+        self.last = tick(self.last, self.clock)
+        return self.last
+
+
+class World:
+    """Replicas, and what they do to each other; `kinds` says which types they write."""
+
+    def __init__(
+        self, kinds: tuple[str, ...] = KINDS, ids: tuple[int, ...] = IDS, size: int = 3, ties: bool = True
+    ) -> None:
+        self.kinds = kinds
+        self.ties = ties
+        self.model = Model()
+        self.replicas = [Replica(id, clock=1_000 + 7 * place) for place, id in enumerate(ids[:size])]
+        self.snapshots: list[tuple[State, frozenset[tuple[int, int]]]] = []
+        self.bytes_of: dict[tuple[tuple[int, int], ...], tuple[bytes, int]] = {}  # context -> state and fingerprint
+        self.steps = 0
+
+    # -- histories -------------------------------------------------------------------------------------------------
+
+    def play(self, history: bytes) -> World:
+        for start in range(0, len(history) - STEP + 1, STEP):
+            self.step(*history[start : start + STEP])
+        return self
+
+    def step(self, what: int, who: int, a: int, b: int, c: int) -> None:
+        me, other = self.replicas[who % len(self.replicas)], self.replicas[a % len(self.replicas)]
+        match what % 16:
+            case 0:
+                pass
+            case 1 | 2 | 3 | 4:
+                self.write(me, [(a, b, c)])
+            case 5:
+                self.write(me, [(a + i, b, c + i) for i in range(2 + c % 3)])
+            case 6:
+                self.write_twice(me, a, b, c)
+            case 7:
+                me.clock += (b - 100) * (1 if self.ties else 0)  # now and then an hour, or rather a step, back
+            case 8:
+                self.snapshots.append((me.store.state(), frozenset(self.model.given[me.id])))
+            case 9 if self.snapshots:
+                self.merge(me, *self.snapshots[b % len(self.snapshots)], parts=c % 2 == 1)
+            case 10:
+                self.merge(me, other.store.state(), frozenset(self.model.given[other.id]), parts=c % 2 == 1)
+            case _:
+                self.send(me, other.id, b, c)
+
+    def write(self, me: Replica, orders: list[tuple[int, int, int]]) -> None:
+        """One transaction."""
+        first = me.store.context[me.id] + 1
+        meant = [made for a, b, c in orders if (made := self._merged(me, a, b, c)) is not None]
+        if meant:
+            self.model.transaction(me.id, first, me.store.context[me.id], meant)
+        self.check(me)
+
+    def write_twice(self, me: Replica, a: int, b: int, c: int) -> None:
+        """Two writes of one key before anything left: the first becomes a blank, the second names in its place."""
+        first = self._merged(me, a, b, c)
+        second = self._merged(me, a, b, c + 1)
+        if first is not None and second is not None and first[0].key == second[0].key:
+            names = (*first[0].names, *(dot for dot in second[0].names if dot != first[0].dot))
+            amounts = [meaning for _, meaning in (first, second) if type(meaning) is int]
+            meaning = sum(amounts) if second[0].key[0] == COUNTER else second[1]
+            dot = second[0].dot
+            self.model.transaction(me.id, dot[1] - 1, dot[1] - 1, [])
+            self.model.transaction(me.id, dot[1], dot[1], [(second[0]._replace(names=names), meaning)])
+        else:
+            for write, meaning in filter(None, (first, second)):
+                self.model.transaction(me.id, write.dot[1], write.dot[1], [(write, meaning)])
+        self.check(me)
+
+    def _merged(self, me: Replica, a: int, b: int, c: int) -> Meant | None:
+        if not self.ties:
+            me.clock = 10_000 + self.steps  # nobody ever has the same stamp
+        self.steps += 1
+        made = order(self.kinds[a % len(self.kinds)], me, NAMES[a // 16 % 2], b, c)
+        if made is not None:
+            assert me.store.merge(made[0]) is not None
+            assert me.store.merge(made[0]) is None  # the same again is nothing new
+        return made
+
+    # -- the network -----------------------------------------------------------------------------------------------
+
+    def send(self, to: Replica, author: int, b: int, c: int) -> None:
+        """Some cut of an author's sequence arrives; whoever forwards it, it is the same bytes."""
+        end = self.model.ends[author][-1] if self.model.ends[author] else 0
+        if end:
+            first = 1 + b % end
+            self.deliver(to, author, first, min(end, first + c % 5))
+
+    def deliver(self, to: Replica, author: int, first: int, last: int) -> None:
+        batch = self.model.batch(author, first, last)
+        encoded = encode_batch(batch)
+        received = decode_batch(encoded)
+        assert received == batch
+        assert encode_batch(received) == encoded
+        self.model.given[to.id] |= {(author, n) for n in range(first, last + 1)}
+        for write in batch.writes:
+            to.last = observe(to.last, write.stamp, to.clock, max_skew=10**9)
+        for ready in to.inbox.add(received, len(encoded), to.store.context[author]):
+            to.store.merge_batch(ready)
+        self.check(to)
+
+    def merge(self, to: Replica, state: State, given: frozenset[tuple[int, int]], parts: bool) -> None:
+        """A whole state arrives, and what was waiting for it goes through."""
+        if parts:
+            stage = Stage()
+            for part in state_parts(state, limit=64):
+                stage.add(part)
+            assert stage.state() == state
+            to.last = max(to.last, stage.newest)
+            state = stage.state()
+        to.store.merge_state(state)
+        for author in to.inbox.waiting():
+            for ready in to.inbox.release(author, to.store.context[author]):
+                to.store.merge_batch(ready)
+        self.model.given[to.id] |= self._settled(given)
+        self.check(to)
+
+    def _settled(self, given: frozenset[tuple[int, int]]) -> set[tuple[int, int]]:
+        """A state carries what was delivered, not what was still held in the other's inbox."""
+        reach = self.model.reach(0, set(given))
+        return {dot for dot in given if dot[1] <= reach.get(dot[0], 0)}
+
+    def agree(self) -> None:
+        """Everybody gets everything, last to first, so that most of it comes too early."""
+        for replica in self.replicas:
+            for author, ends in list(self.model.ends.items()):
+                for first in reversed(range(1, ends[-1] + 1)):
+                    self.deliver(replica, author, first, first)
+
+    # -- the invariants --------------------------------------------------------------------------------------------
+
+    def check(self, replica: Replica) -> None:
+        """Everything that is true of a replica at any moment, whatever happened."""
+        reach = self.model.reach(replica.id)
+        store = replica.store
+        assert store.context == reach, "delivered is what came without a gap, in whole transactions"
+        live = self.model.live(reach)
+        found = {(*name, element): head for name, elements in store.objects.items() for element, head in elements.items()}
+        assert {key: [_flat(link) for link in chain(head)] for key, head in found.items()} == {
+            key: [(write.stamp, *write.dot, write.value, write.expires) for write in writes]
+            for key, writes in live.items()
+        }, "live = delivered - named"
+        assert all(store.objects.values()), "no empty object is kept"
+        assert store.named == self.model.named(reach), "what is named early waits, and nothing else does"
+        assert store.fingerprint == self.model.fingerprint(reach), "the fingerprint is kept up"
+        if self.model.closed(reach):
+            assert live == self.model.live_by_knowledge(reach), "a write replaces exactly what its author had seen"
+        self._check_that_the_dead_stay_dead(replica, reach)
+        self._check_bytes(store)
+        self._check_readings(store, reach)
+
+    def _check_that_the_dead_stay_dead(self, replica: Replica, reach: Reach) -> None:
+        alive = {(live[1], live[2]) for _, live in lives(replica.store.state())}
+        dead = {write.dot for write in self.model.delivered(reach)} - alive
+        assert not alive & self.model.dead[replica.id], "nothing deleted comes back"
+        self.model.dead[replica.id] |= dead
+
+    def _check_bytes(self, store: Store) -> None:
+        state = store.state()
+        encoded = encode_state(state)
+        known = self.bytes_of.setdefault(tuple(sorted(store.context.items())), (encoded, store.fingerprint))
+        assert known == (encoded, store.fingerprint), "equal contexts, equal bytes and equal fingerprint"
+        assert decode_state(encoded) == state
+
+    def _check_readings(self, store: Store, reach: Reach) -> None:
+        live = self.model.live(reach)
+        for name in NAMES:
+            meant = {
+                kind: {key[2]: [self.model.meant[write.dot] for write in live[key]] for key in live if key[:2] == (kind, name)}
+                for kind in (MAP, SET, COUNTER, REGISTER)
+            }
+            entries = LWWMap(store, name)
+            assert dict(entries.items()) == {decode_element(key): values[0] for key, values in meant[MAP].items()}
+            for element, values in meant[MAP].items():
+                key = decode_element(element)
+                assert [entries.get(key), *entries.conflicts(key)] == values
+                assert key in entries
+            assert len(entries) == len(list(entries.keys())) == len(meant[MAP])
+            members = ORSet(store, name)
+            assert {(type(m), m) for m in members} == {(type(m), m) for [m, *_] in meant[SET].values()}
+            assert len(members) == len(meant[SET])
+            assert PNCounter(store, name).value == self.model.counted(reach, name)
+            register = LWWRegister(store, name)
+            assert [register.value, *register.conflicts] == meant[REGISTER].get(b"", [None])
+
+
+def order(kind: str, me: Replica, name: str, b: int, c: int) -> Meant | None:
+    """What a user of the public types asks for: the write, and what was meant by it. None if there is nothing to do."""
+    make: dict[str, Callable[[Replica, str, int, int], Meant | None]] = {
+        "map": _order_map,
+        "set": _order_set,
+        "counter": _order_counter,
+        "register": _order_register,
+    }
+    return make[kind](me, name, b, c)
+
+
+def expiry(c: int) -> int:
+    return (FOREVER, FOREVER, FOREVER, at(5_000), WITH_AUTHOR)[c // 16 % 5]
+
+
+def _order_map(me: Replica, name: str, b: int, c: int) -> Meant | None:
+    entries, key = LWWMap(me.store, name), ELEMENTS[b % 5]
+    if c % 3 == 0:
+        write = entries.delete(key, me.id, me.stamp())
+        assert (write is None) == (key not in entries)
+        return write and (write, None)
+    value = VALUES[c % 5]
+    return entries.set(key, value, me.id, me.stamp(), expiry(c)), value
+
+
+def _order_set(me: Replica, name: str, b: int, c: int) -> Meant | None:
+    members, element = ORSet(me.store, name), ELEMENTS[b % 5]
+    if c % 2 == 0:
+        write = members.remove(element, me.id, me.stamp())
+        assert (write is None) == (element not in members)
+        return write and (write, None)
+    return members.add(element, me.id, me.stamp(), expiry(c)), element
+
+
+def _order_counter(me: Replica, name: str, b: int, c: int) -> Meant | None:
+    amount = b - 128
+    return PNCounter(me.store, name).add(amount, me.id, me.stamp()), amount
+
+
+def _order_register(me: Replica, name: str, b: int, c: int) -> Meant | None:
+    register = LWWRegister(me.store, name)
+    if c % 4 == 0:
+        write = register.delete(me.id, me.stamp())
+        return write and (write, None)
+    value = VALUES[b % 5]
+    return register.set(value, me.id, me.stamp(), expiry(c)), value
+
+
+# -- looking at states -----------------------------------------------------------------------------------------------
+
+
+def store_of(*states: State) -> Store:
+    """A store that merged these, one after the other."""
+    store = Store()
+    for state in states:
+        store.merge_state(state)
+    return store
+
+
+def lives(state: State) -> list[tuple[tuple[int, str, bytes], tuple[Timestamp, int, int, bytes, int]]]:
+    """Every live write with its key."""
+    return [
+        ((*name, element), _flat(link))
+        for name, elements in state.objects.items()
+        for element, head in elements.items()
+        for link in chain(head)
+    ]
+
+
+def anonymous(state: State, ids: tuple[int, ...]) -> tuple[object, ...]:
+    """A state in which replicas are called by their place in `ids`: equal for histories that differ in names only."""
+    place = {id: number for number, id in enumerate(ids)}
+    keyed = {}
+    for (kind, name, element), (stamp, replica, sequence, value, expires) in lives(state):
+        part = place[int.from_bytes(element, "big")] if kind == COUNTER else element
+        keyed.setdefault((kind, name, part), []).append((stamp, place[replica], sequence, decode_value(value or b"\xc0"), expires))
+    return (
+        {place[replica]: sequence for replica, sequence in state.context.items()},
+        {(place[replica], sequence) for replica, sequence in state.named},
+        keyed,
+    )
+
+
+def _flat(link: tuple[object, ...]) -> tuple[object, ...]:
+    return link[:5]

@@ -1,0 +1,208 @@
+"""Does a node keep its promises, after every single event?
+
+One `Watch` a node. It holds what a program that only reads effects would know (values by `Changed`, members by
+`MemberChanged`), and the model's `Shadow`. After each event it compares: the store with the shadow whenever the context
+moved, effects with the store, every message that leaves with what may be known outside, every claim with the lattice.
+
+Invariant: looks only, and changes nothing of the node. Not here: what holds only after a while (`ending`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from crdt import Change, Context, Dot, Key, Live, LWWMap, LWWRegister, ORSet, PNCounter, chain, decode_context
+from crdt.codec import unpack
+from crdt.timestamp import milliseconds
+from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
+from gossip.protocol.engine import Engine
+from gossip.protocol.members import Claim
+from gossip.protocol.messages import Ack, Digest, Join, Message, Ping, Pull, Push, StatePart, Welcome
+from gossip.protocol.settings import Settings
+
+from tests.simulation.model import History, Local, Shadow, demand
+
+MAPS, SETS, COUNTERS, REGISTERS = ("flags", "jobs"), ("online",), ("hits", "errors"), ("motd",)
+"""The objects that the programs of this world share."""
+FULL_EVERY = 16
+"""Between two full comparisons of a node; those in between look at the keys that changed, and at totals."""
+
+
+class Watch:
+    """All that is demanded of one node while it runs."""
+
+    def __init__(self, engine: Engine, settings: Settings, history: History) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.history = history
+        self.shadow = Shadow(history)
+        self.tail: list[Local] = []
+        """Own writes that have not left yet."""
+        self.ready = False
+        self.welcomed = False
+        self.delivered = 0
+        """How many writes of others came here."""
+        self._store = engine.replication.store
+        self._view: dict[Key, Live] = {}
+        self._dead: set[Dot] = set()
+        self._steps: set[tuple[int, int]] = set()
+        """Transactions of others that became visible."""
+        self._members: dict[int, Claim] = {}
+        self._selves = {engine.me.instance}
+        self._changes = 0
+        self._exposed = self._before = Digest(0, 0)
+        """The digests that may be told now, and that might have been told before this event."""
+
+    # -- what happens ----------------------------------------------------------------------------------------------
+
+    def published(self, replica: int, payloads: Sequence[bytes]) -> None:
+        """Own batches leave."""
+        if payloads:
+            self.history.publish(replica, payloads, self.tail)
+            self.tail = []
+
+    def after(self, effects: Sequence[Effect], wall: int) -> None:
+        """An event is over: everything must be right again."""
+        touched = self._data(effects, wall)
+        self._expose()
+        for effect in effects:
+            match effect:
+                case Send(_, message) | Dial(_, message):
+                    self._message(message)
+                case MemberChanged(claim, before, _):
+                    self._member(claim, before)
+                case Reborn(claim):
+                    self._selves.add(claim.instance)
+                case Ready():
+                    demand(not self.ready, "ready twice")
+                    self.ready = True
+                case Warned("diverged", peer, message):
+                    demand(False, "a node says that it diverged", f"{peer:x}", message)
+        demand(not self.engine.counters["diverged"], "diverged")
+        if touched:
+            self._changes += 1
+        if touched and self._changes % FULL_EVERY == 0:
+            self.everything()
+
+    # -- data ------------------------------------------------------------------------------------------------------
+
+    def _data(self, effects: Sequence[Effect], wall: int) -> set[Key]:
+        store, shadow = self._store, self.shadow
+        before = sum(shadow.context.values())
+        touched = shadow.advance(store.context) if store.context != shadow.context else set()
+        self.delivered += sum(shadow.context.values()) - before
+        for effect in effects:
+            if isinstance(effect, Changed):
+                self._step(effect.changes, wall)
+                touched.update(change[0] for change in effect.changes)
+        for key in touched:
+            self._key(key)
+        if touched:
+            held = sum(map(len, store.objects.values()))
+            demand(held == len(shadow.live), "keys are live that should not be, or lost", held, len(shadow.live))
+            demand(store.fingerprint == shadow.fingerprint, "the state's fingerprint is not that of its context")
+            demand(store.named == shadow.early, "what is named early", store.named, shadow.early)
+        return touched
+
+    def _step(self, changes: Sequence[Change], wall: int) -> None:
+        """One visible step, as a program sees it."""
+        seen: set[tuple[int, int]] = set()
+        for key, before, after in changes:
+            demand(self._view.get(key) == before, "a change starts from what was never told", key, before)
+            old, new = _dots(before), _dots(after)
+            demand(new.keys().isdisjoint(self._dead), "back from the dead", key, new)
+            self._dead.update(dot for dot in old if dot not in new)
+            for dot in new.keys() - old.keys():
+                if dot[0] in self._selves:
+                    continue
+                ahead = milliseconds(new[dot]) - wall
+                demand(ahead <= self.settings.max_clock_skew * 1000, "a write from the future came in", dot, ahead)
+                segment = self.history.segments[dot[0]][dot[1] - 1]
+                if segment % 2:
+                    seen.add((dot[0], segment))
+            if after is None:
+                self._view.pop(key, None)
+            else:
+                self._view[key] = after
+        demand(seen.isdisjoint(self._steps), "a transaction became visible in two steps", seen & self._steps)
+        self._steps |= seen
+
+    def _key(self, key: Key) -> None:
+        got = [live[:5] for live in chain(self._store.shown(key))]
+        due = [(write.stamp, *write.dot, write.value, write.expires) for write in self.shadow.chain(key)]
+        demand(got == due, "a key is not what was delivered", key, [link[:3] for link in got], [w[:3] for w in due])
+        demand(self._view.get(key) == self._store.shown(key), "a change was not told", key)
+
+    def everything(self) -> None:
+        """Compares all of it, and reads it through the types."""
+        for key in self.shadow.live:
+            self._key(key)
+        demand(self._view.keys() == self.shadow.live.keys(), "keys were told of that are not there, or not told of")
+        store, shadow = self._store, self.shadow
+        for name in MAPS:
+            table = LWWMap(store, name)
+            read = [(key, [table.get(key), *table.conflicts(key)]) for key in table.keys()]
+            demand(_plain(read) == _plain(shadow.shown(*table.name)), "a map reads wrong", read)
+            demand(_plain(table.items()) == _plain((key, values[0]) for key, values in read), "a map's items")
+        for name in SETS:
+            group = ORSet(store, name)
+            due = [element for element, _ in shadow.shown(*group.name)]
+            demand(_plain(group) == _plain(due) and all(element in group for element in due), "a set reads wrong", due)
+        for name in COUNTERS:
+            value = PNCounter(store, name).value
+            demand(value == shadow.sums[name], "a counter miscounts", name, value, shadow.sums[name])
+        for name in REGISTERS:
+            register = LWWRegister(store, name)
+            values = [] if register.live is None else [register.value, *register.conflicts]
+            due = [value for _, values in shadow.shown(4, name) for value in values]
+            demand(values == due, "a register reads wrong", values, due)
+        others = {instance: claim for instance, claim in self.engine.members.table.items() if instance not in self._selves}
+        demand(others == self._members, "the table is not what was told of members", others, self._members)
+
+    # -- what is told to others ------------------------------------------------------------------------------------
+
+    def _expose(self) -> None:
+        """The digest that may be told: of what has left, and nothing else."""
+        context = Context(self.shadow.context)
+        replica, unpublished = self.engine.replication.replica, len(self.tail)
+        if unpublished:
+            context[replica] -= unpublished
+            if not context[replica]:
+                del context[replica]
+        self._before, self._exposed = self._exposed, Digest(context.fingerprint(), self.shadow.fingerprint)
+        if unpublished:
+            self._exposed = self._exposed._replace(state=0)
+        else:
+            known = self.history.states.setdefault(self._exposed.context, self._exposed.state)
+            demand(known == self._exposed.state, "equal contexts, unequal states")
+
+    def _message(self, message: Message) -> None:
+        match message:
+            case Ping(_, digest, _) | Ack(_, digest, _) | Join(_, digest) | Welcome(_, digest):
+                demand(digest in (self._exposed, self._before), "a digest of what has not left", digest, self._exposed)
+            case Push(batches):
+                demand(self.history.payloads.issuperset(batches), "a batch that nobody published")
+            case Pull(context):
+                self._context(context)
+            case StatePart(_, 0, _, payload):
+                self._context(unpack(payload)[0])
+
+    def _context(self, encoded: bytes) -> None:
+        fingerprint = decode_context(encoded).fingerprint()
+        demand(fingerprint == self._exposed.context, "a context of what has not left", decode_context(encoded))
+
+    def _member(self, claim: Claim, before: Claim | None) -> None:
+        demand(self._members.get(claim.instance) == before, "a member changed from what was never told", claim, before)
+        demand(before is None or not before.gone or claim.gone, "a dead member came back", before, claim)
+        demand(before is None or claim.rank > before.rank, "a claim sank", before, claim)
+        self._members[claim.instance] = claim
+
+
+def _dots(head: Live | None) -> dict[Dot, int]:
+    return {(live[1], live[2]): live[0] for live in chain(head)}
+
+
+def _plain(things: Any) -> list[str]:
+    """In one order, with `1`, `True` and `1.0` apart."""
+    return sorted(map(repr, things))
