@@ -87,7 +87,8 @@ def one_round(entries: int) -> dict[str, float]:
     figures["decode + apply"] = timed(lambda: [fresh.merge_batch(decode_batch(each)) for each in packed], count)
     whole = encode_state(fresh.state())
     figures["load full state"] = timed(lambda: Store().merge_state(decode_state(whole)), count)
-    del new, over, batches
+    for spent in (new, over, batches):
+        spent.clear()
     gc.collect()
     before = time.perf_counter()
     gc.collect()

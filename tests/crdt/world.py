@@ -34,6 +34,7 @@ from crdt import (
     decode_state,
     decode_value,
     encode_batch,
+    encode_element,
     encode_state,
     state_parts,
 )
@@ -151,7 +152,13 @@ class World:
         end = self.model.ends[author][-1] if self.model.ends[author] else 0
         if end:
             first = 1 + b % end
-            self.deliver(to, author, first, min(end, first + c % 5))
+            self.deliver(to, author, *self._cut(author, first, min(end, first + c % 5)))
+
+    def _cut(self, author: int, first: int, last: int) -> tuple[int, int]:
+        """A batch that is open holds a part of one transaction and nothing before it: so authors make them."""
+        ends = self.model.ends[author]
+        begins = 1 + max((end for end in ends if end < last), default=0)
+        return (first if last in ends else max(first, begins)), last
 
     def deliver(self, to: Replica, author: int, first: int, last: int) -> None:
         batch = self.model.batch(author, first, last)
@@ -237,7 +244,9 @@ class World:
                 for kind in (MAP, SET, COUNTER, REGISTER)
             }
             entries = LWWMap(store, name)
-            assert dict(entries.items()) == {decode_element(key): values[0] for key, values in meant[MAP].items()}
+            assert {encode_element(key): value for key, value in entries.items()} == {
+                element: values[0] for element, values in meant[MAP].items()
+            }
             for element, values in meant[MAP].items():
                 key = decode_element(element)
                 assert [entries.get(key), *entries.conflicts(key)] == values

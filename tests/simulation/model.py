@@ -92,7 +92,9 @@ def _says_the_same(tail: Sequence[Local], published: Sequence[Write | None]) -> 
             replaced[made.key, segment] = (blanks | {made.dot}, names)
             continue
         demand(left._replace(names=()) == made._replace(names=()), "a write left as another one", made, left)
-        demand(sorted(left.names) == sorted(names - blanks), "a write left with other names", made, left, names - blanks)
+        demand(
+            sorted(left.names) == sorted(names - blanks), "a write left with other names", made, left, names - blanks
+        )
     demand(not replaced, "a write was blanked and nothing took its place", replaced)
 
 
@@ -113,7 +115,9 @@ class Shadow:
         """A write is made here: it must be the next, and name all that is live under its key."""
         replica, sequence = write.dot
         demand(sequence == self.context.get(replica, 0) + 1, "an own write is out of sequence", write)
-        demand(sorted(write.names) == sorted(self.live.get(write.key, ())), "an own write names not what is live", write)
+        demand(
+            sorted(write.names) == sorted(self.live.get(write.key, ())), "an own write names not what is live", write
+        )
         self.history.meaning[write.dot] = meaning
         self.context[replica] = sequence
         self._apply(write)
@@ -128,7 +132,9 @@ class Shadow:
             written = self.history.writes.get(replica, ())
             demand(sequence > had, "a context went back", f"{replica:x}", had, sequence)
             demand(sequence <= len(written), "delivered what never left its author", f"{replica:x}", sequence)
-            demand(not self.history.inside_transaction(replica, sequence), "half a transaction", f"{replica:x}", sequence)
+            demand(
+                not self.history.inside_transaction(replica, sequence), "half a transaction", f"{replica:x}", sequence
+            )
             self.context[replica] = sequence
             for place in range(had, sequence):
                 write = written[place]
@@ -171,9 +177,7 @@ class Shadow:
 
     def chain(self, key: Key) -> list[Write]:
         """The live writes of a key, the one to be shown first."""
-        return sorted(
-            self.live.get(key, {}).values(), key=lambda write: (write.stamp, *write.dot), reverse=True
-        )
+        return sorted(self.live.get(key, {}).values(), key=lambda write: (write.stamp, *write.dot), reverse=True)
 
     def shown(self, kind: int, name: str) -> list[tuple[Any, list[Any]]]:
         """Every element of an object with its values, shown one first, as the program passed them in."""

@@ -1,0 +1,90 @@
+"""How does one run many seeds, or look at one?
+
+python -m tests.simulation --seeds 0:2000       all of them, on all cores
+python -m tests.simulation --seeds 17 --trace   one of them, event by event
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import partial
+from time import monotonic
+
+from tests.simulation.options import KINDS, draw
+from tests.simulation.run import Report, run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description="Simulated clusters, by seed.")
+    parser.add_argument("--seeds", default="0:100", help="a seed, or first:last+1 (default 0:100)")
+    parser.add_argument("--nodes", type=int, default=0, help="nodes at the start, in place of what the seed draws")
+    parser.add_argument("--seconds", type=float, default=0.0, help="virtual seconds with faults, likewise")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    parser.add_argument("--trace", action="store_true", help="print every event")
+    parser.add_argument("--hash", action="store_true", help="print the hash of all events of each seed")
+    parser.add_argument("--keep-going", action="store_true", help="do not stop at the tenth failure")
+    options = parser.parse_args()
+    first, _, last = options.seeds.partition(":")
+    seeds = range(int(first), int(last) if last else int(first) + 1)
+    one = partial(run, nodes=options.nodes, seconds=options.seconds)
+    began = monotonic()
+    if len(seeds) == 1:
+        print(f"seed {seeds[0]}: {draw(seeds[0], options.nodes, options.seconds)}")
+        reports: Iterable[Report] = [one(seeds[0], trace=print if options.trace else None)]
+    elif options.trace or options.jobs == 1:
+        reports = (one(seed, trace=print if options.trace else None) for seed in seeds)
+    else:
+        reports = _on_all_cores(one, seeds, options.jobs)
+    done: list[Report] = []
+    failures = 0
+    for report in reports:
+        done.append(report)
+        if options.hash:
+            print(f"{report.seed} {report.digest}")
+        if report.failure:
+            failures += 1
+            _progress("")
+            print(report.failure, flush=True)
+            if failures == 10 and not options.keep_going:
+                break
+        elif len(done) % 10 == 0:
+            _progress(f"{len(done)} of {len(seeds)} seeds, {failures} failed, {monotonic() - began:.0f} s")
+    _progress("")
+    _tell(done, failures, monotonic() - began)
+    return 1 if failures else 0
+
+
+def _on_all_cores(one: partial[Report], seeds: range, jobs: int) -> Iterator[Report]:
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap_unordered(one, seeds, chunksize=4)
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _tell(reports: list[Report], failures: int, took: float) -> None:
+    total, seeds, times = Counter[str](), Counter[str](), Counter[str]()
+    for report in reports:
+        total.update(report.counts)
+        times.update(report.happened)
+        seeds.update(kind for kind, count in report.happened.items() if count)
+    healing = sorted(report.healing for report in reports)
+    hours = sum(report.seconds for report in reports) / 3600
+    print(f"{len(reports)} seeds, {failures} failed, {sum(report.events for report in reports)} events, ", end="")
+    print(f"{hours:.1f} virtual hours in {took:.0f} s")
+    print(f"{total['nodes']} nodes, {total['writes']} writes, {total['deliveries']} deliveries, ", end="")
+    print(f"{total['states']} states transferred; healed within {healing[len(healing) // 2]:.1f} s (median), ", end="")
+    print(f"{healing[-1]:.1f} s (worst)")
+    for kind in [*KINDS, *sorted(times.keys() - set(KINDS))]:
+        print(f"  {kind:12} in {seeds[kind]:5} seeds, {times[kind]:8} times")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

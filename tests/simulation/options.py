@@ -1,0 +1,86 @@
+"""Which world belongs to a seed?
+
+Swarm testing (Groce et al. 2012): each kind of fault is drawn on or off for the whole run, with an intensity. A world
+with everything at once hides what a world with one fault shows, for example because nobody lives long enough.
+
+Invariant: options are a function of the seed. Not here: when and to whom it happens (`faults`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+from gossip.protocol.settings import Settings
+
+WEATHER = ("loss", "delay", "duplicate", "reorder", "damage", "slow")
+LINKS = ("partition", "split", "one_way", "cut")
+LIVES = ("crash", "restart", "move", "leave", "pause", "newcomer")
+CLOCKS = ("skew", "step_back", "future", "past")
+LIES = ("hint", "accuse", "replay")
+LIMITS = ("tiny_log", "tiny_parts", "small_held", "few_told")
+KINDS = WEATHER + LINKS + LIVES + CLOCKS + LIES + LIMITS
+"""Every kind of fault."""
+HARMLESS = ("duplicate", "damage", "newcomer", "skew", "step_back", "hint", *LIMITS)
+"""Under these alone no living member may ever be called dead; `damage` is rare enough then to be a rare loss."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a world is made of."""
+
+    nodes: int
+    seconds: float
+    kinds: dict[str, float]
+    """The faults that may happen, with an intensity from 0 to 1."""
+    pace: float
+    """Seconds between two faults."""
+    turns: float
+    """Turns of writing in a second, of all nodes together."""
+    discovery: bool
+    """Whether all addresses are offered again and again; otherwise each node knows a few."""
+    streams: bool
+    """Whether the end of a process is seen by those who talked to it."""
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def harmless(self) -> bool:
+        """Whether nobody may be called dead who is not."""
+        return all(kind in HARMLESS for kind in self.kinds)
+
+    def __str__(self) -> str:
+        kinds = " ".join(f"{kind}={amount:.2f}" for kind, amount in self.kinds.items())
+        more = f"discovery={self.discovery} streams={self.streams}"
+        return f"nodes={self.nodes} seconds={self.seconds:.0f} turns={self.turns:.1f}/s {more} {kinds or 'no faults'}"
+
+
+def draw(seed: int, nodes: int = 0, seconds: float = 0.0) -> Options:
+    """The options of a seed; `nodes` and `seconds` overrule what it draws."""
+    rng = Random(f"options {seed}")
+    share = rng.choice((0.15, 0.4, 0.4, 0.6))
+    pool = HARMLESS if rng.random() < 0.1 else KINDS
+    kinds = {kind: rng.random() for kind in KINDS if rng.random() < share and kind in pool}
+    return Options(
+        nodes=nodes or rng.choice((3, 4, 4, 5, 5, 6, 7)),
+        seconds=seconds or rng.uniform(40.0, 90.0),
+        kinds=kinds,
+        pace=rng.choice((1.0, 2.0, 4.0)),
+        turns=rng.choice((1.0, 3.0, 6.0)),
+        discovery=rng.random() < 0.6,
+        streams=rng.random() < 0.5,
+        settings=_settings(rng, kinds),
+    )
+
+
+def _settings(rng: Random, kinds: dict[str, float]) -> Settings:
+    small = "small_held" in kinds
+    return Settings(
+        batch_bytes=2_000 if small else rng.choice((2_000, 64 << 10)),
+        push_bytes=rng.choice((4_000, 1 << 20)),
+        log_bytes=rng.choice((0, 500, 5_000)) if "tiny_log" in kinds else 64 << 20,
+        part_bytes=rng.choice((1, 200, 2_000)) if "tiny_parts" in kinds else 256 << 10,
+        held_bytes=20_000 if small else 32 << 20,
+        max_transaction=10_000 if small else 16 << 20,
+        full_fanout=4 if "few_told" in kinds else 16,
+        max_transfers=rng.choice((1, 4)),
+    )

@@ -1,0 +1,369 @@
+"""How do a whole cluster and its network live in one process, on a clock that nobody waits for?
+
+A heap of events in virtual time. An event is something that happens to one node: a packet, a deadline, a turn of writing;
+its effects are carried out, and the node is checked. A stopped node (SIGSTOP) gets nothing; what is for it waits in order.
+
+Invariant: everything follows from the seed. Ties in time go by the order of scheduling, and no set of strings is ever
+walked through. `digest` tells whether two runs were the same, event by event and byte by byte.
+Not here: what goes wrong (`faults`), what is written (`workload`), what is demanded (`checks`, `ending`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from math import inf
+from random import Random
+from struct import pack
+
+from crdt import Store
+from gossip.protocol.codec import Codec
+from gossip.protocol.effects import Dial, Effect, Reborn, Send
+from gossip.protocol.engine import Engine
+from gossip.protocol.members import Claim
+from gossip.protocol.messages import Ack, Message, Ping, Welcome
+from gossip.protocol.replication import Replication
+from gossip.protocol.settings import Settings
+
+from tests.simulation.checks import Watch
+from tests.simulation.faults import Faults
+from tests.simulation.model import History, Violation, demand
+from tests.simulation.network import Network
+from tests.simulation.options import Options
+from tests.simulation.workload import Workload
+
+CLUSTER = "simulated"
+EPOCH = 1_700_000_000.0
+"""What the right clock shows when a world begins."""
+DISCOVERY = 15.0
+"""Seconds between two rounds of discovery, as in the runtime."""
+STORM = 20_000
+"""Packets that may arrive in one virtual second: far more than any fault makes, far less than an endless exchange."""
+
+Act = Callable[[float, int], list[Effect]]
+"""What happens to a node, given the time and what its clock shows."""
+
+
+class Observed(Replication):
+    """The real thing, which tells the model what leaves."""
+
+    def __init__(self, store: Store, settings: Settings, replica: int) -> None:
+        super().__init__(store, settings, replica)
+        self.watch: Watch | None = None
+
+    def flush(self) -> list[bytes]:
+        payloads = super().flush()
+        assert self.watch is not None
+        self.watch.published(self.replica, payloads)
+        return payloads
+
+
+class Process:
+    """One start of one node."""
+
+    def __init__(self, number: int, address: str, engine: Engine, watch: Watch, offset: float) -> None:
+        self.number = number
+        self.address = address
+        self.engine = engine
+        self.watch = watch
+        self.offset = offset
+        """By how many seconds its clock is wrong."""
+        self.paused = False
+        self.waiting: deque[tuple[str, Act, bytes]] = deque()
+        """What happened while it was stopped."""
+        self.armed = inf
+        self.depth = 0
+        self.segment = 0
+        """Raised at each beginning and each end of a transaction, so it is odd inside of one."""
+        self.stamp = 0
+        self.seeds: list[str] = []
+
+
+class World:
+    """A cluster, its network and its programs."""
+
+    def __init__(self, seed: int, options: Options, trace: Callable[[str], None] | None = None) -> None:
+        self.options = options
+        self.now = 0.0
+        self.happened: Counter[str] = Counter(
+            {kind: 1 for kind in options.kinds if kind.startswith(("tiny", "small", "few"))}
+        )
+        self.events = 0
+        self.writes = 0
+        self.history = History()
+        self.processes: list[Process] = []
+        self.gone: list[Process] = []
+        self.listening: dict[str, Process] = {}
+        self.where: dict[int, str] = {}
+        """The address at which each instance listened, the dead included."""
+        self.sent: Counter[tuple[str, str]] = Counter()
+        """Messages by kind and by address of the sender."""
+        self.network = Network(Random(f"network {seed}"), Codec(CLUSTER), self._post, self.happened)
+        self.faults = Faults(self, Random(f"faults {seed}"))
+        self.workload = Workload(self, Random(f"workload {seed}"))
+        self.rng = Random(f"world {seed}")
+        self._seed = seed
+        self._heap: list[tuple[float, int, str, Callable[[], None]]] = []
+        self._order = 0
+        self._hash = blake2b(digest_size=16)
+        self._trace = trace
+        self._second, self._arrived = 0, 0
+        self._died_at: dict[Process, int] = {}
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def at(self, time: float, action: Callable[[], None], kind: str) -> None:
+        """Something will happen."""
+        self._order += 1
+        heapq.heappush(self._heap, (time, self._order, kind, action))
+
+    def later(self, seconds: float, action: Callable[[], None], kind: str) -> None:
+        """Something will happen in so many seconds."""
+        self.at(self.now + seconds, action, kind)
+
+    def run(self, until: float) -> None:
+        """Lets time pass."""
+        while self._heap and self._heap[0][0] <= until:
+            self.now, _, _, action = heapq.heappop(self._heap)
+            action()
+        self.now = until
+
+    def forget(self, *kinds: str) -> None:
+        """What was to happen of these kinds will not."""
+        self._heap = [entry for entry in self._heap if entry[2] not in kinds]
+        heapq.heapify(self._heap)
+
+    @property
+    def digest(self) -> str:
+        """The same for the same run, and for no other."""
+        return self._hash.hexdigest()
+
+    def hashed(self, data: bytes) -> None:
+        """Counts something into the digest."""
+        self._hash.update(data)
+
+    def note(self, process: Process | None, text: str) -> None:
+        """A line of the trace."""
+        if self._trace:
+            who = f"{process.number}@{process.address} {process.engine.me.instance:016x}" if process else "world"
+            self._trace(f"{self.now:10.4f} {who:32} {text}")
+
+    # -- the life of a node ----------------------------------------------------------------------------------------
+
+    def start(self, address: str | None, offset: float = 0.0) -> Process:
+        """A node starts with nothing, at a new address or at one that is free again, and joins."""
+        number = len(self.processes) + len(self.gone) + 1
+        address = address or f"sim:{number}"
+        rng = Random(f"node {self._seed} {number}")
+        started = int((EPOCH + self.now + offset) * 1000)
+        me = Claim(rng.getrandbits(64) | 1, f"node-{number}", (address,), started)
+        settings = self.options.settings
+        engine = Engine(CLUSTER, me, settings, rng, Store())
+        engine.replication = Observed(engine.replication.store, settings, me.instance)
+        process = Process(number, address, engine, Watch(engine, settings, self.history), offset)
+        engine.replication.watch = process.watch
+        process.seeds = self._seeds(address)
+        self.processes.append(process)
+        self.listening[address] = process
+        self.where[me.instance] = address
+        self.note(process, f"starts, clock {offset:+.3f} s, knows {process.seeds}")
+        self._discover(process)
+        return process
+
+    def _seeds(self, address: str) -> list[str]:
+        known = [other for other in self.listening if other != address]
+        return self.rng.sample(known, min(2, len(known)))
+
+    def _discover(self, process: Process) -> None:
+        if process.address in self.listening and self.listening[process.address] is process:
+            addresses = [*self.where.values()] if self.options.discovery else process.seeds
+            others = [address for address in dict.fromkeys(addresses) if address != process.address]
+            self.event(process, "discover", lambda now, wall: process.engine.join(others, now))
+            self.later(DISCOVERY, lambda: self._discover(process), "discover")
+
+    def crash(self, process: Process) -> None:
+        """A node is gone, with all it had. With streams, whoever hears from it sees them end."""
+        self.note(process, "crashes")
+        self._end(process)
+        if self.options.streams:
+            for other in self.processes:
+                if not self.network.cut(process.address, other.address):
+                    instance = process.engine.me.instance
+                    self.later(self.rng.random() * 0.01, lambda other=other: self.lost(other, instance), "lost")
+
+    def dies_while_sending(self, process: Process) -> None:
+        """A node writes, and is gone before it told everybody."""
+        self._died_at[process] = self.rng.randrange(4)
+        self.workload.turn(process)
+        self.crash(process)
+
+    def leave(self, process: Process) -> None:
+        """A node says goodbye; what it wrote leaves first."""
+        while process.depth:
+            self.end(process)
+        self.event(process, "leave", lambda now, wall: process.engine.leave(now))
+        demand(not process.watch.tail, "left without what it had written", process.watch.tail)
+        self._end(process)
+
+    def _end(self, process: Process) -> None:
+        self.processes.remove(process)
+        self.gone.append(process)
+        del self.listening[process.address]
+
+    def resume(self, process: Process) -> None:
+        """A stopped node goes on: its packets and its clock are waiting, in any order."""
+        if not process.paused:
+            return
+        self.note(process, f"goes on, {len(process.waiting)} waiting")
+        process.paused = False
+        waiting, process.waiting = process.waiting, deque()
+        if self.rng.random() < 0.5:
+            self._arm(process)
+        for kind, act, data in waiting:
+            self.event(process, kind, act, data)
+        self._arm(process)
+
+    # -- what happens to a node ------------------------------------------------------------------------------------
+
+    def event(self, process: Process, kind: str, act: Act, data: bytes = b"") -> None:
+        """Something happens to a node now, or as soon as it goes on."""
+        if self.listening.get(process.address) is not process:
+            return
+        if process.paused:
+            process.waiting.append((kind, act, data))
+            return
+        self.events += 1
+        self._hash.update(pack("<dI", self.now, process.number) + kind.encode() + data)
+        wall = int((EPOCH + self.now + process.offset) * 1000)
+        if self._trace and kind != "update":
+            self.note(process, f"{kind} {_short(process.engine.codec, data)}")
+        try:
+            effects = act(self.now, wall)
+        except Violation:
+            raise
+        except Exception as error:
+            raise Violation(f"{kind} raised {error!r}") from error
+        process.watch.after(effects, wall)
+        self._carry_out(process, effects)
+        self._arm(process)
+
+    def flush(self, process: Process) -> None:
+        """The turn is over."""
+        self.event(process, "flush", lambda now, wall: process.engine.flush())
+
+    def begin(self, process: Process) -> None:
+        """A transaction begins."""
+        process.engine.begin()
+        process.depth += 1
+        process.segment += process.depth == 1
+
+    def end(self, process: Process) -> None:
+        """A transaction ends; the turn with it."""
+
+        def act(now: float, wall: int) -> list[Effect]:
+            if process.depth == 0:
+                return []
+            process.engine.end()
+            process.depth -= 1
+            process.segment += process.depth == 0
+            return process.engine.flush() if process.depth == 0 else []
+
+        self.event(process, "end", act)
+
+    def lost(self, process: Process, instance: int) -> None:
+        """A stream ended."""
+        self.event(process, "lost", lambda now, wall: process.engine.lost(instance, now))
+
+    def _arm(self, process: Process) -> None:
+        deadline = process.engine.deadline
+        if deadline < process.armed and not process.paused:
+            process.armed = max(deadline, self.now) + self.rng.random() * 0.002
+            self.at(process.armed, lambda due=process.armed: self._due(process, due), "tick")
+
+    def _due(self, process: Process, due: float) -> None:
+        if process.armed != due or self.listening.get(process.address) is not process:
+            return
+        process.armed = inf
+        if process.paused or process.engine.deadline > self.now:
+            self._arm(process)
+            return
+
+        def act(now: float, wall: int) -> list[Effect]:
+            effects = process.engine.tick(now, wall)
+            demand(process.engine.deadline > now, "the deadline stands still", process.engine.deadline)
+            return effects
+
+        self.event(process, "tick", act)
+
+    # -- packets ---------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, process: Process, effects: Sequence[Effect]) -> None:
+        me = process.engine.me.instance
+        for effect in effects:
+            match effect:
+                case Send(to, message):
+                    self._send(process, me, [self.where.get(instance, "nowhere") for instance in to], message)
+                case Dial(address, message):
+                    self._send(process, me, [address], message)
+                case Reborn(claim):
+                    self.where[claim.instance] = process.address
+                    self.happened["reborn"] += 1
+            if self._trace and not isinstance(effect, Send | Dial):
+                self.note(process, f"  {effect}"[:300])
+
+    def _send(self, process: Process, me: int, targets: Sequence[str], message: Message) -> None:
+        payload = process.engine.codec.encode(me, message)
+        if isinstance(message, Ping | Ack):
+            demand(len(payload) <= self.options.settings.datagram, "a probe is too long", len(payload), message)
+        if isinstance(message, Welcome):
+            process.watch.welcomed = True
+        kind = type(message).__name__
+        for target in targets:
+            left = self._died_at.get(process)
+            if left is not None:
+                if left == 0:
+                    return
+                self._died_at[process] = left - 1
+            self.sent[process.address, kind] += 1
+            self.network.send(self.now, process.address, target, payload)
+
+    def _post(self, time: float, target: str, payload: bytes, damaged: bool) -> None:
+        if damaged:
+            self.at(time, lambda: self._damaged(target, payload), "packet")
+        else:
+            self.deliver(time, target, payload)
+
+    def deliver(self, time: float, target: str, payload: bytes) -> None:
+        """A packet will arrive at whoever listens there then."""
+        self.at(time, lambda: self._arrive(target, payload), "packet")
+
+    def _arrive(self, target: str, payload: bytes) -> None:
+        process = self.listening.get(target)
+        if process is None:
+            return
+        if int(self.now) != self._second:
+            self._second, self._arrived = int(self.now), 0
+        self._arrived += 1
+        demand(self._arrived < STORM, "a storm of packets", _short(process.engine.codec, payload))
+        self.event(process, "receive", lambda now, wall: process.engine.receive(payload, now, wall), payload)
+
+    def _damaged(self, target: str, payload: bytes) -> None:
+        process = self.listening.get(target)
+        if process is None or process.paused:
+            return
+        context = dict(process.engine.replication.store.context)
+        members = dict(process.engine.members.table)
+        self._arrive(target, payload)
+        demand(context == process.engine.replication.store.context, "damage was delivered", payload)
+        demand(members == process.engine.members.table, "damage was believed", payload)
+
+
+def _short(codec: Codec, payload: bytes) -> str:
+    """A packet on a line."""
+    try:
+        sender, message = codec.decode(payload)
+    except ValueError:
+        return payload[:20].hex()
+    return f"{sender:016x} {message!r:.300}"
