@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, overload
@@ -73,7 +73,7 @@ class Node:
             self.config = Config.load(cluster, config, seeds=None if seeds is None else tuple(seeds), **told, **more)
         self._store = Store()
         self._runtime: Runtime | None = None
-        self._watches: dict[Object, set[Watch[Any, Any]]] = {}
+        self._watches: dict[Object, list[Watch[Any, Any]]] = {}
         self._since: dict[int, tuple[float, str]] = {}
         self._state = "it was not started yet: use `async with node:` or `with node:`"
         self._thread: Any = None
@@ -262,16 +262,19 @@ class Node:
     def _watch(
         self, name: Object, read: Callable[[bytes, Live | None, Live | None, Kind], Change[K, V]]
     ) -> Watch[K, V]:
-        def enter(watch: Watch[K, V]) -> None:
-            with self._running().lock:
-                self._watches.setdefault(name, set()).add(watch)
-                watch.begin()
+        def enter(watch: Watch[K, V]) -> AbstractContextManager[object]:
+            lock = self._running().lock
+            with lock:
+                self._watches.setdefault(name, []).append(watch)
+            return lock
 
         def leave(watch: Watch[K, V]) -> None:
-            watches = self._watches.get(name, set())
-            watches.discard(watch)
-            if not watches:
-                self._watches.pop(name, None)
+            assert self._runtime is not None
+            with self._runtime.lock:
+                watches = self._watches[name]
+                watches.remove(watch)
+                if not watches:
+                    del self._watches[name]
 
         def snapshot() -> Iterator[tuple[bytes, Live]]:
             return iter(list(self._store.elements(name).items()))
@@ -289,6 +292,9 @@ class Node:
 
     def _member_changed(self, effect: MemberChanged) -> None:
         self._since[effect.claim.instance] = (time.time(), effect.why)
+        table = self._running().engine.members.table
+        if len(self._since) > 2 * len(table):
+            self._since = {instance: since for instance, since in self._since.items() if instance in table}
 
     def _all_watches(self) -> list[Watch[Any, Any]]:
         return [watch for watches in self._watches.values() for watch in watches]

@@ -28,7 +28,7 @@ from typing import ParamSpec
 from crdt import Change, Malformed, Store, Write
 from discovery import Address, HostDirectory, Place, UnsafeDirectory, parse_address, read_seeds, runtime_directory
 from gossip.config import Config
-from gossip.errors import StartError
+from gossip.errors import NotRunning, StartError
 from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
 from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim
@@ -193,6 +193,7 @@ class Runtime:
     def write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
         """Makes a local write of what `ask(*arguments, replica, stamp)` gives; False if it gave none."""
         with self.lock:
+            self._check_loop()
             engine = self.engine
             write = ask(*arguments, engine.replication.replica, engine.stamp(_wall()))
             if write is None:
@@ -206,15 +207,25 @@ class Runtime:
     def begin(self) -> None:
         """Opens a batch."""
         with self.lock:
+            self._check_loop()
             self.engine.begin()
 
     def end(self) -> None:
-        """Closes a batch."""
+        """Closes a batch. One that is open when the node leaves is not sent at all: a batch is whole or not there."""
         with self.lock:
+            if not self.running:
+                return
             self.engine.end()
             if not self._flush_due:
                 self._flush_due = True
                 self._soon(self._flush)
+
+    def _check_loop(self) -> None:
+        if self._loop.is_closed():
+            raise NotRunning(
+                "the event loop in which the node runs was closed under it: leave before the loop ends "
+                "(`async with node:` does)"
+            )
 
     def _soon(self, call: Callable[[], None]) -> None:
         if threading.get_ident() == self._thread:

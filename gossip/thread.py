@@ -8,6 +8,7 @@ Invariant: at interpreter exit the node leaves like any other, within its `leave
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 from collections.abc import Callable, Coroutine
 
@@ -47,9 +48,7 @@ class LoopThread:
         if started and started[0] is not None:
             self._thread.join()
             raise started[0]
-        # At exit daemon threads are stopped dead, so the goodbye has to come before. `atexit` would be too late:
-        # `threading` hooks run first, as long as threads can still be joined.
-        threading._register_atexit(self.stop)  # type: ignore[attr-defined]
+        atexit.register(self.stop)  # after it, daemon threads are stopped dead, without a goodbye
 
     def stop(self) -> None:
         """Runs `at_end` and ends the thread; does nothing the second time."""
@@ -57,3 +56,4 @@ class LoopThread:
             return
         self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join(timeout=5.0)
+        atexit.unregister(self.stop)

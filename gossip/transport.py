@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TypeVar, cast
 
-from discovery import Address
+from discovery import Address, parse_peer
 from gossip.errors import StartError
 from gossip.protocol.codec import MAX_MESSAGE
 from gossip.seal import OVERHEAD
@@ -33,6 +34,8 @@ _SILENCE = 5.0
 """Seconds that a stranger's stream may take until its first whole frame."""
 _CONNECT = 5.0
 """Seconds to open a stream."""
+_LINGER = 5.0
+"""Seconds in which what waits for a peer that is gone may still leave."""
 _PORT_TRIES = 16
 _P = TypeVar("_P", bound=asyncio.Protocol)
 
@@ -45,17 +48,25 @@ class Transport:
     """
 
     def __init__(
-        self, received: Callable[[bytes], None], lost: Callable[[int], None], send_buffer: int, max_connections: int
+        self,
+        received: Callable[[bytes], None],
+        lost: Callable[[int], None],
+        send_buffer: int,
+        max_connections: int,
+        silence: float = _SILENCE,
     ) -> None:
         self._received = received
         self._lost = lost
         self._send_buffer = send_buffer
         self._max_connections = max_connections
+        self._silence = silence
+        self._closed = False
         self._links: dict[int, _Link] = {}
+        self._leaving: set[_Link] = set()
         self._inbound: set[_Inbound] = set()
         self._servers: list[asyncio.Server] = []
         self._datagrams: asyncio.DatagramTransport | None = None
-        self._dials: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.counters: Counter[str] = Counter()
         """What was dropped and why."""
 
@@ -64,34 +75,49 @@ class Transport:
     async def listen_unix(self, path: str) -> None:
         """Takes streams at this path. Raises `StartError`."""
         loop = asyncio.get_running_loop()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             listener.bind(path)
             os.chmod(path, 0o600)
-            self._servers.append(await loop.create_unix_server(self._accept, sock=listener))
+            # serving begins in a step of its own: cancelled in the middle, asyncio would keep a server that nobody has
+            server = await loop.create_unix_server(
+                self._accept, sock=listener, backlog=self._max_connections, start_serving=False
+            )
         except OSError as error:
+            listener.close()
             raise StartError(error.errno, f"can not listen at {path}: {error.strerror}") from error
+        self._servers.append(server)
+        await server.start_serving()
 
     async def listen_network(self, bind: Address) -> Address:
         """Takes streams and datagrams at this address; gives it with the port it got. Raises `StartError`."""
         loop = asyncio.get_running_loop()
         for last_try in (*[False] * (_PORT_TRIES - 1), True):
             try:
-                server = await loop.create_server(self._accept, bind.host, bind.port, reuse_address=True)
+                server = await loop.create_server(
+                    self._accept,
+                    bind.host,
+                    bind.port,
+                    reuse_address=True,
+                    backlog=self._max_connections,
+                    start_serving=False,
+                )
+                self._servers.append(server)
                 port = server.sockets[0].getsockname()[1]
             except OSError as error:
                 raise StartError(error.errno, f"can not listen at {bind}: {error.strerror}") from error
             try:
                 datagrams, _ = await loop.create_datagram_endpoint(
-                    lambda: _Datagrams(self._received), local_addr=(bind.host, port)
+                    lambda: _Datagrams(self), local_addr=(bind.host, port)
                 )
             except OSError as error:
                 server.close()
+                self._servers.remove(server)
                 if bind.port or last_try:
                     raise StartError(error.errno, f"can not take datagrams at {bind}: {error.strerror}") from error
                 continue  # port 0 gave a port that is free for streams only
-            self._servers.append(server)
             self._datagrams = datagrams
+            await server.start_serving()
             return Address(bind.host, port)
         raise AssertionError("the last try returns or raises")
 
@@ -112,37 +138,33 @@ class Transport:
                 return
             link = _Link(self, peer, local, remote)
             self._links[peer] = link
-        if datagram and link.remote and not link.local and self._datagrams:
-            self._send_datagram(link.remote, packet)
+        if datagram and link.endpoint and self._datagrams:
+            self._datagrams.sendto(packet, link.endpoint)
             return
         link.send(packet)
 
     def dial(self, address: str, packet: bytes) -> None:
         """Sends a packet to whoever listens at an address; the stream is closed after it."""
-        task = asyncio.get_running_loop().create_task(self._dial(address, packet))
-        self._dials.add(task)
-        task.add_done_callback(self._dials.discard)
+        self._spawn(self._dial(address, packet))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _dial(self, address: str, packet: bytes) -> None:
+        transport: asyncio.Transport | None = None
         try:
             async with asyncio.timeout(_CONNECT):
                 transport, once = await _connect(address, _Once)
-            transport.write(_frame(packet))
-            transport.write_eof()
-            async with asyncio.timeout(_CONNECT):
+                transport.write(_frame(packet))
+                transport.write_eof()
                 await once.ended
         except (OSError, TimeoutError, ValueError):
             self.counters["dial_failed"] += 1
-        else:
-            transport.close()
-
-    def _send_datagram(self, address: str, packet: bytes) -> None:
-        host, _, port = address.rpartition(":")
-        assert self._datagrams is not None
-        try:
-            self._datagrams.sendto(packet, (host.strip("[]"), int(port)))
-        except OSError:
-            self.counters["datagram_failed"] += 1
+        finally:
+            if transport is not None:
+                transport.abort()
 
     # -- ending ---------------------------------------------------------------------------------------------------
 
@@ -150,7 +172,9 @@ class Transport:
         """Closes the stream to a peer that is gone; what waits for it still leaves."""
         link = self._links.pop(peer, None)
         if link is not None:
+            self._leaving.add(link)
             link.close()
+            asyncio.get_running_loop().call_later(_LINGER, link.abort)
 
     async def drain(self) -> None:
         """Waits until all that was to be sent is with the kernel."""
@@ -158,25 +182,26 @@ class Transport:
             await link.drained()
 
     async def close(self) -> None:
-        """Closes everything, at once."""
+        """Closes everything, at once, whatever still waits; nothing is told from here on."""
+        self._closed = True
         for server in self._servers:
             server.close()
-        for task in list(self._dials):
+        for task in list(self._tasks):
             task.cancel()
-        for link in list(self._links.values()):
-            link.close()
+        for link in [*self._links.values(), *self._leaving]:
+            link.abort()
         self._links.clear()
         for inbound in list(self._inbound):
             inbound.close()
         if self._datagrams is not None:
-            self._datagrams.close()
-        await asyncio.gather(*self._dials, return_exceptions=True)
+            self._datagrams.abort()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # what was aborted is closed in the loop's next turn
 
     def descriptors(self) -> list[int]:
         """The file descriptors held, for a forked child to close."""
-        transports = [link.transport for link in self._links.values()] + [
-            inbound.transport for inbound in self._inbound
-        ]
+        streams = [*self._links.values(), *self._leaving, *self._inbound]
+        transports = [stream.transport for stream in streams]
         sockets = [transport.get_extra_info("socket") for transport in transports if transport is not None]
         sockets += [each for server in self._servers for each in server.sockets]
         if self._datagrams is not None:
@@ -186,7 +211,11 @@ class Transport:
     # -- told by streams ------------------------------------------------------------------------------------------
 
     def _call_lost(self, peer: int) -> None:
-        asyncio.get_running_loop().call_soon(self._lost, peer)
+        asyncio.get_running_loop().call_soon(self._tell_lost, peer)
+
+    def _tell_lost(self, peer: int) -> None:
+        if not self._closed:
+            self._lost(peer)
 
 
 class _Inbound(asyncio.Protocol):
@@ -200,12 +229,15 @@ class _Inbound(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        if self._owner._closed:  # it was accepted in the very turn in which we closed
+            self.transport.abort()
+            return
         if len(self._owner._inbound) >= self._owner._max_connections:
             self._owner.counters["refused_connections"] += 1
             self.transport.abort()
             return
         self._owner._inbound.add(self)
-        self._silence = asyncio.get_running_loop().call_later(_SILENCE, self.close)
+        self._silence = asyncio.get_running_loop().call_later(self._owner._silence, self.close)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -249,10 +281,10 @@ class _Link(asyncio.Protocol):
         self._waiting_bytes = 0
         self._flowing = asyncio.Event()
         self._closed = False
-        self.local = local
-        self.remote = remote
+        self._aborted = False
+        self.endpoint = None if local else _endpoint(remote)
         self.transport: asyncio.Transport | None = None
-        self._opening = asyncio.get_running_loop().create_task(self._open(local or remote or ""))
+        owner._spawn(self._open(local or remote or ""))
 
     async def _open(self, address: str) -> None:
         try:
@@ -264,6 +296,9 @@ class _Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        if self._aborted:
+            self.transport.abort()
+            return
         self.transport.set_write_buffer_limits(high=0)  # so that `resume_writing` means: all is with the kernel
         self._flowing.set()
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
@@ -299,6 +334,7 @@ class _Link(asyncio.Protocol):
     def _end(self) -> None:
         """The stream is over, or never came to be: tell it once, unless we closed it ourselves."""
         self._flowing.set()
+        self._owner._leaving.discard(self)
         if self._owner._links.get(self._peer) is self:
             del self._owner._links[self._peer]
         if not self._closed:
@@ -306,11 +342,19 @@ class _Link(asyncio.Protocol):
             self._owner._call_lost(self._peer)
 
     def close(self) -> None:
+        """Ends the stream after what waits for it, and tells nobody."""
         self._closed = True
         if self.transport is not None:
             self.transport.close()
         elif not self._waiting:
-            self._opening.cancel()
+            self.abort()
+
+    def abort(self) -> None:
+        """Ends the stream now, or as soon as it is open."""
+        self._closed = self._aborted = True
+        self._flowing.set()
+        if self.transport is not None:
+            self.transport.abort()
 
 
 class _Once(asyncio.Protocol):
@@ -325,22 +369,36 @@ class _Once(asyncio.Protocol):
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    def __init__(self, received: Callable[[bytes], None]) -> None:
-        self._received = received
+    def __init__(self, owner: Transport) -> None:
+        self._owner = owner
 
     def datagram_received(self, data: bytes, address: object) -> None:
-        self._received(data)
+        self._owner._received(data)
+
+    def error_received(self, error: Exception) -> None:
+        self._owner.counters["datagram_failed"] += 1
 
 
 async def _connect(address: str, factory: Callable[[], _P]) -> tuple[asyncio.Transport, _P]:
     loop = asyncio.get_running_loop()
-    if address.startswith("unix:"):
-        return await loop.create_unix_connection(factory, address[5:])
-    host, _, port = address.rpartition(":")
-    transport, protocol = await loop.create_connection(factory, host.strip("[]"), int(port))
+    peer = parse_peer(address)
+    if peer.is_unix:
+        return await loop.create_unix_connection(factory, peer.path)
+    transport, protocol = await loop.create_connection(factory, peer.host, peer.port)
     with contextlib.suppress(OSError):
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return transport, protocol
+
+
+def _endpoint(address: str | None) -> tuple[str, int] | None:
+    """Where datagrams for this address go. None, so that the stream is used, if that can not be told at once: a name
+    would be looked up in the middle of the loop, and asyncio closes the socket over an address it can not use."""
+    try:
+        peer = parse_peer(address or "")
+        ipaddress.ip_address(peer.host)
+    except ValueError:
+        return None
+    return peer.host, peer.port
 
 
 def _frame(packet: bytes) -> bytes:

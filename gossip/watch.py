@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
@@ -50,13 +51,13 @@ _Unread = tuple[bool, Live | None, Live | None]
 class Watch(Generic[K, V]):
     """The changes of one object: `async with flags.watch() as changes: async for change in changes: ...`.
 
-    Made by an object's `watch()`. `snapshot` gives the live elements at the moment of the call, `read` makes a change
-    of what was live before and is now.
+    Made by an object's `watch()`. `enter` has the node tell this watch of changes from now on, and gives the lock under
+    which it does; `snapshot` gives the live elements; `read` makes a change of what was live before and is now.
     """
 
     def __init__(
         self,
-        enter: Callable[[Watch[K, V]], None],
+        enter: Callable[[Watch[K, V]], AbstractContextManager[object]],
         leave: Callable[[Watch[K, V]], None],
         snapshot: Callable[[], Iterator[tuple[bytes, Live]]],
         read: Callable[[bytes, Live | None, Live | None, Kind], Change[K, V]],
@@ -72,10 +73,13 @@ class Watch(Generic[K, V]):
         self._ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._something = asyncio.Event()
+        self._lock: AbstractContextManager[object] = nullcontext()
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._enter(self)
+        self._lock = self._enter(self)
+        with self._lock:
+            self._begin()
         return self
 
     async def __aexit__(
@@ -91,23 +95,26 @@ class Watch(Generic[K, V]):
 
     async def __anext__(self) -> Change[K, V]:
         while True:
-            if self._lagged:
-                return self._catch_up()
-            if self._unread:
-                element, (present, before, after) = next(iter(self._unread.items()))
-                del self._unread[element]
-                return self._read(element, before, after, _kind(present, after))
-            if self._ended:
-                raise StopAsyncIteration
-            self._something.clear()
+            with self._lock:  # changes may come from any thread
+                if self._lagged:
+                    self._lagged = False
+                    self._begin()
+                    return Change(None, None, None, "lagged", 0, 0)
+                if self._unread:
+                    element, (present, before, after) = next(iter(self._unread.items()))
+                    del self._unread[element]
+                    break
+                if self._ended:
+                    raise StopAsyncIteration
+                self._something.clear()
             await self._something.wait()
+        return self._read(element, before, after, _kind(present, after))
 
-    # -- told by the node, with its lock held -----------------------------------------------------------------------
-
-    def begin(self) -> None:
+    def _begin(self) -> None:
         """Takes the present state as unread."""
         self._unread = {element: (True, None, live) for element, live in self._snapshot()}
-        self._wake()
+
+    # -- told by the node, with its lock held -----------------------------------------------------------------------
 
     def changed(self, element: bytes, before: Live | None, after: Live | None) -> None:
         """A key changed; what of it was unread is replaced."""
@@ -127,11 +134,6 @@ class Watch(Generic[K, V]):
         """There will be no more: what is unread can still be read."""
         self._ended = True
         self._wake()
-
-    def _catch_up(self) -> Change[K, V]:
-        self._lagged = False
-        self.begin()
-        return Change(None, None, None, "lagged", 0, 0)
 
     def _wake(self) -> None:
         if self._loop is None or self._something.is_set():
