@@ -339,10 +339,13 @@ def decode_context(data: bytes) -> Context:
 def state_parts(state: State, limit: int = 1 << 18) -> Iterator[bytes]:
     """A state as parts of about `limit` bytes: first what was delivered, then the live writes, object by object.
 
+    The first part also says how many keys there are, so that nobody can take a state for whole that lacks a part.
+
     Lazy, so that a large state can be sent a part a time; `Stage` puts it together again at the other side.
     """
     named = [number for dot in sorted(state.named) for number in dot]
-    yield pack((encode_context(state.context), named))
+    keys = sum(map(len, state.objects.values()))
+    yield pack((encode_context(state.context), named, keys))
     for (kind, name), elements in state.objects.items():
         flats: list[tuple[object, ...]] = []
         size = 0
@@ -358,7 +361,7 @@ def state_parts(state: State, limit: int = 1 << 18) -> Iterator[bytes]:
 
 
 class Stage:
-    """A state on its way in: takes the parts in order, and gives the whole only when it is told that it has all.
+    """A state on its way in: takes the parts in order, and gives the whole or nothing.
 
     >>> stage = Stage()
     >>> for part in state_parts(State(Context({7: 1}), frozenset(), {})):
@@ -370,6 +373,7 @@ class Stage:
     def __init__(self) -> None:
         self._context: Context | None = None
         self._named: frozenset[Dot] = frozenset()
+        self._keys = 0
         self._objects: dict[Object, dict[bytes, Live]] = {}  # chains upside down, since they come greatest first
         self._conflicts: dict[Key, None] = {}
         self._broken = False
@@ -388,11 +392,13 @@ class Stage:
         fields = unpack(part)
         if self._context is None:
             _demand(
-                type(fields) is tuple and len(fields) == 2 and type(fields[0]) is bytes, "a state starts with its head"
+                type(fields) is tuple and len(fields) == 3 and type(fields[0]) is bytes, "a state starts with its head"
             )
+            _demand(type(fields[2]) is int and fields[2] >= 0, "a state tells how many keys it has")
             self._context = decode_context(fields[0])
             self._named = frozenset(_dots(fields[1], MAX_REPLICAS))
             _demand(not any(map(self._context.covers, self._named)), "a named dot was not delivered")
+            self._keys = fields[2]
             return
         _demand(type(fields) is tuple and len(fields) == 3 and type(fields[2]) is tuple, "a part has three fields")
         kind, name, flats = fields
@@ -421,9 +427,9 @@ class Stage:
         self.newest = max(self.newest, stamp)
 
     def state(self) -> State:
-        """All that was added. Raises `Malformed` if there was no head, or if a part was."""
-        if self._context is None or self._broken:
-            raise Malformed("a state without its head, or with a part that was refused")
+        """All that was added. Raises `Malformed` if a part is missing, or was malformed."""
+        if self._context is None or self._broken or sum(map(len, self._objects.values())) != self._keys:
+            raise Malformed("a state of which a part is missing, or was refused")
         for kind, name, element in self._conflicts:
             elements = self._objects[kind, name]
             elements[element] = _turned(elements[element])

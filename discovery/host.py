@@ -38,7 +38,7 @@ from typing import Final, Self
 
 from discovery.address import LONGEST_UNIX_PATH, Address
 
-__all__ = ["MOST_ENTRIES", "HostDirectory", "Place", "UnsafeDirectory", "runtime_directory"]
+__all__ = ["MOST_ENTRIES", "HostDirectory", "Place", "UnsafeDirectory", "clusters", "runtime_directory"]
 
 MOST_ENTRIES: Final = 4096
 """Directory entries looked at in one go, three a node: more nodes than that on one host is not what this is
@@ -46,6 +46,7 @@ for."""
 
 _LOCK, _SOCKET, _CONTROL = ".lock", ".sock", ".ctl"
 _LOCK_NAME = re.compile(r"([0-9a-f]{16})\.lock", re.ASCII)
+_DIRECTORY_NAME = re.compile(r"([a-z0-9-]{1,12}-)?[a-z2-7]{16}", re.ASCII)
 _VARIABLE = "GOSSAMESH_RUNTIME_DIR"
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 # Seconds. A look takes microseconds, but whoever looks may lose the processor just then.
@@ -95,6 +96,35 @@ def runtime_directory(cluster: str, base: Path | None = None) -> Path:
     _make_private(directory.parent)
     _make_private(directory)
     return directory
+
+
+def clusters(cluster: str | None = None, base: Path | None = None) -> list[Path]:
+    """The directories in which nodes of this user's clusters met so far, or of one `cluster`; nothing is made.
+
+    They lie in `gossamesh/` below `base`, else `$GOSSAMESH_RUNTIME_DIR`; else below both places of which
+    `runtime_directory` takes the first that it can, since a shell, a cron job and a service of one user do not
+    all have a `$XDG_RUNTIME_DIR`. A name can not be told from its directory: ask who lives there
+    (`HostDirectory.controls`, which also refuses what others could write to).
+
+    Raises OSError where a directory cannot be read.
+
+    >>> with tempfile.TemporaryDirectory() as base:
+    ...     shop, _ = runtime_directory("shop", Path(base)), runtime_directory("bank", Path(base))
+    ...     [path.name[:5] for path in clusters(base=Path(base))], clusters("shop", Path(base)) == [shop]
+    (['bank-', 'shop-'], True)
+    """
+    root = base if base is not None else _configured_base()
+    roots = [_default_base()] if root is None else [root]
+    if base is None and root is not None and not os.environ.get(_VARIABLE) and _is_ours(str(_default_base())):
+        roots.append(_default_base())
+    found: list[Path] = []
+    for each in roots:
+        if not each.is_absolute():
+            raise ValueError(f"runtime directory {str(each)!r} is not absolute: give the whole path in {_VARIABLE}")
+        with suppress(FileNotFoundError), os.scandir(each / "gossamesh") as entries:
+            names = [entry.name for entry in islice(entries, MOST_ENTRIES) if entry.is_dir(follow_symlinks=False)]
+            found += [each / "gossamesh" / name for name in sorted(names) if _DIRECTORY_NAME.fullmatch(name)]
+    return [path for path in found if cluster is None or path.name == _directory_name(cluster)]
 
 
 class Place:

@@ -24,11 +24,7 @@ def _check_neighbours() -> None:
                 f"has put its files there, or a file {name}.py of yours stands in the way. See with `pip list` which; "
                 f"uninstall or rename it, then: pip install --force-reinstall --no-deps gossamesh"
             )
-    foreign = sorted(
-        each.name
-        for each in home.iterdir()
-        if each.suffix == ".py" and each.stem not in _OURS and each.stem != "__init__"
-    )
+    foreign = sorted(each.name for each in home.iterdir() if each.suffix == ".py" and each.stem not in _OURS)
     if foreign:
         raise ImportError(
             f"{home} has files that are not of gossamesh ({', '.join(foreign)}): another distribution that is called "
@@ -38,7 +34,7 @@ def _check_neighbours() -> None:
 
 
 _OURS = frozenset(
-    "config control errors node roster runtime schema seal shared thread transport watch".split()  # noqa: SIM905
+    "__init__ __main__ config control errors node roster runtime schema seal shared thread transport watch".split()  # noqa: SIM905
 )
 
 _check_neighbours()

@@ -19,13 +19,21 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from discovery import parse_address, parse_seeds
+from discovery import parse_address, parse_peer, parse_seeds
 from gossip.errors import ConfigError
 from gossip.protocol.codec import MAX_NAME, MAX_TAG_BYTES, MAX_TAGS
 from gossip.protocol.settings import Settings
 
 KEY_BYTES = 32
 _PREFIX = "GOSSAMESH_"
+_TAKES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (float, int),
+    "bool": (bool,),
+    "bytes": (bytes, str),
+}
+"""Which types of value a field of a type takes. Exactly these: True is no number here, and "no" no bool."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,15 +83,27 @@ class Config(Settings):
     """Unread keys of one watch; beyond, it is told that it lagged, and gets the present state anew."""
 
     def __post_init__(self) -> None:
+        for each in ("runtime_dir", "seeds_file"):
+            if isinstance(path := getattr(self, each), Path):
+                object.__setattr__(self, each, str(path))
+        self._check_types()
         self._check_identity()
         object.__setattr__(self, "key", _key(self.key))
         object.__setattr__(self, "tags", dict(self.tags))
         object.__setattr__(self, "seeds", _seeds(self.seeds))
         self._check_network()
+
+    def _check_types(self) -> None:
         for each in fields(self):
-            value = getattr(self, each.name)
-            if each.type in ("int", "float") and not (isinstance(value, (int, float)) and 0 < value < 1 << 60):
+            value, kind = getattr(self, each.name), str(each.type)
+            takes = _TAKES.get(kind)
+            if takes and type(value) not in takes:
+                shown = "" if each.name == "key" else f"={value!r:.80}"
+                raise ConfigError(f"{each.name}{shown} is a {type(value).__name__}, and must be of type {kind}")
+            if kind in ("int", "float") and not 0 < value < 1 << 60:
                 raise ConfigError(f"{each.name}={value!r} must be a number greater than 0")
+        if not isinstance(self.tags, Mapping):
+            raise ConfigError(f"tags={self.tags!r:.80} must be a mapping of text to text")
 
     def _check_identity(self) -> None:
         for what, text in (("cluster", self.cluster), ("name", self.name)):
@@ -92,8 +112,8 @@ class Config(Settings):
         if not self.cluster:
             raise ConfigError("a cluster needs a name, or strangers would meet: give any text but the empty one")
         tags = self.tags.items()
-        if any(type(key) is not str or type(value) is not str for key, value in tags):
-            raise ConfigError("tags must be a mapping of text to text")
+        if any(type(each) is not str or not each.isprintable() for tag in tags for each in tag):
+            raise ConfigError("tags must be a mapping of text to text, without control characters")
         if len(tags) > MAX_TAGS or sum(len(key) + len(value) for key, value in tags) > MAX_TAG_BYTES:
             raise ConfigError(f"at most {MAX_TAGS} tags of together {MAX_TAG_BYTES} characters are allowed")
 
@@ -108,7 +128,7 @@ class Config(Settings):
         try:
             bind = parse_address(self.bind, allow_port_zero=True)
             if self.advertise:
-                parse_address(self.advertise)
+                parse_peer(self.advertise)
         except ValueError as error:
             raise ConfigError(f"bind or advertise: {error}") from None
         if not bind.is_loopback and not self.key and not self.insecure:
@@ -193,5 +213,5 @@ def _key(key: bytes | str) -> bytes:
 def _seeds(seeds: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
     try:
         return tuple(str(address) for address in parse_seeds(seeds, source="seeds"))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from None

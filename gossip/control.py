@@ -5,9 +5,11 @@ lies in is open to its user alone, so whoever can connect may do all that the pr
 
     {"do": "get", "object": "flags", "key": "beta"}     ->  {"ok": true}
     {"do": "get", "object": "flags", "key": "gone"}     ->  {"error": "'gone' is not in 'flags'", "kind": "missing"}
+    {"do": "get", "object": "flags"}                    ->  {"part": [["beta", true], ...]} ... {"ok": "map"}
     {"do": "watch", "object": "flags"}                  ->  {"ok": {...}} a change, until one side closes
 
-Invariant: a bad request is answered with what is wrong with it and changes nothing; lines and connections are bounded.
+Invariants: a bad request is answered with what is wrong with it and changes nothing; lines and connections are bounded;
+nobody who is slow, silent or gone keeps the node from anything, nor others from speaking to it.
 Not here: HTTP, and anybody from elsewhere.
 """
 
@@ -17,20 +19,29 @@ import asyncio
 import base64
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gossip.errors import GossipError
-from gossip.watch import Watch
+from gossip.watch import Change, Watch
 
 if TYPE_CHECKING:
     from gossip.node import Node
 
-_MAX_LINE = 4 << 20
-"""Bytes of a request: a largest value, escaped."""
+_MAX_LINE = 7 << 20
+"""Bytes of a request: a largest value (1 MiB) of which JSON writes every byte as six, and what is around it."""
 _MAX_CONNECTIONS = 64
+_PART = 256
+_PART_SIZE = 1 << 18
+"""Entries, and characters, answered in one go: a node has a protocol to serve, and its program has users."""
+_PATIENCE = 30.0
+"""Seconds that an answer may wait for its reader, with all of it in memory. A watch keeps little and may wait."""
+_GOODBYE = 0.25
+"""Seconds that a node which leaves gives to conversations under way, out of the second that a leave may take."""
 
 Request = dict[str, Any]
 
@@ -45,86 +56,183 @@ class Control:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._server: asyncio.Server | None = None
-        self._path: Path | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._idle: dict[asyncio.Task[None], None] = {}
+        """Those that asked nothing yet or again, the one silent for longest first."""
 
     async def start(self, path: Path) -> None:
         """Listens at this path."""
-        self._path = path
-        self._server = await asyncio.start_unix_server(self._accept, str(path), limit=_MAX_LINE)
+        # serving begins in a step of its own: cancelled in the middle, asyncio would keep a server that nobody has
+        self._server = await asyncio.start_unix_server(self._accept, str(path), limit=_MAX_LINE, start_serving=False)
         os.chmod(path, 0o600)
+        await self._server.start_serving()
+        _listening.add(self)
 
     async def stop(self) -> None:
         """Ends every conversation and closes the socket."""
+        _listening.discard(self)
         if self._server is not None:
             self._server.close()
-        for task in list(self._tasks):
+        for task in list(self._idle):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._writers:
+            await asyncio.wait(list(self._writers), timeout=_GOODBYE)
+        for task in list(self._writers):
+            task.cancel()
+        await asyncio.gather(*self._writers, return_exceptions=True)
+
+    def abandon(self) -> None:
+        """In a forked child: lets go of the parent's connections, or who speaks to it would not see it end."""
+        sockets = [writer.get_extra_info("socket") for writer in self._writers.values()]
+        sockets += self._server.sockets if self._server is not None else []
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for each in sockets:
+            # Not closed: objects of the parent's loop still hold these numbers, and would close what bears them next.
+            if each is not None and each.fileno() >= 0:
+                os.dup2(nothing, each.fileno(), inheritable=False)
+        os.close(nothing)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
         try:
-            if len(self._tasks) > _MAX_CONNECTIONS:
-                await _say(writer, {"error": "too many connections to this node at once", "kind": "busy"})
+            if not self._make_room():
+                await _say(writer, _error("too many connections to this node at once", "busy"))
                 return
-            await self._converse(reader, writer)
-        except (ConnectionError, asyncio.CancelledError):
-            pass  # the other side went away, or we do
+            self._writers[task] = writer
+            await self._converse(task, reader, writer)
+        except (ConnectionError, TimeoutError, asyncio.CancelledError):
+            writer.transport.abort()  # the other side went away or does not read, or we leave
         finally:
-            self._tasks.discard(task)
+            self._writers.pop(task, None)
+            self._idle.pop(task, None)
             writer.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _make_room(self) -> bool:
+        """Whether another conversation may begin. If there are too many, the one silent for longest gives way."""
+        if len(self._writers) < _MAX_CONNECTIONS:
+            return True
+        silent = next(iter(self._idle), None)
+        self._count("control_refused" if silent is None else "control_silent")
+        if silent is None:
+            return False
+        del self._idle[silent]
+        self._writers.pop(silent).transport.abort()
+        silent.cancel()
+        return True
+
+    def _count(self, what: str) -> None:
+        assert self._node._runtime is not None
+        self._node._runtime.engine.counters[what] += 1
+
+    async def _converse(
+        self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         while True:
+            self._idle[task] = None
             try:
-                line = await reader.readline()
+                asked = await reader.readline()
             except ValueError:
-                await _say(writer, {"error": f"a request of more than {_MAX_LINE} bytes", "kind": "bad"})
+                self._count("control_overlong")
+                await _say(writer, _error(f"a request of more than {_MAX_LINE} bytes", "bad"))
                 return
-            if not line:
+            self._idle.pop(task, None)
+            if not asked:
                 return
             try:
-                async for answer in self._answer(line):
-                    await _say(writer, {"ok": answer})
+                request = _request(asked)
+                if request.get("do") == "watch":
+                    await self._tell_changes(request, reader, writer)
+                    return
+                async for line in self._answer(request):
+                    async with asyncio.timeout(_PATIENCE):
+                        await _say(writer, line)
             except Missing as error:
-                await _say(writer, {"error": str(error), "kind": "missing"})
+                await _say(writer, _error(error, "missing"))
             except (GossipError, ValueError, TypeError, OverflowError, RecursionError) as error:
-                await _say(writer, {"error": str(error), "kind": "bad"})
+                await _say(writer, _error(error, "bad"))
 
-    async def _answer(self, line: bytes) -> AsyncIterator[Any]:
-        request = json.loads(line)
-        if not isinstance(request, dict):
-            raise ValueError('a request is a JSON object: {"do": "get", "object": "flags", "key": "beta"}')
-        do = request.get("do")
-        if do == "watch":
-            async with self._watch(request) as changes:
-                async for change in changes:
-                    yield asdict(change)
-            return
-        action = _ACTIONS.get(str(do))
-        if action is None:
-            raise ValueError(f"{do!r} is none of: {', '.join(sorted([*_ACTIONS, 'watch']))}")
-        yield action(self._node, request)
+    async def _answer(self, request: Request) -> AsyncIterator[str]:
+        do = str(request.get("do"))
+        if do in _LISTS:
+            entries, ok = _LISTS[do](self._node, request)
+            while part := _next_part(entries):
+                yield f'{{"part": [{", ".join(part)}]}}'
+                await asyncio.sleep(0)
+            yield _json({"ok": ok})
+        elif do in _ACTIONS:
+            yield _json({"ok": _ACTIONS[do](self._node, request)})
+        else:
+            raise ValueError(f"{do!r} is none of: {', '.join(sorted([*_ACTIONS, *_LISTS, 'watch']))}")
 
-    def _watch(self, request: Request) -> Watch[Any, Any]:
-        name = _text(request, "object")
-        kind = request.get("type") or _kind(self._node, name)
-        handles: dict[str, Callable[[str], Any]] = {
-            "map": self._node.map, "set": self._node.set,
-            "counter": self._node.counter, "register": self._node.register,
-        }  # fmt: skip
-        if kind not in handles:
-            raise ValueError(f"type {kind!r} is none of: {', '.join(handles)}")
-        watch: Watch[Any, Any] = handles[kind](name).watch()
-        return watch
+    async def _tell_changes(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Watches all objects of this name, until the other side closes or the node leaves."""
+        name, asked = _text(request, "object"), _type(request)
+        async with AsyncExitStack() as block:
+            watches = []
+            for kind in _TYPES if asked is None else (asked,):
+                watch = await block.enter_async_context(_handle(self._node, kind, name).watch())
+                if request.get("snapshot") is False:
+                    watch.skip()
+                watches.append((kind, watch))
+            one_at_a_time = asyncio.Lock()
+            telling = asyncio.gather(*(self._tell(name, *each, writer, one_at_a_time) for each in watches))
+            closed = asyncio.ensure_future(_closed(reader))
+            try:
+                await asyncio.wait((telling, closed), return_when=asyncio.FIRST_COMPLETED)
+                if telling.done():
+                    telling.result()
+                    await _say(writer, _error(f"the node {self._node.me.name!r} has left", "left"))
+            finally:
+                telling.cancel()
+                closed.cancel()
+                await asyncio.gather(telling, closed, return_exceptions=True)
+
+    async def _tell(
+        self, name: str, kind: str, watch: Watch[Any, Any], writer: asyncio.StreamWriter, turn: asyncio.Lock
+    ) -> None:
+        total: int | None = None
+        async for change in watch:
+            told = _told(kind, change)
+            if kind == "counter" and change.kind != "lagged":
+                # people count in sums: which worker counted which part is an inner matter
+                value = self._node.counter(name).value
+                if value == total:
+                    continue
+                told |= {"key": None, "value": value, "previous": total}
+                total = value
+            async with turn:
+                await _say(writer, _json({"ok": told}))
 
 
-async def _say(writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
-    writer.write(json.dumps(answer, default=_jsonable).encode() + b"\n")
+def _told(kind: str, change: Change[Any, Any]) -> dict[str, Any]:
+    told = {"type": kind, **asdict(change)}
+    stamp = told.pop("stamp")
+    told["author"] = f"{change.author:016x}" if change.author else None
+    told["at"] = (stamp >> 16) / 1000 if stamp else None
+    return told
+
+
+async def _closed(reader: asyncio.StreamReader) -> None:
+    """Returns when the other side has closed; otherwise it would be noticed at the next change only, if any."""
+    while await reader.read(1 << 16):
+        pass
+
+
+async def _say(writer: asyncio.StreamWriter, line: str) -> None:
+    writer.write(line.encode() + b"\n")
     await writer.drain()
+
+
+def _error(message: object, kind: str) -> str:
+    return _json({"error": str(message), "kind": kind})
+
+
+def _json(answer: Any) -> str:
+    try:
+        return json.dumps(answer, default=_jsonable)
+    except TypeError:  # a dict with bytes for keys
+        return json.dumps(_with_text_keys(answer), default=_jsonable)
 
 
 def _jsonable(value: object) -> object:
@@ -134,6 +242,27 @@ def _jsonable(value: object) -> object:
     return str(value)
 
 
+def _with_text_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            base64.b64encode(key).decode() if isinstance(key, bytes) else key: _with_text_keys(part)
+            for key, part in value.items()
+        }
+    return list(map(_with_text_keys, value)) if isinstance(value, (list, tuple)) else value
+
+
+# -- reading requests ------------------------------------------------------------------------------------------------
+
+_TYPES = ("map", "set", "counter", "register")
+
+
+def _request(line: bytes) -> Request:
+    request = json.loads(line)
+    if not isinstance(request, dict):
+        raise ValueError('a request is a JSON object: {"do": "get", "object": "flags", "key": "beta"}')
+    return request
+
+
 def _text(request: Request, field: str) -> str:
     value = request.get(field)
     if not isinstance(value, str) or not value:
@@ -141,12 +270,126 @@ def _text(request: Request, field: str) -> str:
     return value
 
 
-def _kind(node: Node, name: str) -> str:
-    """The one type under which an object of this name exists here; a map if there is none."""
-    kinds = [each["type"] for each in node.status()["objects"] if each["name"] == name]
-    if len(kinds) > 1:
-        raise ValueError(f"{name!r} exists as {' and '.join(kinds)}: say which with 'type'")
-    return str(kinds[0]) if kinds else "map"
+def _type(request: Request) -> str | None:
+    kind = request.get("type")
+    if kind is not None and kind not in _TYPES:
+        raise ValueError(f"type {kind!r} is none of: {', '.join(_TYPES)}")
+    return kind
+
+
+def _key(value: Any) -> Any:
+    """A key or an element: JSON writes tuples as lists, and no list is a key."""
+    return tuple(map(_key, value)) if isinstance(value, list) else value
+
+
+def _element(request: Request) -> Any:
+    if "element" not in request:
+        raise ValueError("the request needs an 'element'")
+    return _key(request["element"])
+
+
+def _handle(node: Node, kind: str, name: str) -> Any:
+    match kind:
+        case "map":
+            return node.map(name, key=object)
+        case "set":
+            return node.set(name)
+        case "counter":
+            return node.counter(name)
+    return node.register(name)
+
+
+def _types(node: Node, name: str) -> list[str]:
+    """The types under which there is something of this name."""
+    return [each["type"] for each in node.status()["objects"] if each["name"] == name]
+
+
+def _read(node: Node, request: Request) -> tuple[str, Any]:
+    """What a request without a key is about: a type that was asked for, else the only one there is."""
+    name, kind = _text(request, "object"), _type(request)
+    if kind is None:
+        types = _types(node, name)
+        if not types:
+            raise Missing(f"there is nothing called {name!r}")
+        if len(types) > 1:
+            raise ValueError(f"{name!r} is a {' and a '.join(types)}: say which: --type {types[0]}")
+        kind = types[0]
+    return kind, _handle(node, kind, name)
+
+
+def _written(node: Node, request: Request, kind: str) -> Any:
+    """The handle to write to. One name may stand for objects of several types, but who meant that says so."""
+    name, asked = _text(request, "object"), _type(request)
+    if asked not in (None, kind):
+        raise ValueError(f"this can not be done to a {asked}, only to a {kind}")
+    types = _types(node, name)
+    if types and kind not in types and asked is None:
+        raise ValueError(
+            f"{name!r} is a {' and a '.join(types)}, and this is for a {kind}. "
+            f"To have a {kind} of the same name besides, say so: --type {kind}"
+        )
+    return _handle(node, kind, name)
+
+
+# -- answers ---------------------------------------------------------------------------------------------------------
+
+
+def _next_part(entries: Iterator[Any]) -> list[str]:
+    part: list[str] = []
+    size = 0
+    while len(part) < _PART and size < _PART_SIZE:
+        try:
+            part.append(_json(next(entries)))
+        except StopIteration:
+            break
+        size += len(part[-1])
+    return part
+
+
+def _items(handle: Any) -> Iterator[tuple[Any, Any]]:
+    for key in handle:
+        try:
+            yield key, handle[key]
+        except KeyError:
+            pass  # deleted since we began
+
+
+def _get(node: Node, request: Request) -> tuple[Iterator[Any], Any]:
+    """The value of one key of a map; without a key, all of an object: parts, and at the end its type."""
+    if request.get("key") is not None:
+        if _type(request) not in (None, "map"):
+            raise ValueError("only a map has keys")
+        return iter(()), _entry(node, _text(request, "object"), _key(request["key"]))
+    kind, handle = _read(node, request)
+    match kind:
+        case "map":
+            return _items(handle), kind
+        case "set":
+            return iter(handle), kind
+    return iter([handle.value]), kind
+
+
+def _entry(node: Node, name: str, key: Any) -> Any:
+    try:
+        return node.map(name, key=object)[key]
+    except KeyError:
+        raise Missing(f"{key!r} is not in {name!r}") from None
+
+
+def _keys(node: Node, request: Request) -> tuple[Iterator[Any], Any]:
+    """The keys of a map, or without an object all objects."""
+    if request.get("object") is None:
+        return iter(node.status()["objects"]), "objects"
+    kind, handle = _read(node, request)
+    if kind != "map":
+        raise ValueError(f"{request['object']!r} is a {kind}, and only a map has keys")
+    return iter(handle), kind
+
+
+def _hello(node: Node, request: Request) -> Any:
+    """Who is asked."""
+    me = node.me
+    return {"cluster": node.config.cluster, "name": me.name, "instance": f"{me.instance:016x}", "pid": os.getpid()}
 
 
 def _status(node: Node, request: Request) -> Any:
@@ -160,49 +403,25 @@ def _members(node: Node, request: Request) -> Any:
     ]
 
 
-def _get(node: Node, request: Request) -> Any:
-    """One key of a map; without a key, all of an object."""
-    name, key = _text(request, "object"), request.get("key")
-    kind = request.get("type") or ("map" if key is not None else _kind(node, name))
-    match kind:
-        case "map" if key is not None:
-            return _entry(node, name, key)
-        case "map":
-            return {str(each): value for each, value in node.map(name, key=object).items()}
-        case "set":
-            return list(node.set(name))
-        case "counter":
-            return node.counter(name).value
-        case "register":
-            return node.register(name).value
-    raise ValueError(f"type {kind!r} is none of: map, set, counter, register")
-
-
-def _entry(node: Node, name: str, key: Any) -> Any:
-    try:
-        return node.map(name, key=object)[key]
-    except KeyError:
-        raise Missing(f"{key!r} is not in {name!r}") from None
-
-
 def _set(node: Node, request: Request) -> Any:
     """A key of a map; without a key, a register."""
-    name = _text(request, "object")
     if "value" not in request:
         raise ValueError("the request needs a 'value'")
     if request.get("key") is None:
-        node.register(name).set(request["value"])
+        _written(node, request, "register").set(request["value"])
     else:
-        node.map(name, key=object)[request["key"]] = request["value"]
+        _written(node, request, "map")[_key(request["key"])] = request["value"]
     return None
 
 
 def _delete(node: Node, request: Request) -> Any:
     """A key of a map; without a key, what is in a register."""
-    name, key = _text(request, "object"), request.get("key")
+    name, key = _text(request, "object"), _key(request.get("key"))
     if key is None:
-        if node.register(name).value is None:
-            raise Missing(f"there is no register {name!r}; to delete a key of a map, name it")
+        types = _types(node, name)
+        if "register" not in types:
+            of_map = ", which is a map: name the key to delete" if "map" in types else ""
+            raise Missing(f"there is no register {name!r}{of_map}")
         node.register(name).delete()
         return None
     try:
@@ -212,18 +431,11 @@ def _delete(node: Node, request: Request) -> Any:
     return None
 
 
-def _keys(node: Node, request: Request) -> Any:
-    """The keys of a map, or without an object all objects."""
-    if request.get("object") is None:
-        return node.status()["objects"]
-    return list(node.map(_text(request, "object"), key=object))
-
-
 def _incr(node: Node, request: Request) -> Any:
     amount = request.get("amount", 1)
     if type(amount) is not int or amount == 0:
         raise ValueError("'amount' is an integer other than 0")
-    counter = node.counter(_text(request, "object"))
+    counter = _written(node, request, "counter")
     if amount > 0:
         counter.increment(amount)
     else:
@@ -232,7 +444,7 @@ def _incr(node: Node, request: Request) -> Any:
 
 
 def _add(node: Node, request: Request) -> Any:
-    node.set(_text(request, "object")).add(_element(request))
+    _written(node, request, "set").add(_element(request))
     return None
 
 
@@ -245,20 +457,25 @@ def _remove(node: Node, request: Request) -> Any:
     return None
 
 
-def _element(request: Request) -> Any:
-    if "element" not in request:
-        raise ValueError("the request needs an 'element'")
-    return request["element"]
-
-
+_LISTS: dict[str, Callable[[Node, Request], tuple[Iterator[Any], Any]]] = {"get": _get, "keys": _keys}
 _ACTIONS: dict[str, Callable[[Node, Request], Any]] = {
+    "hello": _hello,
     "status": _status,
     "members": _members,
-    "get": _get,
     "set": _set,
     "delete": _delete,
-    "keys": _keys,
     "incr": _incr,
     "add": _add,
     "remove": _remove,
 }
+
+_listening: weakref.WeakSet[Control] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for control in list(_listening):
+        control.abandon()
+    _listening.clear()
+
+
+os.register_at_fork(after_in_child=_abandon_all)

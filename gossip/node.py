@@ -24,7 +24,7 @@ from crdt import Live, Store, Write
 from crdt.codec import MAX_NAME
 from crdt.store import Object
 from gossip.config import Config
-from gossip.errors import AlreadyStarted, NotRunning
+from gossip.errors import AlreadyStarted, ConfigError, NotRunning, StartError
 from gossip.protocol.effects import MemberChanged
 from gossip.roster import Member, Roster, member_of
 from gossip.runtime import Runtime
@@ -68,6 +68,12 @@ class Node:
     ) -> None:
         told = {"name": name, "bind": bind, "advertise": advertise, "key": key, "tags": tags, "insecure": insecure}
         if isinstance(config, Config):
+            also = [each for each, value in {**told, "seeds": seeds, **more}.items() if value is not None]
+            if also or config.cluster != cluster:
+                raise ConfigError(
+                    f"config is a whole Config, of cluster {config.cluster!r}, and {also[0] if also else 'cluster'!r} "
+                    "was given beside it: put it in there, with dataclasses.replace"
+                )
             self.config = config
         else:
             self.config = Config.load(cluster, config, seeds=None if seeds is None else tuple(seeds), **told, **more)
@@ -77,6 +83,7 @@ class Node:
         self._since: dict[int, tuple[float, str]] = {}
         self._state = "it was not started yet: use `async with node:` or `with node:`"
         self._thread: Any = None
+        self._control: Any = None
         self.members = Roster(self._look)
         """The members of the cluster: `len`, `in`, iteration, `["name"]`, `.alive`, `.all`, `.where(role="web")`."""
 
@@ -89,21 +96,25 @@ class Node:
         """
         if self._runtime is not None:
             raise AlreadyStarted("a node lives once, and this one was started already: make another Node")
-        runtime = self._runtime = Runtime(self.config, self._store, self._changed, self._member_changed)
+        runtime = self._runtime = Runtime(self.config, self._store, self._changed, self._member_changed, self.leave)
         try:
             await runtime.start()
+            self._since[runtime.engine.me.instance] = (time.time(), "this node itself")
+            await self._serve_control()
         except BaseException:
+            await self.leave()
             self._state = "it could not start"
             raise
-        self._since[runtime.engine.me.instance] = (time.time(), "this node itself")
-        await self._serve_control()
 
     async def _serve_control(self) -> None:
         from gossip.control import Control  # a window on the node: it knows the node, not the other way round
 
         assert self._runtime is not None and self._runtime.place is not None
         self._control = Control(self)
-        await self._control.start(self._runtime.place.control_path)
+        try:
+            await self._control.start(self._runtime.place.control_path)
+        except OSError as error:
+            raise StartError(error.errno, f"can not listen at {self._runtime.place.control_path}: {error}") from error
 
     async def leave(self) -> None:
         """Leaves the cluster: hands over what was not sent yet, says goodbye, closes everything. Within a second."""
@@ -111,10 +122,12 @@ class Node:
         if runtime is None or not runtime.running:
             return
         self._state = "it has left"
-        for watch in self._all_watches():
-            watch.end()
+        with runtime.lock:
+            for watch in self._all_watches():
+                watch.end()
         try:
-            await self._control.stop()
+            if self._control is not None:
+                await self._control.stop()
         finally:
             await runtime.stop()
 

@@ -20,15 +20,15 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from random import Random
 from typing import ParamSpec
 
 from crdt import Change, Malformed, Store, Write
-from discovery import Address, HostDirectory, Place, UnsafeDirectory, parse_address, read_seeds, runtime_directory
+from discovery import Address, HostDirectory, Place, parse_address, read_seeds, runtime_directory
 from gossip.config import Config
-from gossip.errors import NotRunning, StartError
+from gossip.errors import ConfigError, NotRunning, StartError
 from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
 from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim
@@ -46,7 +46,8 @@ _WATCHFUL = 0.05
 class Runtime:
     """One running node: engine, sockets, timer and the search for others.
 
-    `changed` is called with the changes of each visible step, under the lock; `member_changed` with news of members.
+    `changed` is called with the changes of each visible step, under the lock; `member_changed` with news of members;
+    `leave` if the loop is about to end while the node still runs.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Runtime:
         store: Store,
         changed: Callable[[tuple[Change, ...]], None],
         member_changed: Callable[[MemberChanged], None],
+        leave: Callable[[], Coroutine[None, None, None]],
     ) -> None:
         self.config = config
         self.lock = threading.RLock()
@@ -64,9 +66,11 @@ class Runtime:
         self._store = store
         self._changed = changed
         self._member_changed = member_changed
+        self._leave = leave
         self._directory: HostDirectory | None = None
         self._seal: Seal | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._flush_due = False
         self._search: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
@@ -80,6 +84,7 @@ class Runtime:
         self._thread = threading.get_ident()
         config = self.config
         self.transport = Transport(self._receive, self._lost, config.send_buffer, config.max_connections)
+        _running.add(self)
         try:
             instance = secrets.randbits(64) | 1
             addresses = await self._listen(instance)
@@ -90,10 +95,9 @@ class Runtime:
             if config.key:
                 self._seal = Seal(config.key, config.cluster, secrets.token_bytes(16))
             self.running = True
-            _running.add(self)
             await self._join()
         except BaseException:
-            await self._close()
+            await (self.stop() if self.running else self._close())
             raise
         self._search = self._loop.create_task(self._search_on())
 
@@ -103,8 +107,10 @@ class Runtime:
         try:
             self._directory = HostDirectory(runtime_directory(config.cluster, base))
             self.place = self._directory.claim(instance)
-        except UnsafeDirectory as error:
+        except OSError as error:
             raise StartError(error.errno, str(error)) from error
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         await self.transport.listen_unix(str(self.place.socket_path))
         addresses = [str(self.place.address)]
         if config.bind:
@@ -127,12 +133,17 @@ class Runtime:
 
     async def _search_on(self) -> None:
         """Asks every source again and again: others come, and partitions heal, without telling anybody."""
-        while True:
-            await asyncio.sleep(self.config.discovery_interval)
-            try:
-                self._offer(await self._candidates())
-            except OSError as error:
-                log.warning("looking for other nodes failed, and will be tried again: %s", error)
+        try:
+            while True:
+                await asyncio.sleep(self.config.discovery_interval)
+                try:
+                    self._offer(await self._candidates())
+                except OSError as error:
+                    log.warning("looking for other nodes failed, and will be tried again: %s", error)
+        except asyncio.CancelledError:
+            if self.running:  # `asyncio.run` cancels what still runs before it ends: the last moment to say goodbye
+                await self._leave()
+            raise
 
     async def _candidates(self) -> list[str]:
         assert self._directory is not None
@@ -160,6 +171,7 @@ class Runtime:
         try:
             with self.lock:
                 self._perform(self.engine.leave(self._loop.time()))
+                self.running = False  # who writes from here on must be told: it would leave after the goodbye
             async with asyncio.timeout(self.config.leave_timeout):
                 await self.transport.drain()
         except TimeoutError:
@@ -170,21 +182,27 @@ class Runtime:
     async def _close(self) -> None:
         self.running = False
         _running.discard(self)
-        if self._search is not None:
-            self._search.cancel()
+        search = None if self._search is asyncio.current_task() else self._search
+        if search is not None:
+            search.cancel()
         if self._timer is not None:
             self._timer.cancel()
         if self.place is not None:
             self.place.release()
         await self.transport.close()
+        if search is not None:
+            await asyncio.gather(search, return_exceptions=True)
 
     def abandon(self) -> None:
         """In a forked child: lets go of all that is the parent's, without a word to anybody."""
         self.running = False
         self.forked = True
         self.lock = threading.RLock()  # whoever held it does not exist here
+        nothing = os.open(os.devnull, os.O_RDWR)
         for descriptor in self.transport.descriptors():
-            os.close(descriptor)
+            # replaced, not closed: its owner will close the number again, when it may be that of somebody else's file
+            os.dup2(nothing, descriptor, inheritable=False)
+        os.close(nothing)
         if self.place is not None:
             self.place.abandon()
 
@@ -213,7 +231,7 @@ class Runtime:
     def end(self) -> None:
         """Closes a batch. One that is open when the node leaves is not sent at all: a batch is whole or not there."""
         with self.lock:
-            if not self.running:
+            if not self.running or self._loop.is_closed():
                 return
             self.engine.end()
             if not self._flush_due:
@@ -221,6 +239,8 @@ class Runtime:
                 self._soon(self._flush)
 
     def _check_loop(self) -> None:
+        if not self.running:
+            raise NotRunning("the node has just left: what is written now would reach nobody")
         if self._loop.is_closed():
             raise NotRunning(
                 "the event loop in which the node runs was closed under it: leave before the loop ends "
@@ -273,11 +293,13 @@ class Runtime:
         """Keeps the one timer at the engine's deadline. A timer that is too early ticks in vain, which is cheap."""
         deadline = self.engine.deadline
         if self._timer is not None:
-            if self._timer.when() <= deadline:
+            if self._timer_at <= deadline:
                 return
             self._timer.cancel()
             self._timer = None
         if deadline < float("inf"):
+            # kept here, for uvloop's handle of a call that is due at once does not know when it is
+            self._timer_at = deadline
             self._timer = self._loop.call_at(deadline, self._tick)
 
     def _now(self) -> float:

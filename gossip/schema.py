@@ -63,7 +63,7 @@ class Schema(Generic[T]):
         import msgspec  # here, because most nodes share plain values and need not load it
 
         try:
-            plain = msgspec.to_builtins(value, builtin_types=_NATIVE, str_keys=True)
+            plain = msgspec.to_builtins(value, builtin_types=_NATIVE)
             msgspec.convert(plain, self.type, builtin_types=_NATIVE)
         except (msgspec.ValidationError, TypeError, RecursionError) as error:
             raise WrongType(f"not a {self._name}: {error}") from None

@@ -10,7 +10,7 @@ Not here: the rules of merging (`crdt`), the sending (`runtime`), the conversion
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping, MutableSet
+from collections.abc import ItemsView, Iterator, MutableMapping, MutableSet, ValuesView
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
@@ -42,13 +42,26 @@ class Entry(Generic[V]):
 
 
 class _Handle:
-    """What all handles have: a node and a name."""
+    """What all handles have: a node, a name, and what is live under it."""
 
     __slots__ = ("_node", "name")
 
     def __init__(self, node: Node, name: str) -> None:
         self._node = node
         self.name = name
+
+    def _elements(self, view: LWWMap | ORSet) -> list[tuple[bytes, Live]]:
+        """What is live now, in one step even while another thread merges a batch."""
+        with self._node._running().lock:
+            return list(self._node._store.elements(view.name).items())
+
+    def _read_element(self, schema: Schema[T], element: bytes, live: Live) -> T:
+        try:
+            return schema.load(decode_element(element))
+        except WrongType as error:
+            raise WrongType(
+                f"{self.name} has {decode_element(element)!r:.80}, written by {live[1]:016x}: {error}"
+            ) from None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} of cluster {self._node.config.cluster!r}>"
@@ -87,8 +100,20 @@ class Map(_Handle, MutableMapping[K, V]):
 
     def __iter__(self) -> Iterator[K]:
         """The keys as of now: writing while iterating is safe."""
-        self._node._check_running()
-        return iter(list(map(self._keys.load, self._view.keys())))
+        return iter([self._read_element(self._keys, *each) for each in self._elements(self._view)])
+
+    def items(self) -> ItemsView[K, V]:
+        """The keys and values; each iteration gives those as of its beginning, whatever is written meanwhile."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[V]:
+        """The values; each iteration gives those as of its beginning, whatever is written meanwhile."""
+        return _Values(self)
+
+    def _now(self) -> Iterator[tuple[K, V]]:
+        for element, live in self._elements(self._view):
+            key = self._read_element(self._keys, element, live)
+            yield key, self._load(key, live)
 
     def __len__(self) -> int:
         self._node._check_running()
@@ -118,7 +143,7 @@ class Map(_Handle, MutableMapping[K, V]):
         return self._node._watch(self._view.name, self._read)
 
     def _read(self, element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[K, V]:
-        key = self._keys.load(decode_element(element))
+        key = self._read_element(self._keys, element, after or before or _NOBODY)
         value = None if after is None else self._load(key, after)
         previous = None if before is None else self._load(key, before)
         return _change(key, value, previous, kind, before, after)
@@ -130,23 +155,40 @@ class Map(_Handle, MutableMapping[K, V]):
             raise WrongType(f"{self.name}[{key!r}], written by {live[1]:016x}: {error}") from None
 
 
+class _Items(ItemsView[K, V]):
+    _mapping: Map[K, V]
+
+    def __iter__(self) -> Iterator[tuple[K, V]]:
+        return self._mapping._now()
+
+
+class _Values(ValuesView[V]):
+    _mapping: Map[Any, V]
+
+    def __iter__(self) -> Iterator[V]:
+        return (value for _, value in self._mapping._now())
+
+    def __contains__(self, value: object) -> bool:
+        return any(each is value or each == value for each in self)
+
+
 class Set(_Handle, MutableSet[T]):
     """A shared set. An add wins over a concurrent remove."""
 
-    __slots__ = ("_elements", "_view")
+    __slots__ = ("_schema", "_view")
 
     def __init__(self, node: Node, name: str, elements: Schema[T]) -> None:
         super().__init__(node, name)
-        self._elements = elements
+        self._schema = elements
         self._view = ORSet(node._store, name)
 
     def add(self, value: T) -> None:
         """Adds an element; one that is there already will survive a remove made elsewhere at the same time."""
-        self._node._write(self._view.add, self._elements.dump(value))
+        self._node._write(self._view.add, self._schema.dump(value))
 
     def discard(self, value: T) -> None:
         """Removes an element if it is there."""
-        self._node._write(self._view.remove, self._elements.dump(value))
+        self._node._write(self._view.remove, self._schema.dump(value))
 
     def clear(self) -> None:
         """Removes every element that is here now, in one visible step."""
@@ -156,12 +198,11 @@ class Set(_Handle, MutableSet[T]):
 
     def __contains__(self, element: object) -> bool:
         self._node._check_running()
-        return self._elements.dump(element) in self._view  # type: ignore[arg-type]
+        return self._schema.dump(element) in self._view  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[T]:
         """The elements as of now: writing while iterating is safe."""
-        self._node._check_running()
-        return iter([self._elements.load(element) for element in self._view])
+        return iter([self._read_element(self._schema, *each) for each in self._elements(self._view)])
 
     def __len__(self) -> int:
         self._node._check_running()
@@ -176,7 +217,7 @@ class Set(_Handle, MutableSet[T]):
         return self._node._watch(self._view.name, self._read)
 
     def _read(self, element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[T, bool]:
-        value = self._elements.load(decode_element(element))
+        value = self._read_element(self._schema, element, after or before or _NOBODY)
         return _change(value, after is not None, before is not None, kind, before, after)
 
 
@@ -256,6 +297,9 @@ class Register(_Handle, Generic[V]):
             return self._values.load(decode_value(live[3]))
         except WrongType as error:
             raise WrongType(f"{self.name}, written by {live[1]:016x}: {error}") from None
+
+
+_NOBODY: Live = (0, 0, 0, b"", 0, None)
 
 
 def _change(

@@ -11,6 +11,7 @@ import asyncio
 import atexit
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 
 
 class LoopThread:
@@ -42,7 +43,18 @@ class LoopThread:
             await self._end.wait()
             await at_end()
 
-        self._thread = threading.Thread(target=lambda: asyncio.run(live()), name=self._name, daemon=True)
+        def run() -> None:
+            try:
+                with asyncio.Runner() as runner:
+                    runner.run(live())
+            except BaseException as error:
+                if ready.is_set():
+                    raise
+                started.append(error)  # not even a loop could be had, for want of descriptors for example
+                start.close()
+                ready.set()
+
+        self._thread = threading.Thread(target=run, name=self._name, daemon=True)
         self._thread.start()
         ready.wait()
         if started and started[0] is not None:
@@ -54,6 +66,7 @@ class LoopThread:
         """Runs `at_end` and ends the thread; does nothing the second time."""
         if self._loop is None or self._end is None or self._thread is None or not self._thread.is_alive():
             return
-        self._loop.call_soon_threadsafe(self._end.set)
+        with suppress(RuntimeError):  # somebody else stopped it just now
+            self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join(timeout=5.0)
         atexit.unregister(self.stop)

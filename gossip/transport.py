@@ -191,6 +191,7 @@ class Transport:
         for link in [*self._links.values(), *self._leaving]:
             link.abort()
         self._links.clear()
+        self._leaving.clear()
         for inbound in list(self._inbound):
             inbound.close()
         if self._datagrams is not None:
@@ -200,7 +201,7 @@ class Transport:
 
     def descriptors(self) -> list[int]:
         """The file descriptors held, for a forked child to close."""
-        streams = [*self._links.values(), *self._leaving, *self._inbound]
+        streams: list[_Link | _Inbound] = [*self._links.values(), *self._leaving, *self._inbound]
         transports = [stream.transport for stream in streams]
         sockets = [transport.get_extra_info("socket") for transport in transports if transport is not None]
         sockets += [each for server in self._servers for each in server.sockets]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
@@ -69,10 +69,13 @@ class Watch(Generic[K, V]):
         self._read = read
         self._limit = limit
         self._unread: dict[bytes, _Unread] = {}
+        self._changes = 0
+        """How many of the unread are changes; the rest is the present state, which bounds itself."""
         self._lagged = False
         self._ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._something = asyncio.Event()
+        self._woken = False
         self._lock: AbstractContextManager[object] = nullcontext()
 
     async def __aenter__(self) -> Self:
@@ -101,33 +104,46 @@ class Watch(Generic[K, V]):
                     self._begin()
                     return Change(None, None, None, "lagged", 0, 0)
                 if self._unread:
-                    element, (present, before, after) = next(iter(self._unread.items()))
-                    del self._unread[element]
+                    element = next(iter(self._unread))
+                    present, before, after = self._take(element)
                     break
                 if self._ended:
                     raise StopAsyncIteration
                 self._something.clear()
+                self._woken = False
             await self._something.wait()
         return self._read(element, before, after, _kind(present, after))
 
     def _begin(self) -> None:
         """Takes the present state as unread."""
         self._unread = {element: (True, None, live) for element, live in self._snapshot()}
+        self._changes = 0
+
+    def _take(self, element: bytes) -> _Unread:
+        unread = self._unread.pop(element)
+        self._changes -= not unread[0]
+        return unread
 
     # -- told by the node, with its lock held -----------------------------------------------------------------------
+
+    def skip(self) -> None:
+        """Forgets what is unread: what will be given is what changes from here."""
+        self._unread.clear()
+        self._changes = 0
 
     def changed(self, element: bytes, before: Live | None, after: Live | None) -> None:
         """A key changed; what of it was unread is replaced."""
         if self._lagged or before == after:
             return
-        present, seen, _ = self._unread.pop(element, (False, before, None))
+        present, seen, _ = self._take(element) if element in self._unread else (False, before, None)
         if present and after is None:
             return  # it was there when the watch began and is gone before anybody saw it
-        if len(self._unread) >= self._limit and not present:
+        if self._changes >= self._limit and not present:
             self._unread.clear()
             self._lagged = True
         elif seen != after:
             self._unread[element] = (present, seen, after)
+            self._changes += not present
         self._wake()
 
     def end(self) -> None:
@@ -136,15 +152,17 @@ class Watch(Generic[K, V]):
         self._wake()
 
     def _wake(self) -> None:
-        if self._loop is None or self._something.is_set():
+        if self._loop is None or self._woken:
             return
+        self._woken = True  # once, however much changes before the watcher's loop gets to it
         try:
             running: Any = asyncio.get_running_loop()
         except RuntimeError:
             running = None
         if running is self._loop:
             self._something.set()
-        elif not self._loop.is_closed():
+            return
+        with suppress(RuntimeError):  # the watcher's loop was closed: it reads no more
             self._loop.call_soon_threadsafe(self._something.set)
 
 

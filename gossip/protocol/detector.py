@@ -54,6 +54,7 @@ class _Relay:
 
     asker: int
     number: int
+    target: int
     due: float
 
 
@@ -82,10 +83,14 @@ class Detector:
         if self.next_round == inf:
             self.next_round = now + self._settings.probe_interval
 
-    def late(self, by: float) -> None:
-        """Puts everything off: this node itself was late, so silence says nothing about the others."""
+    def late(self, by: float, now: float) -> None:
+        """Puts everything off: this node itself was late, so silence says nothing about the others.
+
+        A probe that began since is left alone: what came in before the tick may have started it.
+        """
         for probe in self._probes.values():
-            probe.due += by
+            if probe.started <= now - by:
+                probe.due += by
         for instance in self._suspects:
             self._suspects[instance] += by
 
@@ -99,26 +104,38 @@ class Detector:
         self._probes[number] = _Probe(target, now, now + timeout, hint, widened=bool(hint))
         return Ask(target, number, others=bool(hint))
 
-    def relay(self, asker: int, number: int, now: float) -> int:
-        """The number of a ping on behalf of `asker`, whose own number for it is `number`."""
+    def relay(self, asker: int, number: int, target: int, now: float) -> int:
+        """The number of a ping to `target` on behalf of `asker`, whose own number for it is `number`."""
         for expired in [mine for mine, relay in self._relays.items() if relay.due < now]:
             del self._relays[expired]
         mine = self._next_number()
-        self._relays[mine] = _Relay(asker, number, now + 2 * self._settings.probe_interval)
+        self._relays[mine] = _Relay(asker, number, target, now + 2 * self._settings.probe_interval)
         return mine
 
     def acked(self, number: int, sender: int, now: float) -> tuple[int, int] | None:
-        """An ack came: the probe is over. Gives `(asker, number)` if the ping was on behalf of somebody else."""
-        relay = self._relays.pop(number, None)
+        """An ack came: the probe is over. Gives `(asker, number)` if the ping was on behalf of somebody else.
+
+        It tells of its sender only, or of the target if a witness was asked: at a restarted member's address somebody
+        else answers.
+        """
+        relay = self._relays.get(number)
         if relay is not None:
+            if relay.target != sender:
+                return None
+            del self._relays[number]
             return relay.asker, relay.number
-        probe = self._probes.pop(number, None)
-        if probe is not None:
+        probe = self._probes.get(number)
+        if probe is not None and (probe.target == sender or probe.widened):
+            del self._probes[number]
             if probe.target == sender:
                 self.rtt[sender] = now - probe.started
             for other in [mine for mine, running in self._probes.items() if running.target == probe.target]:
                 del self._probes[other]
         return None
+
+    def reborn(self) -> None:
+        """We are somebody else now: what was asked in the name of the dead is not answered."""
+        self._probes.clear()
 
     def suspect(self, instance: int, members: int, now: float) -> None:
         """Starts the time in which a suspect may refute; the one that runs already is kept."""

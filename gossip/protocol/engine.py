@@ -23,6 +23,7 @@ from gossip.protocol.broadcast import Broadcast, size_of
 from gossip.protocol.codec import MAX_CLAIMS, Codec
 from gossip.protocol.detector import Ask, Detector, Verdict
 from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
+from gossip.protocol.log import Entry
 from gossip.protocol.members import Claim, Members, Status
 from gossip.protocol.messages import (
     Ack,
@@ -46,6 +47,8 @@ _LIST_BYTES = 1 << 20
 """Of claims in a `Join` or `Welcome`."""
 _FANOUT = 4
 """How many are told of news at once in a cluster of more than `full_fanout`."""
+_REPAIRS = 8
+"""Members that are asked for what lies before something held back, one after the other."""
 _UNREFUTABLE = 1 << 63
 """An incarnation from which there is no room to go on raising it."""
 
@@ -75,6 +78,8 @@ class Engine:
         """Since when a peer's context was seen to differ."""
         self._delivered_at = -inf
         self._repair_due = inf
+        self._repairs = 0
+        """How often somebody was asked for what is missing, since it was last seen to be."""
         self._heal_due = inf
         self._ready = False
 
@@ -148,7 +153,7 @@ class Engine:
         known = self.members.table.get(sender)
         if known is not None and known.gone:
             self.counters["from_the_dead"] += 1
-            return [Send((sender,), Gossip((known,)))]
+            return self._from_the_dead(known, message, now)
         effects = self.flush()
         effects += self._route(sender, message, content, now, wall)
         return effects + self._news()
@@ -165,7 +170,7 @@ class Engine:
         late = now - self.deadline
         if late > self._settings.probe_interval / 2:
             self.counters["late"] += 1
-            self.detector.late(late)
+            self.detector.late(late, now)
         effects = self.flush()
         verdicts, asks = self.detector.tick(now)
         for verdict in verdicts:
@@ -247,8 +252,25 @@ class Engine:
             self.detector.suspect(claim.instance, len(self.members.peers()) + 1, now)
             return []
         self.detector.clear(claim.instance)
+        if self.members.replaced(claim):
+            return self._hear((claim._replace(status=Status.DEAD),), now, "somebody else listens at its address now")
         replaced = [old._replace(status=Status.DEAD) for old in self.members.replaced_by(claim)]
         return self._hear(replaced, now, f"{claim.name} listens at its address now")
+
+    def _from_the_dead(self, known: Claim, message: Message, now: float) -> list[Effect]:
+        """One that is gone speaks: it is told so, and nothing it says counts, except that it calls us dead in turn.
+
+        Two that buried each other would otherwise never listen again. `Gossip` is not answered: it is the answer, and
+        two that answer it to each other never stop.
+        """
+        effects: list[Effect] = []
+        if isinstance(message, Join | Gossip):
+            for claim in message.claims:
+                if claim.instance == self.me.instance and claim.gone:
+                    effects += self._refute(claim, now)
+        if not isinstance(message, Gossip):
+            effects.append(Send((known.instance,), Gossip((known,))))
+        return effects + self._news()
 
     def _refute(self, claim: Claim, now: float) -> list[Effect]:
         raised = self.members.refutation(claim)
@@ -269,6 +291,7 @@ class Engine:
         old = self.me
         born = old._replace(instance=self._rng.getrandbits(64) | 1, incarnation=0, started=old.started + 1)
         self.counters["reborn"] += 1
+        self.detector.reborn()
         self.members.become(born)
         self.members.hear(old._replace(status=Status.DEAD), now)
         self.replication.become(born.instance)
@@ -331,7 +354,7 @@ class Engine:
         claim = self.members.table.get(target)
         if claim is None or claim.gone:
             return []
-        mine = self.detector.relay(asker, number, now)
+        mine = self.detector.relay(asker, number, target, now)
         return [Send((target,), Ping(mine, self.replication.digest(), self._riding(target)))]
 
     def _acked(self, number: int, sender: int, now: float) -> list[Effect]:
@@ -359,18 +382,31 @@ class Engine:
 
     # -- writes ---------------------------------------------------------------------------------------------------
 
-    def _pushes(self, batches: Sequence[bytes], more: bool = False) -> list[Push]:
+    def _first_run(self, batches: Sequence[Entry]) -> Sequence[Entry]:
+        """About `push_bytes` of batches, and never a part of a transaction.
+
+        A context tells nothing of what is held back, so a peer that was sent the first part only would be sent just
+        that at every pull.
+        """
+        size = 0
+        for place, entry in enumerate(batches):
+            size += len(entry.payload)
+            if size >= self._settings.push_bytes and not entry.open:
+                return batches[: place + 1]
+        return batches
+
+    def _pushes(self, batches: Sequence[bytes]) -> list[Push]:
         """Batches as messages of about `push_bytes`."""
         pushes: list[Push] = []
         run: list[bytes] = []
         size = 0
         for batch in batches:
             if run and size + len(batch) > self._settings.push_bytes:
-                pushes.append(Push(tuple(run), more))
+                pushes.append(Push(tuple(run)))
                 run, size = [], 0
             run.append(batch)
             size += len(batch)
-        return [*pushes, Push(tuple(run), more)]
+        return [*pushes, Push(tuple(run))]
 
     def _receive(
         self, sender: int, batches: list[Batch], payloads: Sequence[bytes], more: bool, now: float, wall: int
@@ -382,6 +418,7 @@ class Engine:
         if delivered.gap:
             self.counters["gaps"] += 1
             self._repair_due = min(self._repair_due, now + self._settings.pull_timeout)
+            self._repairs = 0
             effects += self._pull(sender, now)
         if more and delivered.steps:
             self._pulls.pop(sender, None)
@@ -408,7 +445,7 @@ class Engine:
             if mine.state != theirs.state and mine.state and theirs.state:
                 self.counters["diverged"] += 1
                 return [Warned("diverged", peer, "equal contexts with unequal states: please report this as a bug")]
-            return []
+            return self._be_ready()
         since = self._differs.setdefault(peer, now)
         if now - max(since, self._delivered_at) < self._settings.settle and now - since < self._settings.probe_interval:
             return []
@@ -435,9 +472,13 @@ class Engine:
         return [Send((peer,), Pull(self.replication.encoded_context()))]
 
     def _repair(self, now: float) -> list[Effect]:
-        """Something is still held back: ask anybody for what lies between."""
+        """Something is still held back: ask anybody for what lies between.
+
+        Not for ever: it may have died with its author. Whoever turns up with it has another context, so pings tell.
+        """
         peers = self.members.peers()
-        if not self.replication.inbox.waiting() or not peers:
+        self._repairs += 1
+        if not self.replication.inbox.waiting() or not peers or self._repairs > _REPAIRS:
             self._repair_due = inf
             return []
         self._repair_due = now + self._settings.pull_timeout
@@ -454,9 +495,10 @@ class Engine:
             return []
         batches = self.replication.missing(theirs)
         if batches is not None:
-            pushes = self._pushes(batches, more=True)
-            first = pushes[0] if len(pushes) > 1 else pushes[0]._replace(more=False)
-            return [Send((peer,), first)]
+            run = self._first_run(batches)
+            pushes = self._pushes([entry.payload for entry in run])
+            pushes[-1] = pushes[-1]._replace(more=len(run) < len(batches))
+            return [Send((peer,), push) for push in pushes]
         if not self.replication.exposable:
             return []  # a transaction is open; the peer will ask again
         part = self.transfers.offer(peer, state_parts(self.replication.store.state(), self._settings.part_bytes), now)

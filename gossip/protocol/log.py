@@ -14,12 +14,13 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """An encoded batch, and the sequences that it completes."""
+    """An encoded batch, the sequences that it completes, and whether its transaction goes on in the next one."""
 
     replica: int
     first: int
     last: int
     payload: bytes
+    open: bool = False
 
 
 class Log:
@@ -28,8 +29,8 @@ class Log:
     >>> log = Log(budget=1_000)
     >>> for entry in (Entry(7, 1, 2, b"..."), Entry(7, 3, 3, b"...")):
     ...     log.append(entry)
-    >>> log.since(7, delivered=1, upto=3) == [b"...", b"..."], log.since(8, delivered=0, upto=1) is None
-    (True, True)
+    >>> [entry.last for entry in log.since(7, delivered=1, upto=3)], log.since(8, delivered=0, upto=1) is None
+    ([2, 3], True)
     """
 
     __slots__ = ("_budget", "_oldest", "_runs", "cut", "size")
@@ -55,12 +56,12 @@ class Log:
         while self.size > self._budget:
             self._cut_oldest()
 
-    def since(self, replica: int, delivered: int, upto: int) -> list[bytes] | None:
+    def since(self, replica: int, delivered: int, upto: int) -> list[Entry] | None:
         """The batches that complete `delivered` to `upto`; None if they are not all here."""
         run = self._runs.get(replica)
         if run is None or run[0].first > delivered + 1 or run[-1].last < upto:
             return None
-        return [entry.payload for entry in run if entry.last > delivered]
+        return [entry for entry in run if entry.last > delivered]
 
     def drop(self, replica: int) -> None:
         """Forgets a replica's run: after a full state, what comes next does not continue it."""

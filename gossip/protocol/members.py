@@ -135,6 +135,16 @@ class Members:
             ):
                 yield other
 
+    def replaced(self, claim: Claim) -> bool:
+        """Whether a living member that started later listens at an address of this one; or this node does."""
+        return any(
+            other.instance != claim.instance
+            and not other.gone
+            and (other is self.me or (other.started, other.instance) > (claim.started, claim.instance))
+            and not set(other.addresses).isdisjoint(claim.addresses)
+            for other in self.table.values()
+        )
+
     def next_probe(self, rng: Random) -> int | None:
         """Whom to probe next: everybody once a round, in a new random order each round (SWIM, section 4.3)."""
         while True:

@@ -140,7 +140,7 @@ class Replication:
         last = first + len(self._gathered) - 1
         writes = tuple(write for write in self._gathered if write is not None)
         payload = encode_batch(Batch(self.replica, first, last, writes, more))
-        self._closed.append(Entry(self.replica, first, last, payload))
+        self._closed.append(Entry(self.replica, first, last, payload, more))
         self._gathered, self._size, self._newest = [], 0, {}
 
     def flush(self) -> list[bytes]:
@@ -187,7 +187,7 @@ class Replication:
         for place, batch in enumerate(batches):
             changes += self.store.merge_batch(batch)
             payload = payloads[place] if payloads else encode_batch(batch)
-            self.log.append(Entry(batch.replica, batch.first, batch.last, payload))
+            self.log.append(Entry(batch.replica, batch.first, batch.last, payload, batch.open))
         return tuple(changes)
 
     def _observe(self, batch: Batch, wall: int) -> ClockSkew | None:
@@ -241,7 +241,7 @@ class Replication:
         """The fingerprints of what has left. While a transaction is open the state's is 0: not to be compared."""
         return Digest(self.context().fingerprint(), self.store.fingerprint if self.exposable else 0)
 
-    def missing(self, theirs: Context) -> list[bytes] | None:
+    def missing(self, theirs: Context) -> list[Entry] | None:
         """The batches that complete a peer's context; None if the log does not reach back so far.
 
         One that shares nothing with ours gets None as well: a newcomer is better served with what is live now than
@@ -250,7 +250,7 @@ class Replication:
         mine = self.context()
         if mine.keys().isdisjoint(theirs):
             return None
-        batches: list[bytes] = []
+        batches: list[Entry] = []
         for replica, sequence in mine.items():
             if sequence > theirs[replica]:
                 run = self.log.since(replica, theirs[replica], sequence)

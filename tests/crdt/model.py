@@ -26,9 +26,9 @@ Reach = dict[int, int]  # replica -> the last sequence delivered
 class Model:
     writes: dict[Dot, Write] = field(default_factory=dict)
     known: dict[Dot, Reach] = field(default_factory=dict)  # what the author had delivered when it wrote this
-    meant: dict[Dot, object] = field(default_factory=dict)  # the Python value set, added or counted; None for a delete
+    meant: dict[Dot, object] = field(default_factory=dict)  # the Python value of it; None for a delete
     ends: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))  # where each transaction ends
-    given: dict[int, set[Dot]] = field(default_factory=lambda: defaultdict(set))  # dots that reached a replica, blanks too
+    given: dict[int, set[Dot]] = field(default_factory=lambda: defaultdict(set))  # dots that came, blanks too
     dead: dict[int, set[Dot]] = field(default_factory=lambda: defaultdict(set))  # dots once seen dead by a replica
 
     # -- what happens --------------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim
 from gossip.protocol.messages import Ack, Digest, Join, Message, Ping, Pull, Push, StatePart, Welcome
 from gossip.protocol.settings import Settings
-
 from tests.simulation.model import History, Local, Shadow, demand
 
 MAPS, SETS, COUNTERS, REGISTERS = ("flags", "jobs"), ("online",), ("hits", "errors"), ("motd",)
@@ -40,12 +39,15 @@ class Watch:
         self.tail: list[Local] = []
         """Own writes that have not left yet."""
         self.ready = False
-        self.welcomed = False
+        self.news = 0
+        """How often something changed in what is said of others."""
         self.delivered = 0
         """How many writes of others came here."""
         self._store = engine.replication.store
         self._view: dict[Key, Live] = {}
         self._dead: set[Dot] = set()
+        self._latest = 0
+        """The latest that its clock ever showed: what was let in then may be held back until later."""
         self._steps: set[tuple[int, int]] = set()
         """Transactions of others that became visible."""
         self._members: dict[int, Claim] = {}
@@ -64,7 +66,8 @@ class Watch:
 
     def after(self, effects: Sequence[Effect], wall: int) -> None:
         """An event is over: everything must be right again."""
-        touched = self._data(effects, wall)
+        self._latest = max(self._latest, wall)
+        touched = self._data(effects)
         self._expose()
         for effect in effects:
             match effect:
@@ -87,14 +90,14 @@ class Watch:
 
     # -- data ------------------------------------------------------------------------------------------------------
 
-    def _data(self, effects: Sequence[Effect], wall: int) -> set[Key]:
+    def _data(self, effects: Sequence[Effect]) -> set[Key]:
         store, shadow = self._store, self.shadow
         before = sum(shadow.context.values())
         touched = shadow.advance(store.context) if store.context != shadow.context else set()
         self.delivered += sum(shadow.context.values()) - before
         for effect in effects:
             if isinstance(effect, Changed):
-                self._step(effect.changes, wall)
+                self._step(effect.changes)
                 touched.update(change[0] for change in effect.changes)
         for key in touched:
             self._key(key)
@@ -105,7 +108,7 @@ class Watch:
             demand(store.named == shadow.early, "what is named early", store.named, shadow.early)
         return touched
 
-    def _step(self, changes: Sequence[Change], wall: int) -> None:
+    def _step(self, changes: Sequence[Change]) -> None:
         """One visible step, as a program sees it."""
         seen: set[tuple[int, int]] = set()
         for key, before, after in changes:
@@ -116,7 +119,7 @@ class Watch:
             for dot in new.keys() - old.keys():
                 if dot[0] in self._selves:
                     continue
-                ahead = milliseconds(new[dot]) - wall
+                ahead = milliseconds(new[dot]) - self._latest
                 demand(ahead <= self.settings.max_clock_skew * 1000, "a write from the future came in", dot, ahead)
                 segment = self.history.segments[dot[0]][dot[1] - 1]
                 if segment % 2:
@@ -142,7 +145,8 @@ class Watch:
         store, shadow = self._store, self.shadow
         for name in MAPS:
             table = LWWMap(store, name)
-            read = [(key, [table.get(key), *table.conflicts(key)]) for key in table.keys()]
+            keys = list(table.keys())
+            read = [(key, [table.get(key), *table.conflicts(key)]) for key in keys]
             demand(_plain(read) == _plain(shadow.shown(*table.name)), "a map reads wrong", read)
             demand(_plain(table.items()) == _plain((key, values[0]) for key, values in read), "a map's items")
         for name in SETS:
@@ -195,10 +199,13 @@ class Watch:
         demand(fingerprint == self._exposed.context, "a context of what has not left", decode_context(encoded))
 
     def _member(self, claim: Claim, before: Claim | None) -> None:
+        if claim.instance in self._selves:
+            return  # what others say of who one was before: one knows that one is dead
         demand(self._members.get(claim.instance) == before, "a member changed from what was never told", claim, before)
         demand(before is None or not before.gone or claim.gone, "a dead member came back", before, claim)
         demand(before is None or claim.rank > before.rank, "a claim sank", before, claim)
         self._members[claim.instance] = claim
+        self.news += 1
 
 
 def _dots(head: Live | None) -> dict[Dot, int]:

@@ -15,14 +15,15 @@ from math import inf, log10
 from crdt import encode_state
 from crdt.timestamp import milliseconds
 from gossip.protocol.members import Status
-
 from tests.simulation.faults import NEAR
 from tests.simulation.model import Violation, demand
 from tests.simulation.network import Cut
 from tests.simulation.world import DISCOVERY, EPOCH, Process, World
 
+CALM = 10.0
+"""Seconds after the core agreed in which probes and repairs that began before may end: eight repairs of a second."""
 QUIET = 20.0
-"""Seconds that the core is watched after it agreed."""
+"""Seconds that the core is watched after that."""
 
 
 def play(world: World) -> float:
@@ -73,7 +74,7 @@ def _heal(world: World) -> list[Process]:
 
 
 def _introduce(world: World, core: Sequence[Process]) -> None:
-    """Without discovery, nodes that no chain of addresses connects could never meet: then, and only then, they get it."""
+    """Without discovery, nodes that no chain of addresses connects could never meet: only then they get it."""
     addresses = {process.address for process in core}
     knows: dict[str, set[str]] = {address: {address} for address in addresses}
     for process in core:
@@ -147,7 +148,7 @@ def _unsettled(core: Sequence[Process], due: dict[int, int]) -> str:
             return f"{who} holds back {engine.replication.inbox.waiting()}"
         if engine.transfers.deadline != inf:
             return f"{who} has a transfer under way"
-        if process.watch.welcomed and not process.watch.ready:
+        if not process.watch.ready:
             return f"{who} is not ready"
     state = encode_state(store.state())
     if any(encode_state(process.engine.replication.store.state()) != state for process in core):
@@ -162,8 +163,10 @@ def _buried(core: Sequence[Process], replica: int) -> bool:
 
 def _quiet(world: World, core: Sequence[Process]) -> None:
     """Nothing but idle probes: a ping an interval and an ack for it, and knocking at the doors of the dead."""
-    before = world.sent.copy()
+    world.run(until=world.now + CALM)
+    before, news = world.sent.copy(), [process.watch.news for process in core]
     world.run(until=world.now + QUIET)
+    demand(news == [process.watch.news for process in core], "members change in a quiet cluster")
     sent = world.sent - before
     probes = QUIET / world.options.settings.probe_interval + 1
     for process in core:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from gossip.protocol.members import Status
 from gossip.protocol.messages import Gossip
-
 from tests.simulation.network import Cut, Trouble
 from tests.simulation.options import CLOCKS, LIES, LINKS, LIVES, WEATHER
 

@@ -1,7 +1,7 @@
 """What do the programs of this world write?
 
-Few keys, so that writes meet; every type, elements that are equal in Python and different here, bursts on one key, values
-of 100 KiB, transactions that stay open while packets come in, and turns that end a moment late.
+Few keys, so that writes meet; every type, elements that are equal in Python and different here, bursts on one key,
+values of 100 KiB, transactions that stay open while packets come in, and turns that end a moment late.
 
 Invariant: each write is told to the model with what the program meant by it, before the engine has it.
 """
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from crdt import LWWMap, LWWRegister, ORSet, PNCounter, Store, Write
 from crdt.timestamp import at
 from gossip.protocol.effects import Effect
-
 from tests.simulation.checks import COUNTERS, MAPS, REGISTERS, SETS
 from tests.simulation.model import Local, Meaning, demand
 

@@ -1,7 +1,8 @@
 """How do a whole cluster and its network live in one process, on a clock that nobody waits for?
 
-A heap of events in virtual time. An event is something that happens to one node: a packet, a deadline, a turn of writing;
-its effects are carried out, and the node is checked. A stopped node (SIGSTOP) gets nothing; what is for it waits in order.
+A heap of events in virtual time. An event is something that happens to one node: a packet, a deadline, a turn of
+writing; its effects are carried out, and the node is checked. A stopped node (SIGSTOP) gets nothing; what is for it
+waits in order.
 
 Invariant: everything follows from the seed. Ties in time go by the order of scheduling, and no set of strings is ever
 walked through. `digest` tells whether two runs were the same, event by event and byte by byte.
@@ -23,10 +24,9 @@ from gossip.protocol.codec import Codec
 from gossip.protocol.effects import Dial, Effect, Reborn, Send
 from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim
-from gossip.protocol.messages import Ack, Message, Ping, Welcome
+from gossip.protocol.messages import Ack, Message, Ping
 from gossip.protocol.replication import Replication
 from gossip.protocol.settings import Settings
-
 from tests.simulation.checks import Watch
 from tests.simulation.faults import Faults
 from tests.simulation.model import History, Violation, demand
@@ -188,9 +188,9 @@ class World:
         self.note(process, "crashes")
         self._end(process)
         if self.options.streams:
+            instance = process.engine.me.instance
             for other in self.processes:
                 if not self.network.cut(process.address, other.address):
-                    instance = process.engine.me.instance
                     self.later(self.rng.random() * 0.01, lambda other=other: self.lost(other, instance), "lost")
 
     def dies_while_sending(self, process: Process) -> None:
@@ -317,8 +317,6 @@ class World:
         payload = process.engine.codec.encode(me, message)
         if isinstance(message, Ping | Ack):
             demand(len(payload) <= self.options.settings.datagram, "a probe is too long", len(payload), message)
-        if isinstance(message, Welcome):
-            process.watch.welcomed = True
         kind = type(message).__name__
         for target in targets:
             left = self._died_at.get(process)

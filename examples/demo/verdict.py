@@ -1,0 +1,185 @@
+"""Did it hold?
+
+From what the visitors were told, what every node says it holds, and what happened to the worker that was killed, to a
+list of findings. Each is a claim, whether it held, and the numbers it was judged by. Pure: no clock, no process.
+
+What may be lost: nothing that was answered. What may be more: a request whose connection broke before its answer came
+(it was in flight at the kill) may have been done or not, so the counter lies between answered and answered + broken.
+
+Not here: gathering all this (`evidence`, `load`, `story`), and showing it (`screen`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from examples.demo.evidence import View, agree
+from examples.demo.load import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One claim, and whether it held."""
+
+    held: bool
+    claim: str
+    numbers: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """The worker that was killed. `at` is seconds since 1970, `at_ns` CLOCK_MONOTONIC."""
+
+    name: str
+    at: float
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """The worker that came instead, and what its node held before it served.
+
+    `answered_*` is what the visitors had been told before its node began to start: it must hold at least that.
+    """
+
+    name: str
+    ready_ns: int
+    joined_ms: float
+    hits: int
+    sessions: int
+    answered_hits: int
+    answered_sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that is judged. `lags` are (median, 99th percentile, greatest) of each worker in milliseconds."""
+
+    workers: int
+    views: list[View]
+    outcome: Outcome
+    agreed_ms: float
+    """From the last answer to the moment at which all held the same."""
+    kill: Kill | None
+    replacement: Replacement | None
+    kill_wanted: bool
+
+
+def judge(evidence: Evidence) -> list[Finding]:
+    """The findings, the most important first."""
+    findings = [
+        _agreement(evidence),
+        _hits(evidence),
+        _sessions(evidence),
+        _online(evidence),
+        _errors(evidence),
+    ]
+    if evidence.kill_wanted:
+        findings += [_death(evidence), _replaced(evidence)]
+    return findings
+
+
+def _agreement(evidence: Evidence) -> Finding:
+    views, wanted = evidence.views, evidence.workers + 1
+    diverged = sum(view.diverged for view in views)
+    members = {view.members for view in views}
+    held = len(views) == wanted and members == {wanted} and agree(views) and not diverged
+    if held:
+        return Finding(
+            True, "all agree", f"{wanted} nodes hold the same writes, {evidence.agreed_ms:.0f} ms after the end"
+        )
+    parts = [f"{len(views)} of {wanted} nodes answered", f"members seen: {sorted(members)}"]
+    parts += [
+        f"{view.name}: {view.hits} hits, {len(view.sessions)} sessions, {len(view.online)} online, {view.context}"
+        for view in views
+    ]
+    return Finding(False, "all agree", "; ".join([*parts, f"{diverged} times diverged"]))
+
+
+def _hits(evidence: Evidence) -> Finding:
+    """Between what was answered and that plus what was in flight; at the node that has the least, and the most."""
+    tally = evidence.outcome.tally
+    counted = [view.hits for view in evidence.views] or [0]
+    lost = max(0, tally.hits - min(counted))
+    extra = max(0, max(counted) - tally.hits)
+    held = tally.hits > 0 and not lost and extra <= tally.hits_unanswered
+    return Finding(
+        held,
+        "no answered hit is lost",
+        f"{tally.hits} answered, {min(counted)} counted, {lost} lost; "
+        f"{tally.hits_unanswered} in flight at the kill, {extra} of them counted",
+    )
+
+
+def _sessions(evidence: Evidence) -> Finding:
+    outcome = evidence.outcome
+    missing, risen, strange = set(), set(), set()
+    for view in evidence.views:
+        missing |= outcome.kept.keys() - view.sessions.keys()
+        risen |= outcome.ended.keys() & view.sessions.keys()
+        unexplained = view.sessions.keys() - outcome.kept.keys() - outcome.ended.keys() - outcome.unsure.keys()
+        strange |= {session for session in unexplained if view.sessions[session] not in outcome.names_unsure}
+    return Finding(
+        bool(outcome.kept) and not missing and not risen and not strange,
+        "every session is everywhere",
+        f"{len(outcome.kept)} open: {len(missing)} missing; {len(outcome.ended)} ended: {len(risen)} still there; "
+        f"{len(strange)} of unknown origin",
+    )
+
+
+def _online(evidence: Evidence) -> Finding:
+    outcome = evidence.outcome
+    here, gone = set(outcome.kept.values()), set(outcome.ended.values())
+    known = here | gone | set(outcome.unsure.values()) | set(outcome.names_unsure)
+    missing = set().union(*(here - view.online for view in evidence.views))
+    risen = set().union(*(gone & view.online for view in evidence.views))
+    strange = set().union(*(view.online - known for view in evidence.views))
+    return Finding(
+        bool(here) and not missing and not risen and not strange,
+        "who is online is known everywhere",
+        f"{len(here)} online: {len(missing)} missing; {len(gone)} gone: {len(risen)} still shown; "
+        f"{len(strange)} of unknown origin",
+    )
+
+
+def _errors(evidence: Evidence) -> Finding:
+    """A request may break at the kill, and only there; no other may fail."""
+    tally = evidence.outcome.tally
+    held = not tally.refused and (evidence.kill_wanted or not tally.unanswered)
+    return Finding(
+        held,
+        "the others went on serving",
+        f"{tally.answered} requests answered by {len(tally.workers)} workers; "
+        f"{tally.unanswered} broken by the kill, {tally.refused} refused",
+    )
+
+
+def _death(evidence: Evidence) -> Finding:
+    claim = "the kill was noticed by all"
+    kill = evidence.kill
+    if kill is None:
+        return Finding(False, claim, "no worker was killed")
+    # Those that were there: the replacement was told of the death, and has nothing to notice.
+    newcomer = evidence.replacement.name if evidence.replacement else ""
+    witnesses = [view for view in evidence.views if view.name != newcomer]
+    seen = sorted(view.deaths[kill.name] for view in witnesses if kill.name in view.deaths)
+    if not seen or len(seen) < len(witnesses):
+        return Finding(False, claim, f"{kill.name} is known to be dead to {len(seen)} of {len(witnesses)} nodes")
+    (first, why), (last, _) = seen[0], seen[-1]
+    took = f"{(first - kill.at) * 1000:.0f} to {(last - kill.at) * 1000:.0f} ms"
+    return Finding(True, claim, f"{len(seen)} nodes, after {took}; the first because {why}")
+
+
+def _replaced(evidence: Evidence) -> Finding:
+    claim = "the new worker knew all before it served"
+    kill, new = evidence.kill, evidence.replacement
+    if kill is None or new is None:
+        return Finding(False, claim, "no worker came instead")
+    held = new.hits >= new.answered_hits and new.sessions >= new.answered_sessions
+    return Finding(
+        held,
+        claim,
+        f"{new.hits} hits and {new.sessions} sessions (before it began, {new.answered_hits} and "
+        f"{new.answered_sessions} had been answered); its node took {new.joined_ms:.0f} ms, "
+        f"the worker {(new.ready_ns - kill.at_ns) / 1e6:.0f} ms from the kill",
+    )

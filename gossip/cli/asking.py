@@ -1,0 +1,88 @@
+"""What do all commands have in common that ask a node for something?
+
+The options that say which node, and how a value is written on a command line: as JSON if it is JSON, else as text.
+
+Not here: the conversation itself, and how answers are shown.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTION_LIKE = re.compile(r"-(?!\.?[0-9]).")
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs; errors too.")
+as_text = click.option("--text", "as_text", is_flag=True, help="Take the value as text, even if it is JSON.")
+json_key = click.option("--json-key", is_flag=True, help='Take KEY as JSON: 7 is the number, ["a", 7] a tuple.')
+of_type = click.option(
+    "--type",
+    "type_",
+    type=click.Choice(["map", "set", "counter", "register"]),
+    help="Which object, if several of different types bear this name.",
+)
+
+
+def of_cluster(command: F) -> F:
+    """Adds the option that names a cluster."""
+    return click.option(
+        "--cluster", "-c", metavar="NAME", envvar="GOSSAMESH_CLUSTER", show_envvar=True, help="The cluster's name."
+    )(command)
+
+
+def of_node(command: F) -> F:
+    """Adds the options that say which node to ask: its cluster, and which of that."""
+    named = click.option("--node", metavar="NAME", help="A certain node, by name or instance. Default: the oldest.")
+    return of_cluster(named(as_json(command)))
+
+
+class TakesNumbers(click.Command):
+    """A command whose arguments may be negative numbers, which look like options: `gossip incr hits -3`."""
+
+    ignore_unknown_options = True
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Leaves numbers alone, and still refuses options that do not exist."""
+        anything_goes = "--" in args
+        rest = super().parse_args(ctx, args)
+        arguments = [ctx.params.get(each.name or "") for each in self.params if isinstance(each, click.Argument)]
+        for text in arguments:
+            if isinstance(text, str) and _OPTION_LIKE.match(text) and not anything_goes:
+                raise click.NoSuchOption(text, ctx=ctx)
+        return rest
+
+
+def value_of(text: str, is_text: bool) -> Any:
+    """The value that was written on the command line.
+
+    >>> value_of("true", False), value_of("true", True), value_of("hello", False), value_of("NaN", False)
+    (True, 'true', 'hello', 'NaN')
+    """
+    if is_text:
+        return text
+    try:
+        return json.loads(text, parse_constant=_no_json)
+    except ValueError:
+        return text
+    except RecursionError:
+        raise click.UsageError("the value is nested too deep; with --text it is taken as text") from None
+
+
+def key_of(text: str | None, is_json: bool) -> Any:
+    """A key of a map. It is text unless that was said otherwise, since most maps have text for keys."""
+    if text is None or not is_json:
+        return text
+    try:
+        return json.loads(text, parse_constant=_no_json)
+    except (ValueError, RecursionError):
+        raise click.UsageError(f"KEY is not JSON: {text!r}") from None
+
+
+def _no_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")

@@ -1,0 +1,47 @@
+"""Where does a cluster's key come from?"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+
+import click
+
+from gossip.cli.asking import as_json
+from gossip.cli.printing import document, refused, say
+from gossip.config import KEY_BYTES
+
+
+@click.command("keygen")
+@click.argument("file", required=False, type=click.Path())
+@as_json
+def command(file: str | None, as_json: bool) -> None:
+    """Make a key that seals what the nodes of a cluster say: 32 random bytes, as base64.
+
+    Give the same key to every node: as a file with --key-file, or in GOSSAMESH_KEY. With FILE it is written there,
+    readable for you alone; a file that exists is never overwritten.
+
+    \b
+    Example:
+      gossip keygen shop.key
+      gossip run -c shop --bind 0.0.0.0:7946 --key-file shop.key
+      export GOSSAMESH_KEY="$(gossip keygen)"
+    """
+    key = base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+    if file is None:
+        say(document({"key": key}) if as_json else key)
+        return
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise refused(
+            f"{file} exists, and a key that is in use would be lost: remove it, or give another name"
+        ) from None
+    except OSError as error:
+        raise refused(f"{file} can not be written: {error.strerror}") from None
+    with open(descriptor, "w") as output:
+        os.fchmod(descriptor, 0o600)
+        output.write(key + "\n")
+    if as_json:
+        say(document({"file": file}))

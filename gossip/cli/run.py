@@ -1,0 +1,145 @@
+"""How does a node live that belongs to no program?
+
+It is for shells, for programs in other languages, and so that the state outlives the workers. SIGTERM, SIGINT and the
+end of the terminal make it leave, within a second: whatever is slow then is left behind.
+
+Invariant: the key is never read from the command line, which every user of this host can see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gossip.cli.asking import as_json, of_cluster
+from gossip.cli.printing import document, printable, refused, say
+from gossip.config import Config
+from gossip.errors import ConfigError, StartError
+from gossip.node import Node
+
+_LEAVE = 0.75
+"""Seconds that a leave may take, out of the one that people and supervisors are promised."""
+
+
+@click.command("run")
+@of_cluster
+@click.option("--name", help="What others see. Default: host and process.")
+@click.option("--bind", metavar="HOST:PORT", help="Where to speak to other hosts. Default: this host only, no port.")
+@click.option("--advertise", metavar="HOST:PORT", help="Where others reach this node, if not at --bind.")
+@click.option("--seed", "seeds", metavar="HOST:PORT", multiple=True, help="A node to try. Repeatable.")
+@click.option(
+    "--key-file", type=click.Path(), help="The cluster's key (see `gossip keygen`).  [env var: GOSSAMESH_KEY]"
+)
+@click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="A label that others see. Repeatable.")
+@click.option("--config", type=click.Path(), help="A TOML file with these and more.  [env var: GOSSAMESH_CONFIG]")
+@click.option("--insecure", is_flag=True, default=None, help="Listen beyond this machine without a key.")
+@as_json
+def command(
+    cluster: str | None, seeds: tuple[str, ...], key_file: str | None, tags: tuple[str, ...], config: str | None,
+    as_json: bool, **told: Any,
+) -> None:  # fmt: skip
+    """Run a node of its own, until SIGTERM or Ctrl-C.
+
+    It prints a line when it is ready. What is not given here is taken from the environment (GOSSAMESH_BIND, ...), then
+    from the TOML file. The key never stands on the command line, which other users can see.
+
+    \b
+    Example:
+      gossip run -c shop
+      gossip run -c shop --bind 0.0.0.0:7946 --seed 10.0.0.5:7946 --key-file shop.key --tag role=store
+    """
+    if not cluster:
+        raise click.UsageError("which cluster? gossip run -c shop, or GOSSAMESH_CLUSTER")
+    told |= {"seeds": seeds or None, "tags": _tags(tags), "key": _key(key_file)}
+    try:
+        node = Node(cluster, config=Config.load(cluster, config, **told))
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    _log_to_stderr()
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_live(node, as_json))
+            # Not by the end of the block: it would wait for threads that still look up the names of seeds.
+            sys.stderr.flush()
+            os._exit(0)
+    except (StartError, OSError) as error:
+        raise refused(f"the node could not start: {error}") from None
+
+
+async def _live(node: Node, as_json: bool) -> None:
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    signals = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signals.append(signal.SIGHUP)
+    for each in signals:
+        loop.add_signal_handler(each, ended.set)
+    starting, ending = asyncio.ensure_future(node.start()), asyncio.ensure_future(ended.wait())
+    await asyncio.wait((starting, ending), return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        starting.result()
+        _say_ready(node, as_json)
+        await ending
+    for each in signals:
+        loop.remove_signal_handler(each)  # who cannot wait for us says it twice
+    starting.cancel()
+    try:
+        async with asyncio.timeout(_LEAVE):
+            await asyncio.gather(starting, return_exceptions=True)
+            await node.leave()
+    except TimeoutError:
+        logging.getLogger("gossip").warning("left without waiting for everybody: a peer took too long")
+
+
+def _say_ready(node: Node, as_json: bool) -> None:
+    status = node.status()
+    ready = {field: status[field] for field in ("cluster", "name", "instance", "pid", "addresses")}
+    line = f"ready: {ready['name']} in cluster {ready['cluster']} at {' '.join(ready['addresses'])}"
+    with suppress(BrokenPipeError):  # whoever started us may not care to read it
+        say(document(ready) if as_json else printable(line))
+
+
+def _tags(told: tuple[str, ...]) -> dict[str, str] | None:
+    pairs = [pair.partition("=") for pair in told]
+    if any(not key or not sign for key, sign, _ in pairs):
+        raise click.UsageError("a tag is KEY=VALUE: --tag role=web")
+    return {key: value for key, _, value in pairs} or None
+
+
+def _key(file: str | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        key = Path(file).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"the key file can not be read: {error}") from None
+    if not key:
+        raise click.UsageError(f"the key file {file} is empty: make one with `gossip keygen`")
+    return key
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)

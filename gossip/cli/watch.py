@@ -1,0 +1,106 @@
+"""What changes, as it happens?
+
+Ends by itself when the node leaves, when whoever reads the output has read enough, by Ctrl-C and by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from gossip.cli.asking import of_node, of_type
+from gossip.cli.conversation import Conversation, converse
+from gossip.cli.printing import document, forget_output, no_node, printable, say, shown
+
+
+class _Ended(BaseException):
+    """A signal came."""
+
+
+@click.command("watch")
+@click.argument("name", metavar="OBJECT")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N changes; what is there is none.")
+@click.option("--no-snapshot", is_flag=True, help="Print changes only, and not first what is there now.")
+@of_type
+@of_node
+def command(
+    name: str, count: int | None, no_snapshot: bool, type_: str | None, cluster: str | None, node: str | None,
+    as_json: bool,
+) -> int:  # fmt: skip
+    """Print what is in an object now, and then every change as it happens.
+
+    The object need not exist yet. Columns: what happened (present, set, deleted; of a set: present, added, removed),
+    key, value. `lagged` means: too much changed to be read in time; what is there now follows. With --json an object a
+    line. A node that leaves ends it with exit code 3.
+
+    \b
+    Example:
+      gossip watch flags
+      gossip watch hits --no-snapshot --count 1      wait for the next change
+      gossip watch orders --json | while read -r change; do ...; done
+    """
+    signal.signal(signal.SIGINT, _end)
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        with converse(cluster, node) as conversation:
+            return _print_changes(conversation, count, as_json, object=name, type=type_, snapshot=not no_snapshot)
+    except _Ended as ended:
+        forget_output()  # a reader that does not read must not keep us
+        return 128 + int(ended.args[0])
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Ended(number)
+
+
+def _print_changes(conversation: Conversation, count: int | None, as_json: bool, **request: Any) -> int:
+    line_of: Callable[[dict[str, Any]], str] = document if as_json else _line
+    for answer in conversation.follow("watch", None, _until_readable(conversation), **request):
+        change = answer["ok"]
+        say(line_of(change))
+        if count is not None and change["kind"] in ("set", "deleted"):
+            count -= 1
+            if count == 0:
+                return 0
+    raise no_node(f"the node {conversation.name!r} is gone, without having left")
+
+
+def _until_readable(conversation: Conversation) -> Callable[[], None]:
+    """Waits until something came; raises if nobody reads our output any more, as in `gossip watch flags | head -1`."""
+    poll = select.poll()
+    poll.register(conversation.connection, select.POLLIN)
+    output = sys.stdout.fileno()
+    poll.register(output, 0)  # of an end that only writes, what is told unasked is its failure
+
+    def wait() -> None:
+        while True:
+            ready = dict(poll.poll())
+            if output in ready:
+                raise BrokenPipeError
+            if ready:
+                return
+
+    return wait
+
+
+def _line(change: dict[str, Any]) -> str:
+    kind = change["kind"]
+    fields = [kind]
+    if kind != "lagged":
+        match change["type"]:
+            case "map":
+                fields.append(shown(change["key"]))
+                fields += [shown(change["value"])] if kind != "deleted" else []
+            case "set":
+                fields = [{"set": "added", "deleted": "removed"}.get(kind, kind), shown(change["key"])]
+            case _:
+                fields += [shown(change["value"])] if kind != "deleted" else []
+    if not sys.stdout.isatty():
+        return "\t".join(map(printable, fields))
+    return f"{fields[0]:<8} {' = '.join(map(printable, fields[1:]))}".rstrip()

@@ -1,0 +1,362 @@
+"""What does a watcher see? The present state, then every visible change, in order per key: late perhaps, never wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import defaultdict
+from typing import Any
+
+import pytest
+
+import gossip
+from tests.waiting import nodes, until, until_here
+
+
+async def some(changes: gossip.Watch[Any, Any], count: int) -> list[gossip.Change[Any, Any]]:
+    async with asyncio.timeout(10):
+        return [await anext(changes) for _ in range(count)]
+
+
+def test_the_present_state_comes_first_then_changes(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            flags = ann.map("flags", int)
+            flags.update(a=1, b=2)
+            async with flags.watch() as changes:
+                present = await some(changes, 2)
+                assert {(each.key, each.value, each.previous, each.kind) for each in present} == {
+                    ("a", 1, None, "present"), ("b", 2, None, "present")
+                }  # fmt: skip
+                flags["a"] = 3
+                (change,) = await some(changes, 1)
+                assert (change.key, change.value, change.previous, change.kind) == ("a", 3, 1, "set")
+                assert change.author == ann.me.instance and change.stamp == flags.entry("a").stamp
+                await until(lambda: "a" in bob.map("flags"))
+                del bob.map("flags")["a"]
+                (change,) = await some(changes, 1)
+                assert (change.key, change.value, change.previous, change.kind) == ("a", None, 3, "deleted")
+
+    asyncio.run(story())
+
+
+def test_each_type_can_be_watched(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            async with (
+                ann.set("s", str).watch() as elements, ann.counter("c").watch() as parts, ann.register("r").watch() as values,
+            ):  # fmt: skip
+                bob.set("s", str).add("e")
+                bob.counter("c").increment(4)
+                bob.register("r").set("v")
+                (change,) = await some(elements, 1)
+                assert (change.key, change.value, change.previous, change.kind) == ("e", True, False, "set")
+                (change,) = await some(parts, 1)
+                assert (change.key, change.value, change.previous) == (bob.me.instance, 4, 0)
+                (change,) = await some(values, 1)
+                assert (change.key, change.value, change.previous, change.kind) == (None, "v", None, "set")
+                bob.set("s", str).remove("e")
+                (change,) = await some(elements, 1)
+                assert (change.key, change.value, change.previous, change.kind) == ("e", False, True, "deleted")
+                bob.register("r").delete()
+                (change,) = await some(values, 1)
+                assert (change.value, change.previous, change.kind) == (None, "v", "deleted")
+
+    asyncio.run(story())
+
+
+def test_changes_of_a_key_come_in_order_and_its_last_value_is_always_given(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            seen: dict[str, list[int]] = defaultdict(list)
+            numbers, there = ann.map("numbers", int), bob.map("numbers", int)
+
+            async def write() -> None:
+                for number in range(400):
+                    there[f"k{number % 7}"] = number
+                    if number % 3 == 0:
+                        await asyncio.sleep(0)
+                there["end"] = 1
+
+            async with numbers.watch() as changes:
+                writing = asyncio.create_task(write())
+                async for change in changes:
+                    if change.key == "end":
+                        break
+                    assert change.previous == (seen[change.key][-1] if seen[change.key] else None)
+                    seen[change.key].append(change.value)
+                await writing
+            assert all(values == sorted(set(values)) for values in seen.values())
+            assert {key: values[-1] for key, values in seen.items()} == {f"k{n % 7}": n for n in range(393, 400)}
+
+    asyncio.run(story())
+
+
+def test_a_key_that_changes_much_while_nobody_reads_is_one_change(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster) as node:
+            numbers = node.map("numbers", int)
+            numbers["old"] = 0
+            async with numbers.watch() as changes:
+                for number in range(1000):
+                    numbers["k"] = number
+                numbers["x"] = 1
+                del numbers["x"]  # nobody saw it come, so nobody need see it go
+                del numbers["old"]
+                (change,) = await some(changes, 1)
+                assert (change.key, change.value, change.previous) == ("k", 999, None)
+                numbers["end"] = 1
+                assert (await some(changes, 1))[0].key == "end"
+
+    asyncio.run(story())
+
+
+def test_a_watcher_may_write_what_it_watches(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            numbers = ann.map("numbers", int)
+            async with numbers.watch() as changes:
+                bob.map("numbers", int)["k"] = 0
+                async with asyncio.timeout(10):
+                    async for change in changes:
+                        if change.value == 50:
+                            break
+                        numbers["k"] = change.value + 1
+            await until(lambda: bob.map("numbers", int)["k"] == 50)
+
+    asyncio.run(story())
+
+
+def test_a_watcher_that_raises_harms_nobody(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            numbers = ann.map("numbers", int)
+            async with numbers.watch() as other:
+                with pytest.raises(ZeroDivisionError):
+                    async with numbers.watch() as changes:
+                        bob.map("numbers", int)["k"] = 0
+                        async for change in changes:
+                            1 // change.value
+                assert ann.status()["watches"] == 1
+                bob.map("numbers", int)["j"] = 1
+                assert [each.key for each in await some(other, 2)] == ["k", "j"]
+
+    asyncio.run(story())
+
+
+def test_two_watchers_each_see_everything(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster) as node:
+            numbers = node.map("numbers", int)
+            async with numbers.watch() as one, numbers.watch() as two:
+                numbers["a"] = 1
+                assert [each.key for each in await some(one, 1)] == ["a"]
+                numbers["b"] = 1
+                assert [each.key for each in await some(two, 2)] == ["a", "b"]
+                assert [each.key for each in await some(one, 1)] == ["b"]
+
+    asyncio.run(story())
+
+
+def test_a_watcher_that_never_reads_stays_bounded_then_lags_and_sees_the_present(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster, watch_keys=100) as node:
+            numbers = node.map("numbers", int)
+            async with numbers.watch() as changes:
+                for number in range(1000):
+                    numbers[str(number)] = number
+                    assert len(changes._unread) <= 100
+                del numbers["0"]
+                first, *rest = await some(changes, 1000)
+                assert (first.key, first.value, first.kind) == (None, None, "lagged")
+                assert {each.kind for each in rest} == {"present"}
+                assert {each.key: each.value for each in rest} == dict(numbers)
+                numbers["next"] = 1
+                assert [(each.key, each.kind) for each in await some(changes, 1)] == [("next", "set")]
+
+    asyncio.run(story())
+
+
+def test_a_slow_reader_of_a_large_map_gets_through_while_it_changes(cluster: str) -> None:
+    """The present state is larger than `watch_keys`: were it counted, every change would send the reader back to its start."""
+
+    async def story() -> None:
+        async with gossip.Node(cluster, watch_keys=50) as node:
+            numbers = node.map("numbers", int)
+            numbers.update({str(number): number for number in range(500)})
+            seen = {}
+            async with numbers.watch() as changes:
+                for turn in range(510):
+                    (change,) = await some(changes, 1)
+                    assert change.kind != "lagged"
+                    seen[change.key] = change.value
+                    if turn < 10:
+                        numbers[f"new {turn}"] = turn
+            assert seen == dict(numbers)
+
+    asyncio.run(story())
+
+
+def test_a_lagging_watcher_that_lags_again_is_not_wrong(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster, watch_keys=10) as node:
+            numbers = node.map("numbers", int)
+            state: dict[str, int] = {}
+            async with numbers.watch() as changes:
+                for turn in range(200):
+                    for step in range(turn % 17):
+                        key = str((turn * 7 + step) % 40)
+                        if key in numbers and (turn + step) % 5 == 0:
+                            del numbers[key]
+                        else:
+                            numbers[key] = turn
+                    while changes._unread or changes._lagged:
+                        (change,) = await some(changes, 1)
+                        if change.kind == "lagged":
+                            state.clear()
+                        elif change.kind == "deleted":
+                            del state[change.key]
+                        else:
+                            state[change.key] = change.value
+                        if turn % 3:
+                            break
+                while changes._unread or changes._lagged:
+                    (change,) = await some(changes, 1)
+                    state = {} if change.kind == "lagged" else state
+                    if change.kind == "deleted":
+                        del state[change.key]
+                    elif change.kind != "lagged":
+                        state[change.key] = change.value
+            assert state == dict(numbers)
+
+    asyncio.run(story())
+
+
+def test_watches_end_at_leave_and_what_was_unread_can_be_read(cluster: str) -> None:
+    async def story() -> None:
+        node = gossip.Node(cluster)
+        await node.start()
+        numbers = node.map("numbers", int)
+        async with numbers.watch() as waiting, numbers.watch() as unread:
+            task = asyncio.create_task(some(waiting, 1))
+            await asyncio.sleep(0)
+            numbers["k"] = 1
+            await task
+            ended = asyncio.create_task(anext(waiting, "ended"))  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+            await node.leave()
+            assert await ended == "ended"
+            assert [change.key async for change in unread] == ["k"]
+        with pytest.raises(gossip.NotRunning):
+            async with numbers.watch():
+                pass
+
+    asyncio.run(story())
+
+
+def test_a_cancelled_watcher_leaves_nothing_behind(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster) as node:
+            entered = asyncio.Event()
+
+            async def watch() -> None:
+                async with node.map("numbers").watch() as changes:
+                    entered.set()
+                    async for _ in changes:
+                        pass
+
+            task = asyncio.create_task(watch())
+            await entered.wait()
+            assert node.status()["watches"] == 1
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert node.status()["watches"] == 0
+
+    asyncio.run(story())
+
+
+def test_a_watch_begins_with_its_block(cluster: str) -> None:
+    with gossip.Node(cluster) as node, pytest.raises(RuntimeError, match="async with"):
+        aiter(node.map("numbers").watch())
+
+
+def test_a_watch_in_another_loop_than_the_nodes(cluster: str) -> None:
+    """The node lives in a thread of its own, the watcher in a loop of the program, and a third thread writes."""
+    last = 3000
+    with gossip.Node(cluster) as node:
+        numbers = node.map("numbers", int)
+        state: dict[str, int] = {}
+        begun = threading.Event()
+
+        def write() -> None:
+            begun.wait()
+            for number in range(last + 1):
+                numbers[f"k{number % 11}"] = number
+            numbers["end"] = 1
+
+        async def watch() -> None:
+            async with asyncio.timeout(30), numbers.watch() as changes:
+                begun.set()
+                async for change in changes:
+                    if change.key == "end":
+                        return
+                    assert change.value > state.get(change.key, -1), "in order, and the last one"
+                    assert change.previous == state.get(change.key)
+                    state[change.key] = change.value
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        asyncio.run(watch())
+        writer.join()
+        assert state == {key: value for key, value in numbers.items() if key != "end"}
+
+
+def test_a_watcher_in_another_loop_is_not_drowned_in_wake_ups(cluster: str) -> None:
+    with gossip.Node(cluster) as node:
+        numbers = node.map("numbers", int)
+
+        async def watch() -> int:
+            loop = asyncio.get_running_loop()
+            async with numbers.watch() as changes:
+                writer = threading.Thread(target=lambda: [numbers.update(k=number) for number in range(2000)])
+                writer.start()
+                writer.join()  # this loop is blocked meanwhile, as a careless program would block it
+                assert len(loop._ready) < 100  # type: ignore[attr-defined]
+                return (await some(changes, 1))[0].value
+
+        assert asyncio.run(watch()) == 1999
+
+
+def test_a_watch_whose_loop_was_closed_does_not_break_those_who_write(cluster: str) -> None:
+    with gossip.Node(cluster) as node:
+        numbers = node.map("numbers", int)
+        loop = asyncio.new_event_loop()
+        watch = numbers.watch()
+        loop.run_until_complete(watch.__aenter__())
+        loop.close()
+        for number in range(10):
+            numbers[str(number)] = number
+        assert len(numbers) == 10
+
+
+def test_changes_made_by_others_wake_a_watcher_in_another_thread(cluster: str) -> None:
+    with gossip.Node(cluster) as ann, gossip.Node(cluster) as bob:
+        seen: list[Any] = []
+
+        async def watch() -> None:
+            async with asyncio.timeout(10), ann.map("numbers", int).watch() as changes:
+                seen.append("begun")
+                async for change in changes:
+                    seen.append(change.value)
+                    if change.value == 2:
+                        return
+
+        thread = threading.Thread(target=lambda: asyncio.run(watch()))
+        thread.start()
+        until_here(lambda: seen)
+        for number in (1, 2):
+            bob.map("numbers", int)["k"] = number
+            until_here(lambda number=number: number in seen)
+        thread.join(10)
+        assert seen == ["begun", 1, 2]
