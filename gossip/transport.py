@@ -129,7 +129,7 @@ class Transport:
     def send(self, peer: int, addresses: tuple[str, ...], packet: bytes, datagram: bool) -> None:
         """Sends a packet to a peer at the best of its addresses; as a datagram, if that is wanted and it can be."""
         link = self._links.get(peer)
-        if link is None:
+        if link is None or link.ending:
             local = next((a for a in addresses if a.startswith("unix:") and os.path.exists(a[5:])), None)
             remote = next((a for a in addresses if not a.startswith("unix:")), None)
             if local is None and remote is None:
@@ -287,10 +287,20 @@ class _Link(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         owner._spawn(self._open(local or remote or ""))
 
+    @property
+    def ending(self) -> bool:
+        """Whether what is sent from here on would be lost."""
+        return self.transport is not None and self.transport.is_closing()
+
     async def _open(self, address: str) -> None:
         try:
             async with asyncio.timeout(_CONNECT):
                 await _connect(address, lambda: self)
+        except asyncio.CancelledError:
+            if self.transport is None and not self._owner._closed:
+                # `asyncio.run` ends, and cancels all there is: the goodbye of a node may still wait for this stream
+                self._owner._spawn(self._open(address))
+            raise
         except (OSError, TimeoutError, ValueError):
             self._owner.counters["connect_failed"] += 1
             self._end()

@@ -122,14 +122,9 @@ def make_targets() -> set[str]:
 
 
 def problems_of_gossip(words: list[str]) -> list[str]:
-    import click
+    from gossip.cli.program import program
 
-    import gossip.cli
-
-    command: Any = gossip.cli.main
-    if not isinstance(command, click.Command):  # main may be a function around the group
-        command = next(value for value in vars(gossip.cli).values() if isinstance(value, click.Group))
-    return problems_of_click(command, words, "gossip")
+    return problems_of_click(program, words, "gossip")
 
 
 def problems_of_click(command: Any, words: list[str], name: str) -> list[str]:

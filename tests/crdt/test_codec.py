@@ -10,8 +10,6 @@ from __future__ import annotations
 import struct
 import tracemalloc
 from collections.abc import Callable, Iterator
-from decimal import Decimal
-from enum import Enum
 from random import Random
 from typing import Any
 
@@ -26,7 +24,6 @@ from crdt import (
     Context,
     LWWMap,
     Malformed,
-    ORSet,
     PNCounter,
     Stage,
     Store,
@@ -94,7 +91,7 @@ def crowded_store() -> Store:
     return store_of(*(replica.store.state() for replica in World().play(Random(5).randbytes(60 * STEP)).replicas[:2]))
 
 
-# -- damage ------------------------------------------------------------------------------------------------------------
+# -- damage ----------------------------------------------------------------------------------------------------------
 
 
 def damaged(data: bytes) -> Iterator[bytes]:
@@ -128,7 +125,7 @@ def test_a_damaged_batch_is_refused_or_is_another_whole_batch() -> None:
 
 def test_a_damaged_state_is_refused_or_is_another_whole_state() -> None:
     encoded = encode_state(crowded_store().state())
-    assert len(encoded) > 400
+    assert len(encoded) > 300
     survivors = 0
     for data in damaged(encoded):
         try:
@@ -165,7 +162,7 @@ def test_damaged_elements_and_values_are_refused_or_are_others(decode: Callable[
             continue
 
 
-# -- anything at all ----------------------------------------------------------------------------------------------------
+# -- anything at all -------------------------------------------------------------------------------------------------
 
 scraps = st.sampled_from(
     [bytes([byte]) for byte in (0x80, 0x90, 0xA0, *range(0xC0, 0xE0), 0xFF)]
@@ -218,7 +215,7 @@ def test_one_wrong_field_in_a_good_record_is_refused_or_kept(data: st.DataObject
     assert encode_batch(batch) == encoded
 
 
-# -- bytes made to hurt -------------------------------------------------------------------------------------------------
+# -- bytes made to hurt ----------------------------------------------------------------------------------------------
 
 HURTFUL = {
     "array of 4 billion": bytes.fromhex("ddffffffff"),
@@ -292,9 +289,9 @@ def test_arrays_that_promise_much_and_hold_nothing_take_no_memory(decode: Callab
 @each_strict_decoder
 def test_what_is_small_stays_small(decode: Callable[[bytes], Any]) -> None:
     for unit in (b"\xc0", b"\x90", b"\xa0", b"\xc4\x00", b"\x91\x90", b"\xcb\x00\x00\x00\x00\x00\x00\x00\x00"):
-        count = 1_000 // len(unit)
+        count = 100_000 // len(unit)
         data = b"\xdd" + struct.pack(">I", count) + unit * count
-        assert peak_of(decode, data) < 100 * len(data)
+        assert peak_of(decode, data) < 40 * len(data)
 
 
 def test_a_hundred_thousand_keys_that_collide_do_not_take_an_afternoon() -> None:
@@ -304,10 +301,8 @@ def test_a_hundred_thousand_keys_that_collide_do_not_take_an_afternoon() -> None
     for keys in (low_bits, everything):
         assert len(keys) == len(decode_value(msgpack.packb(keys))) == 100_000
     store = Store()
-    flats = tuple(
-        Write((7, n + 1), (1, "m", encode_element(key)), n, b"\xc0", ())
-        for n, key in enumerate([*low_bits][:MAX_RANGE])
-    )
+    elements = [encode_element(key) for key in low_bits][:MAX_RANGE]
+    flats = tuple(Write((7, n + 1), (1, "m", element), n, b"\xc0", ()) for n, element in enumerate(elements))
     store.merge_batch(decode_batch(encode_batch(Batch(7, 1, len(flats), flats))))
     assert len(LWWMap(store, "m")) == len(flats)
 
@@ -321,7 +316,7 @@ def test_a_chain_of_conflicts_made_to_hurt_is_taken_in_one_go() -> None:
     assert len(LWWMap(store_of(stage.state()), "m").conflicts("k")) == 7_999
 
 
-# -- bounds of records -------------------------------------------------------------------------------------------------
+# -- bounds of records -----------------------------------------------------------------------------------------------
 
 
 def batch_of(**changes: Any) -> bytes:
@@ -415,7 +410,7 @@ def test_a_counter_can_not_be_spoiled_for_everybody() -> None:
 def test_a_context_of_a_million_replicas_is_refused() -> None:
     full = [number for replica in range(1, MAX_REPLICAS + 1) for number in (replica, 1)]
     assert len(decode_context(msgpack.packb(full))) == MAX_REPLICAS
-    for pairs in (full + [2**64 - 1, 1], [1, 1] * 1_000_000, [7, 1, 7, 2], [7], [7, 0], [7, 2**63], [0, 1]):
+    for pairs in ([*full, 2**64 - 1, 1], [1, 1] * 1_000_000, [7, 1, 7, 2], [7], [7, 0], [7, 2**63], [0, 1]):
         with pytest.raises(Malformed):
             decode_context(msgpack.packb(pairs))
 
@@ -438,18 +433,12 @@ def test_a_state_says_only_what_it_delivered() -> None:
     for head in heads:
         with pytest.raises(Malformed):
             decode_state(msgpack.packb([msgpack.packb(head), msgpack.packb((1, "m", (good,)))]))
+    wrong = [(0, "k"), (1, -1), (2, 0), (2, 8), (3, 0), (3, 6), (4, None), (5, -2)]  # which field, and what is in it
     parts = [
         (1, "m", (lower, good)),  # not the greatest first
         (1, "m", (good, good)),
         (1, "m", ()),  # an object without elements
-        *(
-            (1, "m", ((*good[:place], wrong, *good[place + 1 :]),))
-            for place, wrong in ((3, 6), (3, 0), (2, 8), (4, None))
-        ),
-        *(
-            (1, "m", ((*good[:place], wrong, *good[place + 1 :]),))
-            for place, wrong in ((1, -1), (5, -2), (0, "k"), (2, 0))
-        ),
+        *((1, "m", ((*good[:place], value, *good[place + 1 :]),)) for place, value in wrong),
     ]
     for part in parts:
         with pytest.raises(Malformed):
@@ -465,86 +454,3 @@ def test_a_large_state_comes_in_parts_of_about_the_size_asked_for() -> None:
         store.merge(LWWMap(store, f"object {n % 3}").set(n, "x" * 100, 7, stamp=n))
     parts = list(state_parts(store.state(), limit=2_000))
     assert len(parts) > 15 and max(map(len, parts)) < 2_200
-
-
-# -- elements ----------------------------------------------------------------------------------------------------------
-
-
-def test_elements_that_python_calls_equal_are_different_keys() -> None:
-    different: list[object] = [
-        1,
-        True,
-        1.0,
-        "1",
-        b"1",
-        (1,),
-        ("1",),
-        ((1,),),
-        None,
-        (),
-        "",
-        b"",
-        0,
-        False,
-        0.0,
-        (None,),
-    ]
-    encoded = [encode_element(element) for element in different]
-    assert len(set(encoded)) == len(different)
-    for element, data in zip(different, encoded, strict=True):
-        assert decode_element(data) == element and type(decode_element(data)) is type(element)
-    assert encode_element(-0.0) == encode_element(0.0) and encode_element((-0.0,)) == encode_element((0.0,))
-    store = Store()
-    members = ORSet(store, "s")
-    for n, element in enumerate(different):
-        store.merge(members.add(element, 7, stamp=n))
-    assert len(members) == len(different)
-
-
-def test_an_element_may_fill_64_bits_and_512_bytes() -> None:
-    for element in (2**64 - 1, -(2**63), "x" * 509, b"x" * 509, ("x" * 254, "y" * 252)):
-        encoded = encode_element(element)
-        assert decode_element(encoded) == element and len(encoded) <= MAX_ELEMENT
-
-
-class Colour(str, Enum):
-    RED = "red"
-
-
-@pytest.mark.parametrize(
-    ("element", "error", "says"),
-    [
-        (float("nan"), ValueError, "nan can not be a key"),
-        (("a", (float("nan"),)), ValueError, "nan can not be a key"),
-        ("\ud800", ValueError, "lone surrogate"),
-        (("a", "\udfff"), ValueError, "lone surrogate"),
-        (2**64, ValueError, "must fit 64 bits"),
-        (-(2**63) - 1, ValueError, "must fit 64 bits"),
-        ("x" * 510, ValueError, "a key of 513 bytes is too long: at most 512"),
-        (("x" * 500, "y" * 500), ValueError, "too long"),
-        ([1], TypeError, "not list: convert it"),
-        ({"a": 1}, TypeError, "not dict: convert it"),
-        (("a", ["b"]), TypeError, "not list: convert it"),
-        (Decimal(1), TypeError, "not Decimal: convert it"),
-        (Colour.RED, TypeError, "not Colour: convert it"),
-        (object(), TypeError, "not object: convert it"),
-        (bytearray(b"x"), TypeError, "not bytearray: convert it"),
-    ],
-    ids=lambda case: repr(case)[:30],
-)
-def test_what_can_not_be_a_key_is_refused_at_the_call(element: object, error: type[Exception], says: str) -> None:
-    with pytest.raises(error, match=says):
-        encode_element(element)
-    store = Store()
-    with pytest.raises(error, match=says):
-        LWWMap(store, "m").set(element, 1, 7, stamp=1)
-    with pytest.raises(error, match=says):
-        ORSet(store, "s").add(element, 7, stamp=1)
-
-
-def test_a_tuple_without_end_is_no_key() -> None:
-    element: tuple[object, ...] = ()
-    for _ in range(100_000):
-        element = (element,)
-    with pytest.raises(TypeError):
-        encode_element(element)

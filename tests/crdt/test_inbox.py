@@ -22,7 +22,7 @@ def blanks(first: int, last: int, more: bool = False, replica: int = ANN) -> Bat
     return Batch(replica, first, last, (), more)
 
 
-# -- gaps --------------------------------------------------------------------------------------------------------------
+# -- gaps ------------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_in_order_passes_through_and_leaves_nothing() -> None:
@@ -78,7 +78,7 @@ def test_a_state_that_covers_all_that_was_held_empties_the_inbox() -> None:
     assert (inbox.size, inbox.waiting()) == (0, [])
 
 
-# -- transactions ------------------------------------------------------------------------------------------------------
+# -- transactions ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", list(permutations(range(4))), ids=str)
@@ -102,7 +102,7 @@ def test_the_same_transaction_cut_in_two_ways_still_fits_together() -> None:
     assert ready[-1] == blanks(4, 6) and inbox.waiting() == []
 
 
-# -- bounds ------------------------------------------------------------------------------------------------------------
+# -- bounds ----------------------------------------------------------------------------------------------------------
 
 
 def test_what_does_not_fit_is_refused_and_counted() -> None:
@@ -158,7 +158,7 @@ def test_what_closes_the_gap_is_never_refused_however_large() -> None:
     assert (inbox.size, inbox.refused) == (0, 0)
 
 
-# -- whatever the order --------------------------------------------------------------------------------------------------
+# -- whatever the order ----------------------------------------------------------------------------------------------
 
 
 def cuts(random: Random, ends: list[int], replica: int) -> list[Batch]:
