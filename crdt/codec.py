@@ -353,9 +353,9 @@ def state_parts(state: State, limit: int = 1 << 18) -> Iterator[bytes]:
             for live in chain(head):
                 flats.append((element, *live[:5]))
                 size += len(element) + len(live[3]) + 32
-            if size >= limit:
-                yield pack((kind, name, flats))
-                flats, size = [], 0
+                if size >= limit:  # between two conflicts too: a key may have many, and each of a megabyte
+                    yield pack((kind, name, flats))
+                    flats, size = [], 0
         if flats:
             yield pack((kind, name, flats))
 

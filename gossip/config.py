@@ -202,7 +202,7 @@ def _parse(variable: str, text: str, kind: str) -> Any:
 def _key(key: bytes | str) -> bytes:
     if isinstance(key, str):
         try:
-            key = base64.b64decode(key, altchars=b"-_", validate=True)
+            key = base64.b64decode(key.strip(), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             raise ConfigError("key is not base64 text: make one with `gossip keygen`") from None
     if key and len(key) != KEY_BYTES:

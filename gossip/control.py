@@ -397,9 +397,16 @@ def _status(node: Node, request: Request) -> Any:
 
 
 def _members(node: Node, request: Request) -> Any:
+    members, claims = node.members.all, node._running().engine.members.table
     return [
-        {**asdict(member), "instance": f"{member.instance:016x}", "me": member.instance == node.me.instance}
-        for member in node.members.all
+        {
+            **asdict(member),
+            "instance": f"{member.instance:016x}",
+            "addresses": list(claims[member.instance].addresses),
+            "me": member.instance == node.me.instance,
+        }
+        for member in members
+        if member.instance in claims
     ]
 
 

@@ -58,10 +58,15 @@ async def lifespan(_: Starlette) -> AsyncIterator[None]:
 
 
 async def hit(request: Request) -> JSONResponse:
-    """One more hit; says whether the visitor's session is known here, whichever worker it was opened at."""
+    """One more hit; says whether the visitor's session is known here, whichever worker it was opened at.
+
+    `number` counts the hits of this worker alone. A worker's writes reach others in their order, so in the end each
+    answered hit can be told to be counted or lost, one by one.
+    """
     hits.increment()
+    witness.hits += 1
     known = request.cookies.get("session", "") in sessions
-    return await _answer({"hits": hits.value, "known": known})
+    return await _answer({"hits": hits.value, "number": witness.hits, "known": known})
 
 
 async def login(request: Request) -> JSONResponse:

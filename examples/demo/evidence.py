@@ -97,6 +97,18 @@ async def views_of(node: gossip.Node) -> list[View]:
     return [answer for answer in answers if isinstance(answer, View)]
 
 
+async def hits_by_worker(node: gossip.Node) -> dict[str, int]:
+    """How many hits of each worker, by pid, have arrived at this node. The dead are remembered, so they count."""
+    pids = {member.instance: member.tags.get("pid", "") for member in node.members.all}
+    parts: dict[str, int] = {}
+    async with node.counter("hits").watch() as changes:
+        changes.end()  # what is present can still be read, and nothing more will come
+        async for part in changes:
+            pid = pids.get(part.key or 0, "")
+            parts[pid] = parts.get(pid, 0) + (part.value or 0)
+    return parts
+
+
 def alike(views: list[View]) -> bool:
     """Whether all show the same hits, sessions and people online; what else is shared may still be changing."""
     return len({(view.hits, frozenset(view.sessions.items()), view.online) for view in views}) == 1

@@ -19,7 +19,7 @@ import itertools
 import json
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -28,6 +28,8 @@ import aiohttp
 TELL_EVERY = 0.25
 _PATIENCE = 10.0
 """Seconds for one request."""
+_NUMBERS = 10_000
+"""Of the newest hits of each worker: seconds of them, where what is lost is a matter of microseconds."""
 
 
 @dataclass(slots=True)
@@ -65,6 +67,8 @@ class Outcome:
     kept: dict[str, str]
     ended: dict[str, str]
     unsure: dict[str, str]
+    numbers: dict[str, list[int]]
+    """The newest answered hits of each pid, by their number at that worker: what it did last is what could be lost."""
     names_unsure: list[str]
     """Names of which even the login was not answered, so that nobody knows the session."""
 
@@ -81,6 +85,7 @@ class Visitors:
         self._ended: dict[str, str] = {}
         self._unsure: dict[str, str] = {}
         self._names_unsure: list[str] = []
+        self._numbers: defaultdict[str, deque[int]] = defaultdict(lambda: deque(maxlen=_NUMBERS))
         self._tally = Tally()
         self.over = asyncio.Event()
 
@@ -113,6 +118,7 @@ class Visitors:
                 self._tally.hits_unanswered += 1
                 continue
             self._tally.hits += 1
+            self._numbers[answer["worker"]].append(answer["number"])
             if answer["worker"] != home:
                 self._tally.moved += 1
                 self._tally.unknown += not answer["known"]
@@ -163,7 +169,8 @@ class Visitors:
 
     def outcome(self) -> Outcome:
         """All of it, when it is over."""
-        return Outcome(self.tally(), self._kept, self._ended, self._unsure, self._names_unsure)
+        numbers = {worker: list(answered) for worker, answered in self._numbers.items()}
+        return Outcome(self.tally(), self._kept, self._ended, self._unsure, numbers, self._names_unsure)
 
 
 async def visit(url: str, seconds: float, visitors: int, rate: float) -> None:

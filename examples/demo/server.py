@@ -103,9 +103,6 @@ class Server:
             "--host": HOST,
             "--port": str(self._port),
             "--workers": str(self._workers),
-            # The supervisor looks every 0.5 s whether a worker is dead, or does not answer it for so long. Its
-            # default of 5 s would replace one that a busy machine merely keeps from starting.
-            "--timeout-worker-healthcheck": "30",
             "--timeout-graceful-shutdown": "3",
         }
         words = [word for option in options.items() for word in option]

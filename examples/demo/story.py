@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import gossip
-from examples.demo.evidence import View, agree, alike, views_of
+from examples.demo.evidence import View, agree, alike, hits_by_worker, views_of
 from examples.demo.load import Outcome, Tally
 from examples.demo.screen import Row, Scene, Screen
 from examples.demo.server import Load, NoDemo, Server, clear_environment, private_directory, usable_port
@@ -146,9 +146,9 @@ class Story:
         views = await self._views(agree)
         assert self._outcome is not None
         self._scene.phase = "done"
-        return judge(
-            Evidence(self._options.workers, views, self._outcome, agreed_ms, kill, replacement, self._options.kill)
-        )
+        workers, kill_wanted = self._options.workers, self._options.kill
+        parts = await hits_by_worker(self._node)
+        return judge(Evidence(workers, views, parts, self._outcome, agreed_ms, kill, replacement, kill_wanted))
 
     async def _views(self, enough: Callable[[list[View]], bool]) -> list[View]:
         """What all nodes hold, as soon as that is enough, or when the time is over."""

@@ -3,8 +3,10 @@
 From what the visitors were told, what every node says it holds, and what happened to the worker that was killed, to a
 list of findings. Each is a claim, whether it held, and the numbers it was judged by. Pure: no clock, no process.
 
-What may be lost: nothing that was answered. What may be more: a request whose connection broke before its answer came
-(it was in flight at the kill) may have been done or not, so the counter lies between answered and answered + broken.
+What may be lost: nothing that was answered. A worker numbers its hits, its writes arrive in their order, and each
+node knows how many of each worker have arrived: so an answered hit is lost exactly if its number is greater than that.
+What may be more: a request whose connection broke before its answer came (it was in flight at the kill) may have been
+done or not, so the counter lies between answered and answered + broken.
 
 Not here: gathering all this (`evidence`, `load`, `story`), and showing it (`screen`).
 """
@@ -57,6 +59,8 @@ class Evidence:
 
     workers: int
     views: list[View]
+    parts: dict[str, int]
+    """How many hits of each worker, by pid, have arrived; at any node, since all agree."""
     outcome: Outcome
     agreed_ms: float
     """From the last answer to the moment at which all held the same."""
@@ -97,17 +101,19 @@ def _agreement(evidence: Evidence) -> Finding:
 
 
 def _hits(evidence: Evidence) -> Finding:
-    """Between what was answered and that plus what was in flight; at the node that has the least, and the most."""
-    tally = evidence.outcome.tally
+    """Each answered hit by its number; and the sum at the node that has the least, and the most."""
+    outcome, parts = evidence.outcome, evidence.parts
+    answered = outcome.tally.hits
     counted = [view.hits for view in evidence.views] or [0]
-    lost = max(0, tally.hits - min(counted))
-    extra = max(0, max(counted) - tally.hits)
-    held = tally.hits > 0 and not lost and extra <= tally.hits_unanswered
+    beyond = sum(number > parts.get(pid, 0) for pid, numbers in outcome.numbers.items() for number in numbers)
+    lost = max(beyond, answered - min(counted))
+    extra = max(counted) - (answered - lost)
+    held = answered > 0 and not lost and 0 <= extra <= outcome.tally.hits_unanswered
     return Finding(
         held,
         "no answered hit is lost",
-        f"{tally.hits} answered, {min(counted)} counted, {lost} lost; "
-        f"{tally.hits_unanswered} in flight at the kill, {extra} of them counted",
+        f"{answered} answered, {min(counted)} counted, {lost} lost; "
+        f"{outcome.tally.hits_unanswered} in flight at the kill, {extra} of them counted",
     )
 
 

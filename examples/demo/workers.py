@@ -84,8 +84,8 @@ class Witness:
     def __init__(
         self, node: gossip.Node, hits: gossip.Counter, sessions: gossip.Map[str, Any], online: gossip.Set[str]
     ) -> None:
-        self.answered = 0
-        """Requests answered; the application counts them."""
+        self.answered = self.hits = 0
+        """Requests answered, and hits made, by this worker alone; the application counts them."""
         self._node = node
         self._hits, self._sessions, self._online = hits, sessions, online
         self._probes = node.map("probes", int)

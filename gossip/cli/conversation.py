@@ -16,6 +16,7 @@ import selectors
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,7 +41,8 @@ class Conversation:
         try:
             self.connection.setblocking(False)
             self.connection.connect(str(path))
-            self.connection.send(b'{"do": "hello"}\n')
+            with suppress(BrokenPipeError):  # a node that is too busy says so and closes without listening
+                self.connection.send(b'{"do": "hello"}\n')
         except BaseException:
             self.connection.close()
             raise
@@ -208,7 +210,7 @@ def _first(paths: list[Path], patience: float) -> Conversation:
             return conversation
     finally:
         greeting.close()
-    raise no_node(f"{_count(len(paths))} on this host did not answer within {patience:g} s: {greeting.story}")
+    raise no_node(f"{_count(len(paths))} on this host can not be spoken to: {greeting.story}")
 
 
 def _named(node: str, paths: list[Path]) -> Conversation:
@@ -268,7 +270,7 @@ class _Greeting:
             for key, _ in self._selector.select((min(self._deadline, due) if self._more else self._deadline) - now):
                 if self._answered(key.data):
                     yield key.data
-        self.story = self.story or "stopped or busy with something else?"
+        self.story = self.story or f"no answer within {PATIENCE:g} s; stopped, or busy with something else?"
 
     def _connect(self) -> None:
         path = next(self._next, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +14,8 @@ from gossip.cli.conversation import converse
 from gossip.cli.printing import document, say, say_table
 
 _COLUMNS = ("name", "status", "instance", "address", "rtt", "since", "tags", "evidence")
+_NARROW = ("name", "status", "instance", "address", "rtt", "for", "tags", "evidence")
+"""On a terminal, which has 80 columns or so."""
 
 
 @click.command("members")
@@ -31,19 +35,41 @@ def command(cluster: str | None, node: str | None, as_json: bool) -> None:
         members = conversation.ask("members")
     if as_json:
         say(document(members))
+    elif sys.stdout.isatty():
+        say_table(_NARROW, map(_narrow_row, members))
     else:
         say_table(_COLUMNS, map(_row, members))
 
 
 def _row(member: dict[str, Any]) -> tuple[str, ...]:
-    rtt = member["rtt"]
-    return (
-        member["name"],
-        member["status"],
-        member["instance"],
-        member["address"],
-        "" if rtt is None else f"{rtt * 1000:.1f} ms",
-        datetime.fromtimestamp(member["since"]).astimezone().isoformat(timespec="seconds"),
-        ",".join(f"{key}={value}" for key, value in sorted(member["tags"].items())),
-        member["evidence"],
-    )
+    since = datetime.fromtimestamp(member["since"]).astimezone().isoformat(timespec="seconds")
+    return _fields(member, _address(member), since)
+
+
+def _narrow_row(member: dict[str, Any]) -> tuple[str, ...]:
+    address = _address(member)
+    return _fields(member, "unix" if address.startswith("unix:") else address, age(time.time() - member["since"]))
+
+
+def _fields(member: dict[str, Any], address: str, since: str) -> tuple[str, ...]:
+    rtt = "" if member["rtt"] is None else f"{member['rtt'] * 1000:.1f} ms"
+    tags = ",".join(f"{key}={value}" for key, value in sorted(member["tags"].items()))
+    return (member["name"], member["status"], member["instance"], address, rtt, since, tags, member["evidence"])
+
+
+def _address(member: dict[str, Any]) -> str:
+    """The one that others could use, which is that of the network if there is one."""
+    return member["addresses"][-1] if member["addresses"] else ""
+
+
+def age(seconds: float) -> str:
+    """A time span for people.
+
+    >>> age(0.4), age(75), age(7322), age(200_000)
+    ('0s', '1m15s', '2h2m', '2d7h')
+    """
+    whole = max(int(seconds), 0)
+    for unit, next_unit, size, part in (("d", "h", 86400, 3600), ("h", "m", 3600, 60), ("m", "s", 60, 1)):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // part}{next_unit}"
+    return f"{whole}s"

@@ -136,7 +136,7 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in ("status", "instance", "rtt"))
     for row in rows:
         table.add_row(*(Text(printable(field)) for field in row))  # a Text is not searched for markup
     Console(highlight=False, emoji=False).print(table)

@@ -172,7 +172,7 @@ _KINDS: Final[tuple[tuple[type[Any], tuple[_Check, ...]], ...]] = (
     (Ack, (_number, _digest, _claims)),
     (PingReq, (_number, _instance)),
     (Gossip, (_claims,)),
-    (Push, (_batches, _flag)),
+    (Push, (_batches, _flag, _flag)),
     (Pull, (_bytes,)),
     (StatePart, (_number, _number, _flag, _bytes)),
     (StateNext, (_number, _number)),

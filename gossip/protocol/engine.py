@@ -81,6 +81,8 @@ class Engine:
         self._repairs = 0
         """How often somebody was asked for what is missing, since it was last seen to be."""
         self._heal_due = inf
+        self._born_at = -inf
+        """When this node took a new instance last."""
         self._ready = False
 
     @property
@@ -125,8 +127,6 @@ class Engine:
     def join(self, addresses: Iterable[str], now: float) -> list[Effect]:
         """Introduces this node at addresses where others may be; those of living members are passed over."""
         known = {address for claim in self.members.table.values() if not claim.gone for address in claim.addresses}
-        if self._heal_due == inf:
-            self._heal_due = now + self._settings.heal_interval
         message = Join(self._all_claims(), self.replication.digest())
         return [*self.flush(), *(Dial(address, message) for address in addresses if address not in known)]
 
@@ -213,8 +213,8 @@ class Engine:
                 return self._relay(sender, number, target, now)
             case Gossip(claims):
                 return self._hear(claims, now, "it was gossiped")
-            case Push(payloads, more):
-                return self._receive(sender, batches, payloads, more, now, wall)
+            case Push():
+                return self._receive(sender, batches, message, now, wall)
             case Pull(context):
                 return self._answer(sender, context, now)
             case StatePart():
@@ -236,19 +236,23 @@ class Engine:
                 continue
             self.broadcast.add(claim)
             effects.append(MemberChanged(claim, None if before is claim else before, why))
-            effects += self._follow(claim, now)
+            effects += self._follow(claim, before, now)
         return effects
 
-    def _follow(self, claim: Claim, now: float) -> list[Effect]:
+    def _follow(self, claim: Claim, before: Claim, now: float) -> list[Effect]:
         """What a changed claim means for the probes."""
         if claim.gone:
             self.detector.gone(claim.instance)
             self.transfers.gone(claim.instance)
             self._pulls.pop(claim.instance, None)
             self._differs.pop(claim.instance, None)
+            self._heal_due = min(self._heal_due, now + self._settings.heal_interval)
+            self.members.forget(-inf, self._settings.max_remembered)
             return []
         self.detector.wake(now)
         if claim.status == Status.SUSPECT:
+            if before.incarnation < claim.incarnation:
+                self.detector.clear(claim.instance)  # it refuted in between, unheard: it has all its time again
             self.detector.suspect(claim.instance, len(self.members.peers()) + 1, now)
             return []
         self.detector.clear(claim.instance)
@@ -286,8 +290,9 @@ class Engine:
     def _reborn(self, now: float) -> list[Effect]:
         """Dead is final for an instance: go on as a new one, with the same data."""
         effects = self.flush()
-        if self.replication.unfinished:
-            return effects  # in the middle of a transaction; whoever called us dead will say so again
+        if self.replication.unfinished or now < self._born_at + self._settings.probe_interval:
+            return effects  # in a transaction, or a storm of deaths: whoever called us dead will say so again
+        self._born_at = now
         old = self.me
         born = old._replace(instance=self._rng.getrandbits(64) | 1, incarnation=0, started=old.started + 1)
         self.counters["reborn"] += 1
@@ -373,8 +378,8 @@ class Engine:
 
     def _heal(self, now: float) -> list[Effect]:
         """Tries two of the dead: a partition ends without telling anybody."""
-        self._heal_due = now + self._settings.heal_interval
         self.members.forget(now - self._settings.remember_dead, self._settings.max_remembered)
+        self._heal_due = now + self._settings.heal_interval if self.members.gone_at else inf
         table = self.members.table
         dead = [table[instance] for instance in self.members.gone_at if table[instance].status == Status.DEAD]
         addresses = sorted({address for claim in dead for address in claim.addresses} - set(self.me.addresses))
@@ -408,10 +413,8 @@ class Engine:
             size += len(batch)
         return [*pushes, Push(tuple(run))]
 
-    def _receive(
-        self, sender: int, batches: list[Batch], payloads: Sequence[bytes], more: bool, now: float, wall: int
-    ) -> list[Effect]:
-        delivered = self.replication.receive(list(zip(batches, payloads, strict=True)), wall)
+    def _receive(self, sender: int, batches: list[Batch], push: Push, now: float, wall: int) -> list[Effect]:
+        delivered = self.replication.receive(list(zip(batches, push.batches, strict=True)), wall)
         self.counters["batches_received"] += len(batches)
         effects = self._show(delivered.steps, now)
         effects += self._warn_of_skew(delivered.skewed)
@@ -420,10 +423,10 @@ class Engine:
             self._repair_due = min(self._repair_due, now + self._settings.pull_timeout)
             self._repairs = 0
             effects += self._pull(sender, now)
-        if more and delivered.steps:
+        if push.more and delivered.steps:
             self._pulls.pop(sender, None)
             effects += self._pull(sender, now)
-        elif sender in self._pulls and not delivered.gap:
+        elif push.answer and sender in self._pulls and not delivered.gap:
             effects += self._be_ready()
         return effects
 
@@ -492,12 +495,12 @@ class Engine:
             self.counters["malformed"] += 1
             return []
         if theirs.dominates(self.replication.context()):
-            return []
+            return [Send((peer,), Push((), answer=True))]
         batches = self.replication.missing(theirs)
         if batches is not None:
             run = self._first_run(batches)
             pushes = self._pushes([entry.payload for entry in run])
-            pushes[-1] = pushes[-1]._replace(more=len(run) < len(batches))
+            pushes[-1] = pushes[-1]._replace(more=len(run) < len(batches), answer=len(run) == len(batches))
             return [Send((peer,), push) for push in pushes]
         if not self.replication.exposable:
             return []  # a transaction is open; the peer will ask again
@@ -506,6 +509,9 @@ class Engine:
         return [Send((peer,), part)] if part else []
 
     def _part(self, sender: int, part: StatePart, now: float, wall: int) -> list[Effect]:
+        if not self.transfers.receiving and sender not in self._pulls:
+            self.counters["unasked"] += 1
+            return []
         try:
             result = self.transfers.receive(sender, part, now)
         except Malformed:
@@ -521,6 +527,9 @@ class Engine:
     def _commit(self, sender: int, stage: Stage, now: float, wall: int) -> list[Effect]:
         try:
             steps = self.replication.merge_state(stage.state(), stage.newest, wall)
+        except Malformed:
+            self.counters["malformed"] += 1
+            return []
         except ClockSkew as skew:
             return self._warn_of_skew([(sender, skew)])
         self.counters["states_received"] += 1

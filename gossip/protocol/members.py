@@ -69,7 +69,10 @@ class Members:
 
     def __init__(self, me: Claim) -> None:
         self.me = me
-        self.table: dict[int, Claim] = {me.instance: me}
+        self.table: dict[int, Claim] = {}
+        self._at: dict[str, dict[int, None]] = {}
+        """The living instances at each address: looking through the table for each claim heard took 16 s for 4 096."""
+        self._put(me)
         self.gone_at: dict[int, float] = {}
         """When each dead or left instance was found so, oldest first."""
         self._round: list[int] = []
@@ -82,7 +85,7 @@ class Members:
         before = self.table.get(claim.instance)
         if before is not None and claim.rank <= before.rank:
             return None
-        self.table[claim.instance] = claim
+        self._put(claim)
         if claim.gone and (before is None or not before.gone):
             self.gone_at[claim.instance] = now
         return before or claim
@@ -100,12 +103,24 @@ class Members:
     def become(self, me: Claim) -> None:
         """Takes a new claim of my own: raised, or of a new instance."""
         self.me = me
-        self.table[me.instance] = me
+        self._put(me)
+
+    def _put(self, claim: Claim) -> None:
+        before = self.table.get(claim.instance)
+        for address in before.addresses if before else ():
+            at = self._at.get(address, {})
+            at.pop(claim.instance, None)
+            if not at:
+                self._at.pop(address, None)
+        self.table[claim.instance] = claim
+        for address in () if claim.gone else claim.addresses:
+            self._at.setdefault(address, {})[claim.instance] = None
 
     def forget(self, before: float, most: int) -> list[int]:
         """Drops the dead that were found so before this time, or are more than `most`; gives who was dropped."""
         dropped = []
-        for instance, found in list(self.gone_at.items()):
+        while self.gone_at:
+            instance, found = next(iter(self.gone_at.items()))
             if found >= before and len(self.gone_at) <= most:
                 break
             dropped.append(instance)
@@ -125,25 +140,21 @@ class Members:
         >>> list(members.replaced_by(new)) == [old]
         True
         """
-        for other in list(self.table.values()):
-            if (
-                other.instance != claim.instance
-                and not other.gone
-                and other is not self.me
-                and (other.started, other.instance) < (claim.started, claim.instance)
-                and not set(other.addresses).isdisjoint(claim.addresses)
-            ):
+        for other in self._neighbours(claim):
+            if other is not self.me and (other.started, other.instance) < (claim.started, claim.instance):
                 yield other
 
     def replaced(self, claim: Claim) -> bool:
         """Whether a living member that started later listens at an address of this one; or this node does."""
         return any(
-            other.instance != claim.instance
-            and not other.gone
-            and (other is self.me or (other.started, other.instance) > (claim.started, claim.instance))
-            and not set(other.addresses).isdisjoint(claim.addresses)
-            for other in self.table.values()
+            other is self.me or (other.started, other.instance) > (claim.started, claim.instance)
+            for other in self._neighbours(claim)
         )
+
+    def _neighbours(self, claim: Claim) -> list[Claim]:
+        """Living instances other than this one that listen where it does."""
+        found = {instance: None for address in claim.addresses for instance in self._at.get(address, ())}
+        return [self.table[instance] for instance in found if instance != claim.instance]
 
     def next_probe(self, rng: Random) -> int | None:
         """Whom to probe next: everybody once a round, in a new random order each round (SWIM, section 4.3)."""

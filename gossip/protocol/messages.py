@@ -17,7 +17,7 @@ Every message is a frozen value. The three conversations:
     writing     author                       peer
                    |---- Push(batches) ------>|              at the end of the turn in which they were made
                    |<--- Pull(context) -------|              a gap, or contexts that stay different
-                   |---- Push(batches) ------>|              from the log, or
+                   |---- Push(..., answer) -->|              from the log, or
                    |---- StatePart(0, ...) -->|              the full state, a part at a time
                    |<--- StateNext(1) --------|
                    |---- StatePart(1, last) ->|              committed in one step
@@ -84,10 +84,11 @@ class Gossip(NamedTuple):
 
 
 class Push(NamedTuple):
-    """Encoded batches. `more` says that this answers a pull, and that there is more to pull."""
+    """Encoded batches. `answer` says that these are all that a pull asked for; `more`, that there is more to pull."""
 
     batches: tuple[bytes, ...]
     more: bool = False
+    answer: bool = False
 
 
 class Pull(NamedTuple):

@@ -26,6 +26,7 @@ from crdt import (
     Context,
     Inbox,
     Key,
+    Malformed,
     State,
     Store,
     Timestamp,
@@ -71,6 +72,8 @@ class Replication:
         """Own batches that leave with the next flush."""
         self._transaction = 0
         self._transaction_size = 0
+        self._before = 0
+        """How many of the closed batches are older than the open transaction, and may leave during it."""
         self.published = 0
         """The last own sequence that has left."""
         self.coalesced = 0
@@ -125,6 +128,7 @@ class Replication:
         if self._transaction == 1:
             self._close(more=False)
             self._transaction_size = 0
+            self._before = len(self._closed)
 
     def end(self) -> None:
         """The transaction ends; its writes leave together with the next flush."""
@@ -144,11 +148,11 @@ class Replication:
         self._gathered, self._size, self._newest = [], 0, {}
 
     def flush(self) -> list[bytes]:
-        """The batches that leave now; none while a transaction is open."""
-        if self._transaction:
-            return []
-        self._close(more=False)
-        closed, self._closed = self._closed, []
+        """The batches that leave now; while a transaction is open, those made before it."""
+        if not self._transaction:
+            self._close(more=False)
+            self._before = len(self._closed)
+        closed, self._closed, self._before = self._closed[: self._before], self._closed[self._before :], 0
         for entry in closed:
             self.log.append(entry)
             self.published = entry.last
@@ -172,14 +176,14 @@ class Replication:
             if skew is not None:
                 delivered.skewed.append((batch.replica, skew))
                 continue
-            before = self.store.context[batch.replica]
+            before, refused = self.store.context[batch.replica], self.inbox.refused
             ready = self.inbox.add(batch, len(payload), before)
             if ready == [batch]:
                 delivered.steps.append(self._deliver(ready, [payload]))
             elif ready:
                 delivered.steps.append(self._deliver(ready, None))
             elif batch.last > before:
-                gap = gap or self.inbox.gap(batch.replica, before) is not None or batch.first > before + 1
+                gap = gap or self.inbox.refused > refused or self.inbox.gap(batch.replica, before) is not None
         return delivered._replace(gap=gap)
 
     def _deliver(self, batches: list[Batch], payloads: list[bytes] | None) -> tuple[Change, ...]:
@@ -199,7 +203,13 @@ class Replication:
         return None
 
     def merge_state(self, state: State, newest: Timestamp, wall: int) -> list[tuple[Change, ...]]:
-        """Merges a peer's full state in one step, then what was held back for it. Raises `ClockSkew`."""
+        """Merges a peer's full state in one step, then what was held back for it.
+
+        Raises `ClockSkew`; and `Malformed` if it tells of writes of this very replica that were never made, which
+        would be numbered over and never leave again.
+        """
+        if state.context[self.replica] > self.published:
+            raise Malformed("a state with writes of this replica that it has not made")
         self._stamp = observe(self._stamp, newest, wall, self._max_skew)
         before = Context(self.store.context)
         steps = [tuple(self.store.merge_state(state))]

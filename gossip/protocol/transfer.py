@@ -65,8 +65,8 @@ class Transfers:
     def offer(self, peer: int, parts: Iterator[bytes], now: float) -> StatePart | None:
         """Starts to send a state to a peer, in place of an earlier one to it. None if too many go out already."""
         self._outgoing.pop(peer, None)
-        if len(self._outgoing) >= self._settings.max_transfers:
-            return None
+        if sum(outgoing.coming is not None for outgoing in self._outgoing.values()) >= self._settings.max_transfers:
+            return None  # one that was sent to its end counts no more: it holds its last part only, for a repetition
         self._number += 1
         first, second = next(parts), next(parts, None)
         part = StatePart(self._number, 0, second is None, first)
@@ -93,7 +93,9 @@ class Transfers:
 
         Raises `Malformed`; the transfer is given up then.
         """
-        if self._incoming is None and part.number == 0:
+        coming = self._incoming
+        anew = coming is not None and coming.peer == peer and coming.transfer < part.transfer  # it was asked again
+        if part.number == 0 and (coming is None or anew):
             self._incoming = _Incoming(peer, part.transfer, Stage(), 0, 0, inf)
         coming = self._incoming
         if coming is None or (coming.peer, coming.transfer, coming.index) != (peer, part.transfer, part.number):

@@ -52,11 +52,13 @@ class Model:
     def reach(self, replica: int, given: set[Dot] | None = None) -> Reach:
         """How far a replica delivered: no gap, and whole transactions only."""
         given = self.given[replica] if given is None else given
-        return {
-            author: max(whole)
-            for author, ends in self.ends.items()
-            if (whole := [end for end in ends if all((author, n) in given for n in range(1, end + 1))])
-        }
+        reach = {}
+        for author, ends in self.ends.items():
+            without_gap = 0
+            while (author, without_gap + 1) in given:
+                without_gap += 1
+            reach[author] = max((end for end in ends if end <= without_gap), default=0)
+        return {author: end for author, end in reach.items() if end}
 
     def delivered(self, reach: Reach) -> list[Write]:
         return [write for dot, write in self.writes.items() if dot[1] <= reach.get(dot[0], 0)]

@@ -291,7 +291,7 @@ def test_what_is_small_stays_small(decode: Callable[[bytes], Any]) -> None:
     for unit in (b"\xc0", b"\x90", b"\xa0", b"\xc4\x00", b"\x91\x90", b"\xcb\x00\x00\x00\x00\x00\x00\x00\x00"):
         count = 100_000 // len(unit)
         data = b"\xdd" + struct.pack(">I", count) + unit * count
-        assert peak_of(decode, data) < 40 * len(data)
+        assert peak_of(decode, data) < 60 * len(data)
 
 
 def test_a_hundred_thousand_keys_that_collide_do_not_take_an_afternoon() -> None:

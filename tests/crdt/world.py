@@ -19,6 +19,7 @@ from crdt import (
     FOREVER,
     WITH_AUTHOR,
     Inbox,
+    Key,
     LWWMap,
     LWWRegister,
     ORSet,
@@ -170,6 +171,10 @@ class World:
         return (first if last in ends else max(first, begins)), last
 
     def deliver(self, to: Replica, author: int, first: int, last: int) -> None:
+        self.arrive(to, author, first, last)
+        self.check(to)
+
+    def arrive(self, to: Replica, author: int, first: int, last: int) -> None:
         batch = self.model.batch(author, first, last)
         encoded = encode_batch(batch)
         received = decode_batch(encoded)
@@ -180,7 +185,6 @@ class World:
             to.last = observe(to.last, write.stamp, to.clock, max_skew=10**9)
         for ready in to.inbox.add(received, len(encoded), to.store.context[author]):
             to.store.merge_batch(ready)
-        self.check(to)
 
     def merge(self, to: Replica, state: State, given: frozenset[tuple[int, int]], parts: bool) -> None:
         """A whole state arrives, and what was waiting for it goes through."""
@@ -207,8 +211,9 @@ class World:
         """Everybody gets everything, last to first, so that most of it comes too early."""
         for replica in self.replicas:
             for author, ends in list(self.model.ends.items()):
-                for first in reversed(range(1, max(ends, default=0) + 1)):
-                    self.deliver(replica, author, first, first)
+                for n in reversed(range(1, max(ends, default=0) + 1)):
+                    self.arrive(replica, author, n, n)
+                self.check(replica)
 
     # -- the invariants --------------------------------------------------------------------------------------------
 
@@ -230,7 +235,7 @@ class World:
             assert live == self.model.live_by_knowledge(reach), "a write replaces exactly what its author had seen"
         self._check_that_the_dead_stay_dead(replica, reach)
         self._check_bytes(store)
-        self._check_readings(store, reach)
+        self._check_readings(store, reach, live)
 
     def _check_that_the_dead_stay_dead(self, replica: Replica, reach: Reach) -> None:
         alive = {(live[1], live[2]) for _, live in lives(replica.store.state())}
@@ -245,8 +250,7 @@ class World:
         assert known == (encoded, store.fingerprint), "equal contexts, equal bytes and equal fingerprint"
         assert decode_state(encoded) == state
 
-    def _check_readings(self, store: Store, reach: Reach) -> None:
-        live = self.model.live(reach)
+    def _check_readings(self, store: Store, reach: Reach, live: dict[Key, list[Write]]) -> None:
         for name in NAMES:
             meant: dict[int, dict[bytes, list[object]]] = {MAP: {}, SET: {}, COUNTER: {}, REGISTER: {}}
             for kind, object_name, element in live:

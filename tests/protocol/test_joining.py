@@ -102,14 +102,15 @@ def test_eight_workers_that_start_at_once_are_all_ready_at_once() -> None:
     assert agree(ann, *workers)
 
 
-def test_a_newcomer_far_away_gets_its_state_though_it_asked_again_before_the_answer_came() -> None:
+@pytest.mark.parametrize("latency", [0.4, 0.55, 0.7, 0.9])
+def test_a_newcomer_far_away_gets_its_state_though_it_asks_again_before_the_answer_comes(latency: float) -> None:
     """Its second pull starts the state anew at the sender; the first part of that must be let in."""
-    wire = Wire(Settings(part_bytes=200), latency=0.7)
+    wire = Wire(Settings(part_bytes=200), latency=latency)
     ann = wire.start("ann")
     ann.write(**{f"k{number}": "x" * 100 for number in range(3)})
     bob = wire.start("bob")
     bob.join("ann")
-    wire.until(lambda: bool(bob.saw(Ready)), within=15.0)
+    wire.until(lambda: bool(bob.saw(Ready)), within=10.0)
     assert agree(ann, bob)
 
 
@@ -203,6 +204,7 @@ def test_an_old_instance_heard_of_after_its_successor_is_found_dead_too() -> Non
     new = wire.start("cat")
     new.join("ann")
     wire.perform(ann, ann.hear(ann.engine.codec.encode(99, Gossip((old,)))))
+    wire.deliver()
     wire.until(lambda: all(node.status_of(old.instance) == Status.DEAD for node in (ann, bob)), within=10.0)
     assert ann.status_of(new.instance) == Status.ALIVE
     assert not new.saw(Reborn)
@@ -230,12 +232,14 @@ def test_a_successor_whose_clock_was_set_back_survives_and_the_old_one_is_found_
     assert len(new.saw(Reborn)) <= 1
 
 
-def test_two_that_announce_the_same_address_by_mistake_make_no_storm() -> None:
+@pytest.mark.parametrize("later", [1, 5_000])
+def test_two_that_announce_the_same_address_by_mistake_make_no_storm(later: int) -> None:
     """A copied configuration file. Each is at its own socket as well, so each hears that it is said to be replaced."""
     wire = Wire()
     shared = "10.0.0.1:7946"
     ann = wire.start("ann")
-    bob, cat = (wire.start(name, addresses=(address(name), shared)) for name in ("bob", "cat"))
+    bob = wire.start("bob", addresses=(address("bob"), shared))
+    cat = wire.start("cat", addresses=(address("cat"), shared), started=bob.engine.me.started + later)
     bob.join("ann")
     cat.join("ann")
     wire.sent.clear()

@@ -147,12 +147,12 @@ class Wire:
         self._rules: list[Callable[[Packet], bool]] = []
         self._started = self._order = 0
 
-    def start(self, name: str, *, cluster: str = "shop", at: str = "", store: Store | None = None, **claim: Any) -> Node:
+    def start(self, name: str, *, cluster: str = "shop", at: str = "", **claim: Any) -> Node:
         """Starts a node that listens at `at`, or at its own name, in place of whoever listened there."""
         self._started += 1
         here = {"instance": self._started, "started": EPOCH + self._started, "addresses": (address(at or name),)}
         me = Claim(name=name, **{**here, **claim})
-        engine = Engine(cluster, me, self.settings, Random(me.instance), store or Store())
+        engine = Engine(cluster, me, self.settings, Random(me.instance), Store())
         node = self.nodes[at or name] = Node(self, name, engine)
         return node
 
@@ -228,9 +228,9 @@ class Wire:
         payload = node.engine.codec.encode(node.instance, message)
         packet = Packet(here, where.removeprefix("unix:/"), message, payload)
         self.sent.append(packet)
-        if (packet.source, packet.target) in self._cuts or any([rule(packet) for rule in self._rules]):
-            return
-        self.put(packet)
+        lost = [rule(packet) for rule in self._rules]  # each keeps what it loses
+        if (packet.source, packet.target) not in self._cuts and not any(lost):
+            self.put(packet)
 
     def put(self, packet: Packet) -> None:
         """Puts a packet on the wire, whatever is cut; twice for a doubled one."""

@@ -38,6 +38,10 @@ class Watch:
         self.shadow = Shadow(history)
         self.tail: list[Local] = []
         """Own writes that have not left yet."""
+        self.depth = 0
+        """Of transactions that are open, one in another."""
+        self.segment = 0
+        """Raised at each beginning and each end of a transaction, so it is odd inside of one."""
         self.ready = False
         self.news = 0
         """How often something changed in what is said of others."""
@@ -60,9 +64,9 @@ class Watch:
 
     def published(self, replica: int, payloads: Sequence[bytes]) -> None:
         """Own batches leave."""
-        if payloads:
-            self.history.publish(replica, payloads, self.tail)
-            self.tail = []
+        self.tail = self.history.publish(replica, payloads, self.tail)
+        stays = all(local.segment == self.segment for local in self.tail) and self.depth > 0
+        demand(stays or not self.tail, "own writes did not leave", f"{replica:x}", self.tail)
 
     def after(self, effects: Sequence[Effect], wall: int) -> None:
         """An event is over: everything must be right again."""

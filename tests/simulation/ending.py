@@ -57,7 +57,7 @@ def _heal(world: World) -> list[Process]:
     while len(world.processes) < 2:
         world.start(None)
     for process in world.processes:
-        while process.depth:
+        while process.watch.depth:
             world.end(process)
         world.flush(process)
     core = sorted(

@@ -140,6 +140,8 @@ class Faults:
         if process is None or len(self.world.processes) <= 2:
             return
         self._happened("leave", process)
+        if self.rng.random() < 0.5:
+            self.world.workload.turn(process, ends=False)
         self.world.leave(process)
         address = process.address if self.rng.random() < 0.5 else None
         if self.rng.random() < 0.8:
@@ -212,13 +214,22 @@ class Faults:
         self._happened("hint", process)
         self.world.lost(process, other.engine.me.instance)
 
+    def _suspect(self, intensity: float) -> None:
+        """Somebody says of somebody to somebody that he is suspect. He can refute that."""
+        self._slander("suspect", Status.SUSPECT, self.rng.choice((0, 0, 1)))
+
     def _accuse(self, intensity: float) -> None:
-        """Somebody says of somebody to somebody that he is suspect or dead."""
+        """Somebody says of somebody to somebody that he is dead, or what he can not refute."""
+        if self.rng.random() < 0.7:
+            self._slander("accuse", Status.DEAD, self.rng.choice((0, 1)))
+        else:
+            self._slander("accuse", Status.SUSPECT, 1 << 63)
+
+    def _slander(self, kind: str, status: Status, raised: int) -> None:
         liar, victim, hearer = (self.rng.choice(self.world.processes) for _ in range(3))
-        status = self.rng.choice((Status.SUSPECT, Status.SUSPECT, Status.DEAD))
-        raised = victim.engine.me.incarnation + self.rng.choice((0, 0, 1, 1 << 63))
-        claim = victim.engine.me._replace(status=status, incarnation=raised)
-        self._happened("accuse", victim)
+        me = victim.engine.me
+        claim = me._replace(status=status, incarnation=me.incarnation + raised)
+        self._happened(kind, victim)
         payload = liar.engine.codec.encode(liar.engine.me.instance, Gossip((claim,)))
         self.world.network.send(self.world.now, liar.address, hearer.address, payload)
 

@@ -57,8 +57,8 @@ class History:
         self.states: dict[int, int] = {}
         """The fingerprint of the state that belongs to each fingerprint of a context."""
 
-    def publish(self, replica: int, payloads: Sequence[bytes], tail: Sequence[Local]) -> None:
-        """Own writes leave: they must be all that were made, in sequence, whole, and say what they said."""
+    def publish(self, replica: int, payloads: Sequence[bytes], tail: Sequence[Local]) -> list[Local]:
+        """Own writes leave, in sequence, transactions whole, and say what they said. Gives those that did not leave."""
         written, segments = self.writes.setdefault(replica, []), self.segments.setdefault(replica, [])
         start = len(written)
         for payload in payloads:
@@ -73,8 +73,9 @@ class History:
             goes_on = bool(rest) and rest[0].segment % 2 == 1 and rest[0].segment == segments[-1]
             demand(batch.open == goes_on, "a batch is wrong about whether its transaction goes on", batch)
             self.payloads.add(payload)
-        demand(len(written) - start == len(tail), "not all own writes left", replica)
-        _says_the_same(tail, written[start:])
+        left = len(written) - start
+        _says_the_same(tail[:left], written[start:])
+        return list(tail[left:])
 
     def inside_transaction(self, replica: int, sequence: int) -> bool:
         """Whether a transaction goes on after this write."""

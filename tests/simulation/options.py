@@ -17,11 +17,11 @@ WEATHER = ("loss", "delay", "duplicate", "reorder", "damage", "slow")
 LINKS = ("partition", "split", "one_way", "cut")
 LIVES = ("crash", "restart", "move", "leave", "pause", "newcomer")
 CLOCKS = ("skew", "step_back", "future", "past")
-LIES = ("hint", "accuse", "replay")
+LIES = ("hint", "suspect", "accuse", "replay")
 LIMITS = ("tiny_log", "tiny_parts", "small_held", "few_told")
 KINDS = WEATHER + LINKS + LIVES + CLOCKS + LIES + LIMITS
 """Every kind of fault."""
-HARMLESS = ("duplicate", "damage", "newcomer", "skew", "step_back", "hint", *LIMITS)
+HARMLESS = ("duplicate", "damage", "newcomer", "skew", "step_back", "hint", "suspect", *LIMITS)
 """Under these alone no living member may ever be called dead; `damage` is rare enough then to be a rare loss."""
 
 
@@ -69,6 +69,22 @@ def draw(seed: int, nodes: int = 0, seconds: float = 0.0) -> Options:
         discovery=rng.random() < 0.6,
         streams=rng.random() < 0.5,
         settings=_settings(rng, kinds),
+    )
+
+
+def only(seed: int, *kinds: str) -> Options:
+    """A small world with just these faults, all of them hard."""
+    rng = Random(f"only {seed}")
+    drawn = dict.fromkeys(kinds, 0.7)
+    return Options(
+        nodes=5,
+        seconds=40.0,
+        kinds=drawn,
+        pace=1.0,
+        turns=4.0,
+        discovery=True,
+        streams=False,
+        settings=_settings(rng, drawn),
     )
 
 

@@ -45,7 +45,7 @@ class Workload:
         if running:
             self.turn(self.rng.choice(running))
 
-    def turn(self, process: Process) -> None:
+    def turn(self, process: Process, ends: bool = True) -> None:
         """One turn of a program's loop: writes, then the flush, which may come a moment late."""
         choice = self.rng.random()
         if choice < 0.08:
@@ -56,16 +56,18 @@ class Workload:
             self.write(process, [self._set(process, "x" * self.rng.randint(1, _LARGE))])
         else:
             self.write(process, [self._one(process) for _ in range(self.rng.choice((1, 1, 1, 2, 5)))])
-        if self.rng.random() < 0.95:
+        if ends and self.rng.random() < 0.95:
             self.world.flush(process)
-        else:
+        elif ends:
             self.world.later(self.rng.random() * 0.01, lambda: self.world.flush(process), "flush")
 
     def _transaction(self, process: Process) -> None:
         """Several writes that become visible at once; now and then it stays open for a while, or has one inside."""
         world = self.world
-        wide = self.rng.random() < 0.3
+        wide, crowded = self.rng.random() < 0.3, self.rng.random() < 0.3
         writes = [self._one(process, 3_000 if wide else 0) for _ in range(self.rng.randint(1, 12))]
+        if crowded:  # the same keys before, in and after it: each may take the place of its like only
+            self.write(process, writes)
         world.begin(process)
         self.write(process, writes)
         if self.rng.random() < 0.2:
@@ -75,7 +77,9 @@ class Workload:
         if self.rng.random() < 0.3:
             world.later(self.rng.random() * self.rng.choice((0.02, 1.0, 4.0)), lambda: world.end(process), "end")
         else:
-            world.end(process)
+            world.end(process, flush=not crowded)
+            if crowded:
+                self.write(process, writes)
 
     def write(self, process: Process, asks: list[Callable[[Store, int, int], tuple[Write | None, Meaning]]]) -> None:
         """Writes of one turn."""
@@ -97,12 +101,12 @@ class Workload:
         try:
             effects = engine.update(write, now)
         except ValueError:
-            demand(process.depth > 0, "a write was refused outside of a transaction", write)
+            demand(process.watch.depth > 0, "a write was refused outside of a transaction", write)
             demand(replication.store.context[replication.replica] == before, "a refused write left a trace", write)
             self.world.happened["refused"] += 1
             return []
         watch.shadow.local(write, meaning)
-        watch.tail.append(Local(write, process.segment))
+        watch.tail.append(Local(write, process.watch.segment))
         self.world.writes += 1
         self.world.hashed(write.key[2] + (write.value or b""))
         return effects

@@ -74,9 +74,6 @@ class Process:
         self.waiting: deque[tuple[str, Act, bytes]] = deque()
         """What happened while it was stopped."""
         self.armed = inf
-        self.depth = 0
-        self.segment = 0
-        """Raised at each beginning and each end of a transaction, so it is odd inside of one."""
         self.stamp = 0
         self.seeds: list[str] = []
 
@@ -201,7 +198,7 @@ class World:
 
     def leave(self, process: Process) -> None:
         """A node says goodbye; what it wrote leaves first."""
-        while process.depth:
+        while process.watch.depth:
             self.end(process)
         self.event(process, "leave", lambda now, wall: process.engine.leave(now))
         demand(not process.watch.tail, "left without what it had written", process.watch.tail)
@@ -256,19 +253,19 @@ class World:
     def begin(self, process: Process) -> None:
         """A transaction begins."""
         process.engine.begin()
-        process.depth += 1
-        process.segment += process.depth == 1
+        process.watch.depth += 1
+        process.watch.segment += process.watch.depth == 1
 
-    def end(self, process: Process) -> None:
-        """A transaction ends; the turn with it."""
+    def end(self, process: Process, flush: bool = True) -> None:
+        """A transaction ends; the turn with it, if `flush`."""
 
         def act(now: float, wall: int) -> list[Effect]:
-            if process.depth == 0:
+            if process.watch.depth == 0:
                 return []
             process.engine.end()
-            process.depth -= 1
-            process.segment += process.depth == 0
-            return process.engine.flush() if process.depth == 0 else []
+            process.watch.depth -= 1
+            process.watch.segment += process.watch.depth == 0
+            return process.engine.flush() if flush and process.watch.depth == 0 else []
 
         self.event(process, "end", act)
 

@@ -1,0 +1,211 @@
+"""Does each command do what its help says, for people and for programs, with the promised exit code?"""
+
+import json
+import re
+
+import pytest
+
+from tests.cli.shell import GOSSIP, Shell, until
+
+
+def test_a_map_is_set_read_and_deleted(town: Shell) -> None:
+    assert town.ok("set", "flags", "beta", "true") == ""
+    assert town.json("set", "flags", "note", "hello, all") == {"object": "flags", "key": "note", "value": "hello, all"}
+    assert town.ok("get", "flags", "beta") == "true\n"
+    assert town.json("get", "flags", "note") == "hello, all"
+    assert town.ok("get", "flags") == "beta\ttrue\nnote\thello, all\n"
+    assert town.json("get", "flags") == {"beta": True, "note": "hello, all"}
+    assert town.ok("keys", "flags") == "beta\nnote\n"
+    assert town.json("keys", "flags") == ["beta", "note"]
+    assert town.ok("delete", "flags", "beta") == ""
+    assert town.json("delete", "flags", "note") == {"object": "flags", "key": "note"}
+    for gone in (("get", "flags", "beta"), ("delete", "flags", "beta"), ("get", "flags"), ("keys", "flags")):
+        assert town.run(*gone).code == 1
+
+
+def test_a_register_is_set_read_and_deleted(town: Shell) -> None:
+    town.ok("set", "motd", '{"text": ["a", null, 1.5]}')
+    assert town.ok("get", "motd") == '{"text": ["a", null, 1.5]}\n'
+    assert town.json("get", "motd") == {"text": ["a", None, 1.5]}
+    town.ok("set", "motd", "--text", "{}")
+    assert town.json("get", "motd") == "{}"
+    town.ok("delete", "motd")
+    result = town.run("delete", "motd", "--json")
+    assert (result.code, result.error["kind"]) == (1, "missing")
+
+
+def test_a_counter_counts_both_ways(town: Shell) -> None:
+    assert town.ok("incr", "hits") == "1\n"
+    assert town.json("incr", "hits", "10") == 11
+    assert town.ok("incr", "hits", "-3") == "8\n"
+    assert town.ok("incr", "hits", "--", "-3") == "5\n"
+    assert town.ok("get", "hits") == "5\n"
+    assert town.json("get", "hits") == 5
+    assert town.run("incr", "hits", "0").code == 2
+
+
+def test_a_set_takes_and_gives_elements(town: Shell) -> None:
+    assert town.ok("add", "online", "ann") == ""
+    assert town.json("add", "online", "-7") == {"object": "online", "element": -7}
+    town.ok("add", "online", "--text", "-7")
+    town.ok("add", "online", '["ann", 1]')
+    assert town.ok("get", "online") == '-7\n-7\n["ann", 1]\nann\n'
+    assert town.json("get", "online") == [-7, "-7", ["ann", 1], "ann"]
+    assert town.ok("remove", "online", "-7") == ""
+    assert town.json("remove", "online", '["ann", 1]') == {"object": "online", "element": ["ann", 1]}
+    assert town.run("remove", "online", "-7").code == 1
+    assert town.json("get", "online") == ["-7", "ann"]
+
+
+def test_keys_that_are_no_text(town: Shell) -> None:
+    town.ok("set", "scores", "--json-key", "7", "100")
+    town.ok("set", "scores", "--json-key", '["ann", 7]', "null")
+    town.ok("set", "scores", "7", "text")
+    assert town.ok("get", "scores", "7") == "text\n"
+    assert town.ok("get", "scores", "7", "--json-key") == "100\n"
+    assert town.ok("keys", "scores") == '7\n7\n["ann", 7]\n'
+    assert town.ok("delete", "scores", '["ann", 7]', "--json-key") == ""
+    assert town.run("get", "scores", "[7", "--json-key").code == 2
+
+
+def test_an_object_is_not_mistaken_for_another_of_its_name(town: Shell) -> None:
+    town.ok("incr", "both")
+    refused = town.run("set", "both", "5", "--json")
+    assert (refused.code, refused.error["kind"]) == (4, "refused")
+    assert "counter" in refused.error["error"]
+    town.ok("set", "both", "5", "--type", "register")
+    assert town.run("get", "both").code == 4
+    assert town.ok("get", "both", "--type", "counter") == "1\n"
+    assert town.ok("get", "both", "--type", "register") == "5\n"
+    assert town.run("keys", "both", "--type", "counter").code == 4
+
+
+def test_the_installed_script_does_what_the_others_here_do(shell: Shell) -> None:
+    """The other tests call commands by `prompt.py`; here is each of them as a person calls it."""
+    shell.daemon("ann")
+    for arguments, code, out in (
+        (("set", "tour", "k", "1"), 0, ""), (("get", "tour", "k"), 0, "1\n"),
+        (("keys", "tour", "--json"), 0, '["k"]\n'), (("delete", "tour", "k"), 0, ""),
+        (("get", "tour", "k"), 1, ""), (("incr", "n", "-3"), 0, "-3\n"),
+        (("add", "s", "e"), 0, ""), (("remove", "s", "f"), 1, ""), (("remove", "s", "e", "x"), 2, ""),
+        (("set", "tour", "k" * 600, "1", "--json"), 4, ""), (("status", "-c", "none"), 3, ""),
+    ):  # fmt: skip
+        result = shell.run_script(*arguments)
+        assert (result.code, result.out) == (code, out), arguments
+        assert (result.err == "") == (code == 0)
+    assert shell.run_script("members").out.startswith("ann\talive\t")
+
+
+def test_all_objects_are_listed(town: Shell) -> None:
+    town.ok("set", "a-map", "k", "1")
+    town.ok("add", "a-set", "e")
+    assert "map\ta-map\t1\n" in town.ok("keys")
+    assert {"type": "set", "name": "a-set", "entries": 1} in town.json("keys")
+
+
+def test_members_and_status(town: Shell) -> None:
+    rows = [row.split("\t") for row in town.ok("members").splitlines()]
+    assert [row[:2] for row in rows] == [["ann", "alive"], ["bob", "alive"]]
+    assert rows[1][6] == "role=store"
+    members = town.json("members", "--node", "bob")
+    assert [(each["name"], each["status"], each["me"]) for each in members] == [
+        ("ann", "alive", False),
+        ("bob", "alive", True),
+    ]
+    assert "cluster\tshop\n" in town.ok("status")
+    assert "members\t2 alive\n" in town.ok("status")
+    assert town.json("status")["name"] == "ann"
+
+
+def test_what_one_sets_the_other_has(town: Shell) -> None:
+    town.ok("set", "shared", "k", "1", "--node", "bob")
+    bob = town.json("status", "--node", "bob")["instance"]
+    assert town.ok("get", "shared", "k", "--node", bob) == "1\n"
+    until("ann has it", lambda: town.run("get", "shared", "k", "--node", "ann").out == "1\n")
+    assert town.ok("incr", "all-hits", "--node", "ann") == "1\n"
+    until("bob has it", lambda: town.run("get", "all-hits", "--node", "bob").out == "1\n")
+
+
+def test_values_are_what_they_look_like(town: Shell) -> None:
+    for written, read in (
+        ("true", True), ("null", None), ("-1.5", -1.5), ("-5", -5), ("NaN", "NaN"), ("0123", "0123"), ("", ""),
+        ("-", "-"), ("1e5", 1e5), ("hello", "hello"), ('"quoted"', "quoted"), ("[1,", "[1,"),
+    ):  # fmt: skip
+        town.ok("set", "values", "k", written)
+        assert town.json("get", "values", "k") == read
+
+
+def test_raw_gives_a_text_as_it_is(town: Shell) -> None:
+    town.ok("set", "files", "conf", "a\n\tb")
+    assert town.ok("get", "files", "conf") == "a\\n\\tb\n"
+    assert town.ok("get", "files", "conf", "--raw") == "a\n\tb"
+    town.ok("set", "files", "number", "5")
+    assert town.run("get", "files", "number", "--raw").code == 4
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("set", "flags", "--texxt"), ("get",), ("frobnicate",), ("set", "flags"), ("incr", "hits", "many"), ("--frob",),
+        ("watch", "flags", "--count", "0"), ("get", "flags", "k", "extra"), ("get", "x", "--type", "list"),
+    ],
+)  # fmt: skip
+def test_what_is_not_understood_is_code_2(town: Shell, arguments: tuple[str, ...]) -> None:
+    result = town.run(*arguments, "--json")
+    assert (result.code, result.error["kind"]) == (2, "usage")
+
+
+def test_what_the_node_refuses_is_code_4(town: Shell) -> None:
+    for arguments in (("set", "big", "k", str(2**70)), ("set", "big", "k" * 600, "1"), ("incr", "big", str(2**65))):
+        result = town.run(*arguments, "--json")
+        assert (result.code, result.error["kind"]) == (4, "refused")
+    assert town.run("add", "big", "{}").err.startswith("gossip: a key must be")
+
+
+def test_every_help_has_an_example(shell: Shell) -> None:
+    overview = shell.ok("--help")
+    commands = re.findall(r"^  (\w+)  +\S", overview.partition("Commands:")[2], re.MULTILINE)
+    assert len(commands) >= 13
+    assert "gossip completion" in overview
+    for command in commands:
+        text = shell.ok(command, "--help")
+        assert f"  gossip {command}" in text.partition("Example:")[2], command
+
+
+def test_the_version_and_a_shell_s_completion(shell: Shell) -> None:
+    assert re.fullmatch(r"gossip \d+\.\d+\S* \(gossamesh\)\n", shell.ok("--version"))
+    for name in ("bash", "zsh", "fish"):
+        assert "_GOSSIP_COMPLETE" in shell.ok("completion", name)
+    completed = shell.run(_GOSSIP_COMPLETE="bash_complete", COMP_WORDS="gossip mem", COMP_CWORD="1")
+    assert completed.out == "plain,members\n"
+
+
+def test_a_command_loads_only_what_it_needs(town: Shell) -> None:
+    program = "import sys; from gossip.cli import main; main(); print(*sys.modules, file=sys.stderr)"
+    process = town.start_python(f"import sys; sys.argv = ['gossip', 'incr', 'loads']\n{program}")
+    result = process.wait()
+    assert result.out == "1\n"
+    assert not {"aiohttp", "zeroconf", "cryptography", "rich", "uvloop", "msgspec"} & set(result.err.split())
+
+
+@pytest.mark.parametrize("lacking", ["click", "rich"])
+def test_without_the_extra_it_says_how_to_get_it(shell: Shell, lacking: str) -> None:
+    result = shell.start_python(
+        f"import sys; sys.modules[{lacking!r}] = None; from gossip.cli import main; sys.exit(main())"
+    ).wait()
+    assert (result.code, result.out) == (2, "")
+    assert "pip install 'gossamesh[cli]'" in result.err
+
+
+def test_python_m_gossip_is_the_same(shell: Shell) -> None:
+    result = shell.start_python(
+        "import runpy, sys; sys.argv = ['gossip', 'get', 'x']; runpy.run_module('gossip', run_name='__main__')"
+    ).wait()
+    assert result.code == 3
+
+
+def test_a_closed_output_is_no_error(town: Shell) -> None:
+    program = "import os, sys; os.close(1); os.execv(sys.argv[1], ['gossip', 'keys'])"
+    result = town.start_python(f"import sys; sys.argv = ['-', {str(GOSSIP)!r}]\n{program}").wait()
+    assert (result.code, result.err) == (0, "")
+    assert json.loads(town.ok("keys", "--json")) is not None

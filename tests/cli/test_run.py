@@ -1,0 +1,162 @@
+"""Does `gossip run` start with what it is told, say that it is ready, and leave within a second whatever happens?"""
+
+import base64
+import json
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.cli.shell import Shell, status_of, until
+
+SECOND = 1.0
+
+
+def test_it_says_one_line_when_it_is_ready(shell: Shell) -> None:
+    process = shell.start("run", "-c", "shop", "--name", "ann", "--bind", "127.0.0.1:0")
+    line = process.line()
+    assert line.startswith("ready: ann in cluster shop at unix:")
+    assert " 127.0.0.1:" in line
+    process.signal(signal.SIGTERM)
+    assert process.wait().out == ""
+    assert [path for path in shell.directory.rglob("*") if not path.is_dir()] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_within_a_second_with_a_leave(shell: Shell, number: int) -> None:
+    ann, bob = shell.daemon("ann"), shell.daemon("bob")
+    until("bob knows ann", lambda: status_of(shell, bob, ann) == "alive")
+    seconds, result = ann.terminate(number)
+    assert (result.code, result.err) == (0, "")
+    assert seconds < SECOND
+    until("bob heard the goodbye", lambda: status_of(shell, bob, ann) != "alive")
+    assert status_of(shell, bob, ann) == "left"
+
+
+def test_a_signal_ends_it_under_load(shell: Shell) -> None:
+    ann, bob = shell.daemon("ann"), shell.daemon("bob")
+    until("bob knows ann", lambda: status_of(shell, bob, ann) == "alive")
+
+    def write_on() -> None:
+        with ann.connection() as line:
+            try:
+                for number in range(1_000_000):
+                    if line.ask(do="set", object="load", key=str(number % 100), value="x" * 1000) is None:
+                        return
+            except OSError:
+                return
+
+    writers = [threading.Thread(target=write_on) for _ in range(2)]
+    watcher = shell.start("watch", "load")
+    for writer in writers:
+        writer.start()
+    watcher.line()
+    seconds, result = ann.terminate()
+    for writer in writers:
+        writer.join()
+    assert result.code == 0
+    assert seconds < SECOND
+    until("bob heard the goodbye", lambda: status_of(shell, bob, ann) != "alive")
+    assert status_of(shell, bob, ann) == "left"
+    ended = watcher.wait()
+    assert ended.code == 3
+
+
+def test_a_peer_that_takes_nothing_does_not_keep_it(shell: Shell) -> None:
+    ann, bob = shell.daemon("ann"), shell.daemon("bob")
+    until("ann knows bob", lambda: status_of(shell, ann, bob) == "alive")
+    bob.process.signal(signal.SIGSTOP)
+    with ann.connection() as line:
+        for number in range(8):
+            assert line.ask(do="set", object="heavy", key=str(number), value="x" * 900_000) == {"ok": None}
+    seconds, result = ann.terminate()
+    assert seconds < SECOND
+    assert result.code == 0
+
+
+def test_a_name_that_is_still_looked_up_does_not_keep_it(shell: Shell) -> None:
+    seeds = ("--bind", "127.0.0.1:0", "--seed", "no-such-host.invalid:7946")
+    seconds, result = shell.daemon("ann", "shop", *seeds).terminate()
+    assert seconds < SECOND
+    assert result.code == 0
+
+
+def test_settings_come_from_option_then_environment_then_file(shell: Shell) -> None:
+    file = shell.directory / "gossip.toml"
+    file.write_text('name = "of-file"\n[tags]\nrole = "of-file"\n')
+    config = ("--config", str(file), "--json")
+    process = shell.start("run", *config, GOSSAMESH_CLUSTER="shop", GOSSAMESH_NAME="of-environment")
+    assert json.loads(process.line())["name"] == "of-environment"
+    process = shell.start("run", *config, "-c", "shop", "--name", "of-option", GOSSAMESH_NAME="of-environment")
+    assert json.loads(process.line())["name"] == "of-option"
+    process = shell.start("run", "--json", "-c", "shop", "--tag", "zone=a", GOSSAMESH_CONFIG=str(file))
+    assert json.loads(process.line())["name"] == "of-file"
+    tags = {member["name"]: member["tags"] for member in shell.json("members")}
+    assert tags == {
+        "of-environment": {"role": "of-file"},
+        "of-option": {"role": "of-file"},
+        "of-file": {"zone": "a"},
+    }
+
+
+def test_two_hosts_share_over_a_sealed_network_and_hear_the_leave(shell: Shell, tmp_path: Path) -> None:
+    key_file = tmp_path / "shop.key"
+    shell.ok("keygen", str(key_file))
+    here, there = shell.directory / "here", shell.directory / "there"
+    sealed = ("--bind", "127.0.0.1:0", "--key-file", str(key_file))
+    ann = shell.daemon("ann", "shop", *sealed, GOSSAMESH_RUNTIME_DIR=str(here))
+    seed = ("--bind", "127.0.0.1:0", "--seed", ann.ready["addresses"][1])
+    bob = shell.daemon("bob", "shop", *seed, GOSSAMESH_KEY=key_file.read_text(), GOSSAMESH_RUNTIME_DIR=str(there))
+    assert shell.run("set", "flags", "beta", "true", GOSSAMESH_RUNTIME_DIR=str(here)).code == 0
+    until("bob has it", lambda: shell.run("get", "flags", "beta", GOSSAMESH_RUNTIME_DIR=str(there)).out == "true\n")
+    seconds, _ = ann.terminate()
+    assert seconds < SECOND
+    until("bob heard the goodbye", lambda: status_of(shell, bob, ann) != "alive")
+    assert status_of(shell, bob, ann) == "left"
+
+
+def test_what_it_can_not_use_is_said(shell: Shell, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.key"
+    empty.touch()
+    for arguments, part in (
+        (("run",), "which cluster"),
+        (("run", "-c", "shop", "--bind", "0.0.0.0:0"), "gossip keygen"),
+        (("run", "-c", "shop", "--tag", "role"), "KEY=VALUE"),
+        (("run", "-c", "shop", "--key-file", str(tmp_path / "none")), "can not be read"),
+        (("run", "-c", "shop", "--key-file", str(empty)), "is empty"),
+        (("run", "-c", "shop", "--config", str(tmp_path / "none")), "can not be read"),
+    ):
+        result = shell.run(*arguments)
+        assert (result.code, result.out) == (2, "")
+        assert part in result.err
+    assert shell.run("run", "-c", "shop", "--key", "abc").code == 2  # nothing takes a key where others see it
+
+
+def test_a_port_that_is_taken_is_code_4(shell: Shell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = shell.run("run", "-c", "shop", "--bind", f"127.0.0.1:{port}", "--json")
+    assert (result.code, result.error["kind"]) == (4, "refused")
+    assert str(port) in result.error["error"]
+
+
+def test_keygen_makes_keys_and_overwrites_none(shell: Shell, tmp_path: Path) -> None:
+    first, second = shell.ok("keygen").strip(), shell.json("keygen")["key"]
+    assert first != second
+    assert len(base64.urlsafe_b64decode(first)) == len(base64.urlsafe_b64decode(second)) == 32
+    file = tmp_path / "shop.key"
+    before = os.umask(0)
+    try:
+        assert shell.json("keygen", str(file)) == {"file": str(file)}
+    finally:
+        os.umask(before)
+    written = file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert len(base64.urlsafe_b64decode(written)) == 32
+    again = shell.run("keygen", str(file), "--json")
+    assert (again.code, again.error["kind"]) == (4, "refused")
+    assert file.read_text() == written
+    assert shell.run("keygen", str(tmp_path / "none" / "key")).code == 4

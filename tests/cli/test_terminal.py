@@ -1,0 +1,113 @@
+"""Can anything that somebody wrote into the cluster act on the terminal of who looks at it?"""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import termios
+import time
+
+from tests.cli.shell import DEADLINE, GOSSIP, Daemon, Shell
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "%s %d %(name)s",
+    "{0.__class__} {}",
+    "\x1b[31mred\x1b]0;title\x07",
+    "two\nlines\r\tand\x0bmore\x7f\x9b31m",
+    "[red]rich[/red] [link=file:///etc] :smile:",
+    "\u202egnp.exe\u2066\u200b\u2028",
+    "\\x1b[31m",
+    "--json",
+    "Ärger 山 🎉",
+]
+
+
+def write_all(daemon: Daemon) -> None:
+    with daemon.connection() as line:
+        for text in HOSTILE:
+            assert line.ask(do="set", object="m", key=text, value=text) == {"ok": None}
+            assert line.ask(do="add", object="s", element=text) == {"ok": None}
+            assert line.ask(do="incr", object=text) == {"ok": 1}
+            assert line.ask(do="set", object="m", key=f"deep {text}", value={text: [text]}) == {"ok": None}
+
+
+def is_safe(output: str) -> bool:
+    """Whether nothing in it is more than shown."""
+    return not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060-\u206f]", output)
+
+
+def on_a_terminal(shell: Shell, *arguments: str) -> str:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, 200, 0, 0))
+    environment = shell.environment | {"TERM": "xterm", "NO_COLOR": "1"}
+    with subprocess.Popen([GOSSIP, *arguments], env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        output, deadline = b"", time.monotonic() + DEADLINE
+        while True:
+            ready, _, _ = select.select([ours], [], [], deadline - time.monotonic())
+            assert ready, output
+            try:
+                data = os.read(ours, 1 << 16)
+            except OSError:  # how Linux says that the other side has closed
+                break
+            if not data:
+                break
+            output += data
+        os.close(ours)
+        assert process.wait(DEADLINE) == 0
+    return re.sub("\x1b\\[[01]m", "", output.decode()).replace("\r\n", "\n")  # our own: the heads of columns are bold
+
+
+def test_nothing_acts_on_a_terminal_and_nothing_is_lost(shell: Shell, daemon: Daemon) -> None:
+    write_all(daemon)
+    for arguments in (("get", "m"), ("get", "s"), ("keys", "m"), ("keys",)):
+        piped, seen = shell.ok(*arguments), on_a_terminal(shell, *arguments)
+        assert is_safe(piped.replace("\t", "").replace("\n", ""))
+        assert is_safe(seen.replace("\n", ""))
+        for output in (piped, seen):
+            assert "[red]rich[/red] [link=file:///etc] :smile:" in output
+            assert "{0.__class__}" in output
+            assert "\\x1b[31mred\\x1b]0;title\\x07" in output
+            assert "Ärger 山 🎉" in output
+    assert len(shell.ok("get", "s").splitlines()) == len(HOSTILE)
+    documents = shell.ok("get", "m", "--json")
+    assert is_safe(documents.strip())
+    assert {text: text for text in HOSTILE}.items() <= json.loads(documents).items()
+    assert set(shell.json("get", "s")) == set(HOSTILE)
+
+
+def test_a_watch_and_an_error_are_as_safe(shell: Shell, daemon: Daemon) -> None:
+    write_all(daemon)
+    process = shell.start("watch", "m")
+    assert all(is_safe(process.line().replace("\t", "")) for _ in range(2 * len(HOSTILE)))
+    for text in HOSTILE:
+        if text.startswith("-"):
+            continue
+        missing = shell.run("get", "m", f"no {text}")
+        assert missing.code == 1
+        assert is_safe(missing.err.strip())
+        assert len(missing.err.splitlines()) == 1
+    assert is_safe(shell.run("frob \x1b[31m").err.replace("\n", ""))
+
+
+def test_hostile_text_goes_in_and_out_by_the_command_line(shell: Shell, daemon: Daemon) -> None:
+    for text in HOSTILE:
+        shell.ok("set", "typed", "--text", "--", text, text)
+    assert shell.json("get", "typed") == {text: text for text in HOSTILE}
+    no_text = shell.run_script("set", "typed", b"\xff\xfe", "1")
+    assert no_text.code == 4
+    assert "surrogate" in no_text.err
+
+
+def test_names_of_nodes_and_tables(shell: Shell) -> None:
+    shell.daemon("[bold]ann[/bold]", "shop", "--tag", "role=[red]%s")
+    table = on_a_terminal(shell, "members")
+    assert "[bold]ann[/bold]" in table
+    assert "role=[red]%s" in table
+    assert "name" in table.splitlines()[0]
+    assert "cluster" in on_a_terminal(shell, "status")

@@ -1,0 +1,143 @@
+"""Is a setting taken from where it was said it is, and is a wrong one refused with its name and a remedy?"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gossip
+
+CANARY = b"canary-canary-canary-canary-0123"
+KEY = base64.b64encode(CANARY).decode()
+
+
+def test_keyword_beats_environment_beats_file_beats_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "gossamesh.toml"
+    file.write_text(
+        'name = "file"\nbind = "127.0.0.1:1"\nprobe_interval = 3\n[tags]\nrole = "file"\n[shop]\nmax_connections = 9\n'
+    )
+    assert gossip.Config.load("shop").name == ""
+    config = gossip.Config.load("shop", file)
+    assert (config.name, config.bind, config.max_connections, config.tags) == (
+        "file",
+        "127.0.0.1:1",
+        9,
+        {"role": "file"},
+    )
+    assert gossip.Config.load("other", file).max_connections == 512, "a cluster's table is its own"
+    monkeypatch.setenv("GOSSAMESH_NAME", "environment")
+    monkeypatch.setenv("GOSSAMESH_PROBE_INTERVAL", "2.5")
+    monkeypatch.setenv("GOSSAMESH_TAGS", "role=web,zone=a=b")
+    monkeypatch.setenv("GOSSAMESH_SEEDS", "127.0.0.1:2, 127.0.0.1:3")
+    monkeypatch.setenv("GOSSAMESH_INSECURE", "Yes")
+    config = gossip.Config.load("shop", file)
+    assert (config.name, config.probe_interval, config.tags) == ("environment", 2.5, {"role": "web", "zone": "a=b"})
+    assert config.seeds == ("127.0.0.1:2", "127.0.0.1:3") and config.insecure is True and config.bind == "127.0.0.1:1"
+    config = gossip.Config.load("shop", file, name="keyword", insecure=False, tags=None)
+    assert (config.name, config.insecure, config.tags["role"]) == ("keyword", False, "web")
+    monkeypatch.setenv("GOSSAMESH_CONFIG", str(file))
+    assert gossip.Node("shop", name="keyword").config == dataclasses.replace(config, insecure=True)
+
+
+def test_a_whole_config_is_taken_as_it_is_and_alone() -> None:
+    config = gossip.Config(cluster="shop", name="whole")
+    assert gossip.Node("shop", config=config).config is config
+    for wrong in ({"name": "other"}, {"seeds": ["127.0.0.1:1"]}, {"probe_interval": 2.0}):
+        with pytest.raises(gossip.ConfigError, match="dataclasses.replace"):
+            gossip.Node("shop", config=config, **wrong)
+    with pytest.raises(gossip.ConfigError, match="shop"):
+        gossip.Node("other", config=config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"cluster": ""}, "cluster"), ({"cluster": 7}, "cluster"), ({"cluster": "x" * 256}, "cluster"),
+        ({"cluster": "a\nb"}, "cluster"), ({"cluster": "\udc80"}, "cluster"), ({"cluster": None}, "cluster"),
+        ({"name": 7}, "name"), ({"name": "a\0b"}, "name"), ({"name": "x" * 300}, "name"),
+        ({"bind": "nowhere"}, "bind"), ({"bind": 7946}, "bind"), ({"bind": "127.0.0.1:65536"}, "bind"),
+        ({"bind": "0.0.0.0:7946"}, "gossip keygen"), ({"bind": "10.0.0.1:7946"}, "key"), ({"bind": "[::]:7946"}, "insecure=True"),
+        ({"bind": "127.0.0.1:1", "advertise": "x"}, "advertise"), ({"bind": "127.0.0.1:1", "advertise": "0.0.0.0:1"}, "advertise"),
+        ({"advertise": "127.0.0.1:1"}, "bind="), ({"seeds": ["127.0.0.1:1"]}, "bind="), ({"seeds_file": "x"}, "bind="),
+        ({"bind": "127.0.0.1:1", "seeds": ["nowhere"]}, "nowhere"), ({"bind": "127.0.0.1:1", "seeds": ["0.0.0.0:1"]}, "seeds"),
+        ({"bind": "127.0.0.1:1", "seeds": [7]}, "text"), ({"key": "not base64!"}, "key"), ({"key": b"short"}, "gossip keygen"),
+        ({"key": 7}, "key"), ({"insecure": "no"}, "insecure"), ({"insecure": 1}, "insecure"), ({"tags": ["role"]}, "tags"),
+        ({"tags": "role=web"}, "tags"), ({"tags": {"role": 7}}, "tags"), ({"tags": {"a": "x" * 5000}}, "tags"),
+        ({"tags": {"role": "\udc80"}}, "tags"), ({"tags": {str(n): "" for n in range(65)}}, "tags"),
+        ({"probe_interval": 0}, "probe_interval"), ({"probe_interval": -1.0}, "probe_interval"),
+        ({"probe_interval": float("nan")}, "probe_interval"), ({"probe_interval": float("inf")}, "probe_interval"),
+        ({"probe_interval": "1"}, "probe_interval"), ({"max_connections": 0.5}, "max_connections"),
+        ({"max_connections": True}, "max_connections"), ({"send_buffer": 1 << 60}, "send_buffer"),
+        ({"prob_interval": 1}, "prob_interval"), ({"runtime_dir": 7}, "runtime_dir"),
+    ],
+    ids=lambda each: str(each)[:40].encode("ascii", "replace").decode(),
+)  # fmt: skip
+def test_a_wrong_setting_is_named_with_its_remedy(settings: dict[str, Any], said: str) -> None:
+    cluster = settings.pop("cluster", "shop")
+    with pytest.raises(gossip.ConfigError) as refused:
+        gossip.Node(cluster, **settings)
+    assert said in str(refused.value) and isinstance(refused.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("PROBE_INTERVAL", "fast"), ("MAX_CONNECTIONS", "1.5"), ("INSECURE", "perhaps"), ("TAGS", "role"),
+        ("SEEDS", "127.0.0.1"), ("BIND", "7946"), ("KEY", KEY[:-8]), ("KEY", KEY + "!"),
+    ],
+)  # fmt: skip
+def test_a_wrong_variable_is_named(variable: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOSSAMESH_" + variable, text)
+    with pytest.raises(gossip.ConfigError) as refused:
+        gossip.Node("shop", bind=None if variable == "BIND" else "127.0.0.1:0")
+    assert variable.lower() in str(refused.value).lower()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["nme = 1", "name = 7", "= broken", '[shop]\nnme = "x"', "probe_interval = true", "tags = 7", "bind = []", None],
+)
+def test_a_wrong_file_is_named(content: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "gossamesh.toml"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(gossip.ConfigError) as refused:
+        gossip.Node("shop", config=file)
+    assert any(name in str(refused.value) for name in ("gossamesh.toml", "name", "probe_interval", "tags", "bind"))
+
+
+@pytest.mark.parametrize(
+    "key", [CANARY, KEY, KEY.replace("+", "-").replace("/", "_"), CANARY[:-1], KEY[:-8], KEY + "!", [KEY]]
+)
+def test_a_key_is_never_shown(key: Any) -> None:
+    """Neither in what a node shows of itself nor in what it says if the key is wrong: both end up in logs."""
+    try:
+        node = gossip.Node("shop", key=key)
+        shown = repr([node, node.config]) + str(node.config)
+        with node:
+            shown += repr(node.status()) + repr(node.me)
+    except gossip.ConfigError:
+        shown = traceback.format_exc()
+        assert "key" in shown
+    shown = shown.replace('gossip.Node("shop", key=key)', "")
+    for secret in (CANARY[:-1].decode(), KEY[:-8], CANARY.hex()[:40], repr(CANARY)[2:-2]):
+        assert secret not in shown
+
+
+def test_a_config_is_frozen() -> None:
+    config = gossip.Config(cluster="shop", tags={"role": "web"})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.name = "x"  # type: ignore[misc]
+
+
+def test_a_seed_that_is_wrong_in_the_file_is_no_reason_not_to_start(cluster: str, tmp_path: Path, caplog: Any) -> None:
+    seeds = tmp_path / "seeds"
+    seeds.write_text("nonsense\n")
+    with gossip.Node(cluster, bind="127.0.0.1:0", seeds_file=str(seeds)) as node:
+        assert len(node.members) == 1
+    assert "file of seeds" in caplog.text

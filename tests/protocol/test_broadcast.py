@@ -1,0 +1,153 @@
+"""Is news passed on often enough, and no oftener; and does what rides on a ping fit into it?"""
+
+from __future__ import annotations
+
+from math import ceil, log10
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crdt.codec import pack
+from gossip.protocol.broadcast import Broadcast, size_of
+from gossip.protocol.effects import Send
+from gossip.protocol.members import Claim, Status
+from gossip.protocol.messages import Ack, Gossip, Ping
+from tests.protocol.wire import EPOCH, Node, Wire
+
+
+def claim(instance: int, name: str = "n", **fields: object) -> Claim:
+    return Claim(**{"instance": instance, "name": name, "addresses": ("unix:/x",), "started": 0, **fields})  # type: ignore[arg-type]
+
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+@given(st.integers(1, 2**64 - 1), text, st.lists(text, max_size=8), st.lists(st.tuples(text, text), max_size=8))
+def test_a_claim_is_never_larger_than_it_is_taken_for(
+    number: int, name: str, addresses: list[str], tags: list[tuple[str, str]]
+) -> None:
+    said = Claim(number, name, tuple(addresses), number, tuple(tags), number, Status.LEFT)
+    assert len(pack(said)) <= size_of(said)
+
+
+@pytest.mark.parametrize("members", [1, 2, 9, 10, 99, 100, 1000])
+def test_a_claim_is_told_four_times_the_logarithm_of_the_members(members: int) -> None:
+    news = Broadcast()
+    news.add(claim(7))
+    told = 0
+    while news.take(members, limit=1200):
+        told += 1
+    assert told == 4 * ceil(log10(members + 1))
+    assert len(news) == 0
+
+
+def test_what_was_told_least_often_goes_first_and_the_newest_of_those() -> None:
+    news = Broadcast()
+    for instance in (1, 2, 3):
+        news.add(claim(instance))
+    one = size_of(claim(1))
+    assert [said.instance for said in news.take(9, limit=one)] == [3]
+    assert [said.instance for said in news.take(9, limit=2 * one)] == [2, 1]
+    news.add(claim(4))
+    assert [said.instance for said in news.take(9, limit=2 * one)] == [4, 3]
+
+
+def test_newer_news_of_an_instance_replaces_the_older_and_is_told_anew() -> None:
+    news = Broadcast()
+    news.add(claim(1))
+    for _ in range(3):
+        news.take(3, limit=1200)
+    raised = claim(1, incarnation=1)
+    news.add(raised)
+    assert [news.take(3, limit=1200) for _ in range(5)] == [(raised,)] * 4 + [()]
+
+
+def test_a_claim_that_does_not_fit_keeps_no_smaller_one_from_going() -> None:
+    news = Broadcast()
+    news.add(claim(1))
+    news.add(claim(2, name="x" * 200))
+    assert [said.instance for said in news.take(9, limit=size_of(claim(1)))] == [1]
+    assert {said.instance for said in news.take(9, limit=1200)} == {1, 2}
+
+
+def test_fresh_news_is_what_nobody_was_told_of() -> None:
+    news = Broadcast()
+    assert not news.fresh
+    news.add(claim(1))
+    assert news.fresh
+    assert news.take_fresh(3) == (claim(1),)
+    assert not news.fresh
+    assert news.take_fresh(3) == ()
+
+
+def crowd(wire: Wire, node: Node, count: int) -> tuple[Claim, ...]:
+    """Has a node hear of many that it does not tell anybody of at once."""
+    said = tuple(
+        claim(1_000 + number, f"worker-{number}", addresses=(f"unix:/{number}",), started=EPOCH)
+        for number in range(count)
+    )
+    node.hear(node.engine.codec.encode(99, Gossip(said)))
+    return said
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 255, 256, 1000, 4096])
+def test_a_ping_fits_its_datagram_whatever_rides_on_it(count: int) -> None:
+    """M11."""
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    crowd(wire, ann, count)
+    for message in (Ping, Ack):
+        payload = ann.engine.codec.encode(bob.instance, Ping(1, bob.engine.replication.digest(), (bob.engine.me,)))
+        sends = [effect for effect in ann.hear(payload) if isinstance(effect, Send)]
+        sends += [effect for effect in ann.engine.tick(5.0, ann.wall) if isinstance(effect, Send)]
+        riding = [effect.message for effect in sends if isinstance(effect.message, message)]
+        assert riding
+        for said in riding:
+            size = len(ann.engine.codec.encode(2**64 - 1, said))
+            assert size <= wire.settings.datagram
+            if count >= 255:
+                assert size > wire.settings.datagram - 150, "the room is used"
+
+
+def test_all_of_a_crowd_are_told_of_in_the_end_by_what_rides_on_pings_alone() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    said = crowd(wire, ann, 300)
+    wire.nodes["bob"].engine.broadcast._told.clear()
+    with wire.losing(lambda packet: isinstance(packet.message, Gossip)):
+        for number in range(100):
+            ping = Ping(number, bob.engine.replication.digest(), (bob.engine.me,))
+            wire.perform(ann, ann.hear(bob.engine.codec.encode(bob.instance, ping)))
+            wire.deliver()
+    assert {one.instance for one in said} <= bob.engine.members.table.keys()
+
+
+def test_a_member_with_many_tags_is_pinged_with_nothing_else_on_board() -> None:
+    """Its own claim and that of a suspected target must ride, so tags have to be few where datagrams are."""
+    wire = Wire()
+    ann = wire.start("ann", tags=tuple((f"t{number:02}", "v" * 50) for number in range(14)))
+    bob = wire.start("bob")
+    bob.join("ann")
+    crowd(wire, ann, 50)
+    wire.advance(1.0)
+    (packet,) = wire.packets(Ping, "ann")
+    assert packet.message.claims == (ann.engine.me,)
+    assert len(packet.payload) <= wire.settings.datagram
+
+
+def test_in_a_large_cluster_news_goes_to_some_and_they_pass_it_on() -> None:
+    wire = Wire()
+    nodes = [wire.start(f"n{number}") for number in range(30)]
+    for node in nodes[1:]:
+        node.join("n0")
+    wire.advance(10.0)
+    assert all(len(node.living) == 30 for node in nodes)
+    wire.sent.clear()
+    news = claim(5_000, "newcomer", addresses=("unix:/newcomer",), started=EPOCH)
+    wire.perform(nodes[0], nodes[0].hear(nodes[0].engine.codec.encode(99, Gossip((news,)))))
+    assert len(wire.packets(Gossip)) == 4
+    wire.deliver()
+    know = sum(5_000 in node.engine.members.table for node in nodes)
+    assert know > 20
+    wire.until(lambda: all(5_000 in node.engine.members.table for node in nodes), within=4.0)

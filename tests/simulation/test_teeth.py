@@ -1,0 +1,316 @@
+"""Can the simulation fail? Each test plants a bug and demands that a handful of seeds finds it.
+
+A world that finds nothing proves something only if it would have found these. Most are mistakes that real systems of
+this kind were shipped with; some are ours, from before the simulation found them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from crdt import Batch, Context, Inbox, PNCounter, Stage, Store
+from crdt.codec import encode_value
+from gossip.protocol.detector import Detector
+from gossip.protocol.effects import Send
+from gossip.protocol.engine import Engine
+from gossip.protocol.members import Members, Status
+from gossip.protocol.messages import Gossip
+from gossip.protocol.replication import Replication
+from tests.simulation.options import only
+from tests.simulation.run import run
+
+SEEDS = 12
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+PLANTED: list[tuple[Plant, tuple[str, ...]]] = []
+
+
+def planted(*kinds: str) -> Callable[[Plant], Plant]:
+    """A bug, and the faults that bring it out soon; none for whatever a seed draws."""
+
+    def register(plant: Plant) -> Plant:
+        PLANTED.append((plant, kinds))
+        return plant
+
+    return register
+
+
+# -- data ------------------------------------------------------------------------------------------------------------
+
+
+@planted()
+def a_state_joins_its_context_before_it_is_applied(patch: pytest.MonkeyPatch) -> None:
+    merge_state = Store.merge_state
+
+    def wrong(self: Store, theirs: Any) -> Any:
+        self.context.join(theirs.context)
+        return merge_state(self, theirs)
+
+    patch.setattr(Store, "merge_state", wrong)
+
+
+@planted()
+def a_state_is_committed_before_its_last_part(patch: pytest.MonkeyPatch) -> None:
+    add = Stage.add
+
+    def wrong(self: Stage, part: bytes) -> None:
+        if len(self._objects) < 2:
+            add(self, part)
+
+    patch.setattr(Stage, "add", wrong)
+
+
+@planted()
+def a_state_brings_back_what_died_here(patch: pytest.MonkeyPatch) -> None:
+    joined = Store._joined
+
+    def wrong(self: Store, mine: Any, theirs: Any, state: Any) -> Any:
+        return theirs if mine is None else joined(self, mine, theirs, state)
+
+    patch.setattr(Store, "_joined", wrong)
+
+
+@planted()
+def what_was_named_early_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    apply = Store._apply
+
+    def wrong(self: Store, write: Any) -> Any:
+        change = apply(self, write)
+        self.named.clear()
+        return change
+
+    patch.setattr(Store, "_apply", wrong)
+
+
+@planted()
+def a_write_names_only_what_is_shown(patch: pytest.MonkeyPatch) -> None:
+    """The conflicts stay: the map's key can never be rid of them."""
+    write = Store.write
+
+    def wrong(self: Store, *rest: Any) -> Any:
+        asked = write(self, *rest)
+        return asked._replace(names=asked.names[:1])
+
+    patch.setattr(Store, "write", wrong)
+
+
+@planted()
+def a_blank_takes_its_names_with_it(patch: pytest.MonkeyPatch) -> None:
+    gather = Replication._gather
+
+    def wrong(self: Replication, write: Any, size: int) -> None:
+        gather(self, write, size)
+        last = self._gathered[-1]
+        assert last is not None
+        self._gathered[-1] = last._replace(names=write.names)
+
+    patch.setattr(Replication, "_gather", wrong)
+
+
+@planted()
+def coalescing_crosses_the_border_of_a_transaction(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Replication, "begin", lambda self: setattr(self, "_transaction", self._transaction + 1))
+
+
+@planted()
+def the_fingerprint_counts_the_dead(patch: pytest.MonkeyPatch) -> None:
+    tally = Store._tally
+    patch.setattr(Store, "_tally", lambda self, live, sign: tally(self, live, sign) if sign > 0 else None)
+
+
+@planted()
+def a_counter_forgets_what_it_had(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: PNCounter, amount: int, replica: int, stamp: int) -> Any:
+        key = (*self.name, replica.to_bytes(8, "big"))
+        return self.store.write(key, encode_value((max(amount, 0), max(-amount, 0))), replica, stamp)
+
+    patch.setattr(PNCounter, "add", wrong)
+
+
+# -- order and completeness ------------------------------------------------------------------------------------------
+
+
+@planted("loss")
+def a_pull_is_answered_with_a_batch_too_few(patch: pytest.MonkeyPatch) -> None:
+    missing = Replication.missing
+
+    def wrong(self: Replication, theirs: Context) -> Any:
+        batches = missing(self, theirs)
+        return batches[1:] if batches and len(batches) > 1 else batches
+
+    patch.setattr(Replication, "missing", wrong)
+
+
+@planted()
+def the_inbox_gives_out_half_a_transaction(patch: pytest.MonkeyPatch) -> None:
+    add = Inbox.add
+    patch.setattr(Inbox, "add", lambda self, batch, *rest: add(self, batch._replace(open=False), *rest))
+
+
+@planted()
+def a_transaction_comes_in_two_steps(patch: pytest.MonkeyPatch) -> None:
+    deliver = Replication._deliver
+    receive = Replication.receive
+
+    def one_by_one(self: Replication, payloads: Any, wall: int) -> Any:
+        split: list[Any] = []
+
+        def each(self: Replication, batches: list[Batch], encoded: Any) -> Any:
+            split.extend(deliver(self, [batch], None) for batch in batches)
+            return split.pop()
+
+        patch.setattr(Replication, "_deliver", each)
+        delivered = receive(self, payloads, wall)
+        return delivered._replace(steps=[*split, *delivered.steps])
+
+    patch.setattr(Replication, "receive", one_by_one)
+
+
+@planted()
+def the_inbox_ignores_gaps(patch: pytest.MonkeyPatch) -> None:
+    """What every system does that keeps a maximum a replica and no order: the gap is claimed and never filled."""
+
+    def wrong(self: Store, batch: Batch) -> Any:
+        self.context[batch.replica] = max(batch.first - 1, self.context[batch.replica])
+        return merge_batch(self, batch)
+
+    merge_batch = Store.merge_batch
+    patch.setattr(Store, "merge_batch", wrong)
+    patch.setattr(Inbox, "add", lambda self, batch, size, delivered: [batch] if batch.last > delivered else [])
+
+
+@planted()
+def a_context_tells_of_an_open_transaction(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Replication, "context", lambda self: Context(self.store.context))
+
+
+@planted()
+def a_state_with_an_open_transaction_is_sent(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Replication, "exposable", True)
+
+
+@planted()
+def nobody_pulls(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Engine, "_pull", lambda self, peer, now: [])
+
+
+@planted()
+def writes_from_the_future_are_let_in(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Replication, "_observe", lambda self, batch, wall: None)
+
+
+@planted("leave", "newcomer")
+def a_leaver_keeps_its_last_writes(patch: pytest.MonkeyPatch) -> None:
+    flush = Engine.flush
+    leave = Engine.leave
+
+    def wrong(self: Engine, now: float) -> Any:
+        patch.setattr(Engine, "flush", lambda self: [])
+        try:
+            return leave(self, now)
+        finally:
+            patch.setattr(Engine, "flush", flush)
+
+    patch.setattr(Engine, "leave", wrong)
+
+
+@planted()
+def changes_by_a_full_state_are_not_told(patch: pytest.MonkeyPatch) -> None:
+    commit = Engine._commit
+    patch.setattr(Engine, "_commit", lambda self, *rest: commit(self, *rest)[1:])
+
+
+# -- members ---------------------------------------------------------------------------------------------------------
+
+
+@planted()
+def the_dead_return(patch: pytest.MonkeyPatch) -> None:
+    hear = Members.hear
+
+    def wrong(self: Members, claim: Any, now: float) -> Any:
+        before = self.table.get(claim.instance)
+        if before is None or not before.gone or claim.gone:
+            return hear(self, claim, now)
+        self.table[claim.instance] = claim
+        return before
+
+    patch.setattr(Members, "hear", wrong)
+
+
+@planted("suspect")
+def nobody_refutes(patch: pytest.MonkeyPatch) -> None:
+    refute = Engine._refute
+    patch.setattr(Engine, "_refute", lambda self, claim, now: refute(self, claim, now) if claim.gone else [])
+
+
+@planted("move")
+def the_silent_are_never_called_dead(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Detector, "suspect", lambda self, instance, members, now: None)
+
+
+@planted("hint")
+def a_false_hint_kills(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Engine, instance: int, now: float) -> Any:
+        claim = self.members.table.get(instance)
+        return [] if claim is None else self._hear((claim._replace(status=Status.DEAD),), now, "its stream ended")
+
+    patch.setattr(Engine, "lost", wrong)
+
+
+@planted("split")
+def two_that_buried_each_other_tell_it_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """Ours, found by seed 0."""
+    patch.setattr(Engine, "_from_the_dead", lambda self, known, *_: [Send((known.instance,), Gossip((known,)))])
+
+
+@planted("loss")
+def a_pull_is_answered_with_a_part_of_a_transaction(patch: pytest.MonkeyPatch) -> None:
+    """Ours, found by seed 6: what is held back is not in a context, so the same part was sent again and again."""
+    patch.setattr(Engine, "_first_run", lambda self, batches: batches[:1])
+
+
+@planted("loss", "move")
+def what_died_with_its_author_is_asked_for_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """Ours, found by seed 12."""
+    repair = Engine._repair
+
+    def wrong(self: Engine, now: float) -> Any:
+        self._repairs = 0
+        return repair(self, now)
+
+    patch.setattr(Engine, "_repair", wrong)
+
+
+@planted("accuse", "move", "newcomer", "loss")
+def the_old_instance_lives_where_a_new_one_listens(patch: pytest.MonkeyPatch) -> None:
+    """Ours, found by seed 113: the new one answered the pings to the old one."""
+    patch.setattr(Members, "replaced", lambda self, claim: False)
+    acked = Detector.acked
+    patch.setattr(
+        Detector,
+        "acked",
+        lambda self, number, sender, now: acked(
+            self, number, self._probes[number].target if number in self._probes else sender, now
+        ),
+    )
+
+
+# -- the tests --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("plant", "kinds"), PLANTED, ids=[plant.__name__ for plant, _ in PLANTED])
+def test_a_planted_bug_is_found(plant: Plant, kinds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    failures = (run(seed, options=only(seed, *kinds) if kinds else None).failure for seed in range(SEEDS))
+    found = next(filter(None, failures), "")
+    assert found, f"{SEEDS} seeds let this pass: {plant.__name__}"
+    print(found)
+
+
+@pytest.mark.parametrize("kinds", sorted({kinds for _, kinds in PLANTED if kinds}), ids="+".join)
+def test_without_a_bug_nothing_is_found(kinds: tuple[str, ...]) -> None:
+    assert [run(seed, options=only(seed, *kinds)).failure for seed in range(2)] == ["", ""]
