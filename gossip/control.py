@@ -31,6 +31,7 @@ from gossip.watch import Change, Watch
 
 if TYPE_CHECKING:
     from gossip.node import Node
+    from gossip.shared import Map
 
 _MAX_LINE = 7 << 20
 """Bytes of a request: a largest value (1 MiB) of which JSON writes every byte as six, and what is around it."""
@@ -192,7 +193,11 @@ class Control:
         self, name: str, kind: str, watch: Watch[Any, Any], writer: asyncio.StreamWriter, turn: asyncio.Lock
     ) -> None:
         total: int | None = None
+        number = 0
         async for change in watch:
+            number += 1
+            if number % _PART == 0:
+                await asyncio.sleep(0)  # what is unread comes without a pause otherwise, however much it is
             told = _told(kind, change)
             if kind == "counter" and change.kind != "lagged":
                 # people count in sums: which worker counted which part is an inner matter
@@ -346,8 +351,8 @@ def _next_part(entries: Iterator[Any]) -> list[str]:
     return part
 
 
-def _items(handle: Any) -> Iterator[tuple[Any, Any]]:
-    for key in handle:
+def _items(handle: Map[Any, Any]) -> Iterator[tuple[Any, Any]]:
+    for key in handle._view.keys():  # noqa: SIM118: decoded one by one; the handle decodes all before it gives the first
         try:
             yield key, handle[key]
         except KeyError:
@@ -365,7 +370,7 @@ def _get(node: Node, request: Request) -> tuple[Iterator[Any], Any]:
         case "map":
             return _items(handle), kind
         case "set":
-            return iter(handle), kind
+            return iter(handle._view), kind
     return iter([handle.value]), kind
 
 
@@ -383,7 +388,7 @@ def _keys(node: Node, request: Request) -> tuple[Iterator[Any], Any]:
     kind, handle = _read(node, request)
     if kind != "map":
         raise ValueError(f"{request['object']!r} is a {kind}, and only a map has keys")
-    return iter(handle), kind
+    return handle._view.keys(), kind
 
 
 def _hello(node: Node, request: Request) -> Any:

@@ -337,7 +337,8 @@ class _Link(asyncio.Protocol):
         self._flowing.set()
 
     async def drained(self) -> None:
-        await self._flowing.wait()
+        while not self._flowing.is_set():  # set and cleared again in one step, if what waited for the stream filled it
+            await self._flowing.wait()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._end()

@@ -13,6 +13,7 @@ Not here: which changes there are (`runtime` hands them over), and the types of 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -68,7 +69,9 @@ class Watch(Generic[K, V]):
         self._snapshot = snapshot
         self._read = read
         self._limit = limit
-        self._unread: dict[bytes, _Unread] = {}
+        self._unread: OrderedDict[bytes, _Unread] = (
+            OrderedDict()
+        )  # a dict looks for its first key past all deleted ones
         self._changes = 0
         """How many of the unread are changes; the rest is the present state, which bounds itself."""
         self._lagged = False
@@ -116,7 +119,7 @@ class Watch(Generic[K, V]):
 
     def _begin(self) -> None:
         """Takes the present state as unread."""
-        self._unread = {element: (True, None, live) for element, live in self._snapshot()}
+        self._unread = OrderedDict((element, (True, None, live)) for element, live in self._snapshot())
         self._changes = 0
 
     def _take(self, element: bytes) -> _Unread:

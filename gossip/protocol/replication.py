@@ -92,8 +92,8 @@ class Replication:
         Raises `ValueError`, before anything happened, if it would make the open transaction larger than
         `max_transaction`.
         """
-        size = _OVERHEAD + len(write.key[2]) + len(write.value or b"") + 20 * len(write.names)
         if self._transaction:
+            size = _size_of(write)
             if self._transaction_size + size > self._settings.max_transaction:
                 raise ValueError(
                     f"this batch would become larger than {self._settings.max_transaction} bytes, and peers must "
@@ -102,10 +102,10 @@ class Replication:
             self._transaction_size += size
         change = self.store.merge(write)
         assert change is not None, "an own write is always new"
-        self._gather(write, size)
+        self._gather(write)
         return change
 
-    def _gather(self, write: Write, size: int) -> None:
+    def _gather(self, write: Write) -> None:
         if self._size >= self._settings.batch_bytes or len(self._gathered) == MAX_RANGE:
             self._close(more=bool(self._transaction))
         earlier = self._newest.get(write.key)
@@ -116,11 +116,11 @@ class Replication:
             names += [dot for dot in superseded.names if dot not in names]
             write = write._replace(names=tuple(names))
             self._gathered[earlier] = None
-            self._size -= _OVERHEAD + len(superseded.value or b"")
+            self._size -= _size_of(superseded)
             self.coalesced += 1
         self._newest[write.key] = len(self._gathered)
         self._gathered.append(write)
-        self._size += size
+        self._size += _size_of(write)
 
     def begin(self) -> None:
         """A transaction begins; one inside another is a part of it."""
@@ -268,3 +268,7 @@ class Replication:
                     return None
                 batches += run
         return batches
+
+
+def _size_of(write: Write) -> int:
+    return _OVERHEAD + len(write.key[2]) + len(write.value or b"") + 20 * len(write.names)

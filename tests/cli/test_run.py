@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.shell import Shell, status_of, until
+from tests.cli.shell import Daemon, Shell, status_of, until
 
 SECOND = 1.0
 
@@ -77,9 +77,21 @@ def test_a_peer_that_takes_nothing_does_not_keep_it(shell: Shell) -> None:
     assert result.code == 0
 
 
+NO_ANSWER = """
+import socket, sys, threading
+sys.modules["uvloop"] = None  # it looks names up by itself
+socket.getaddrinfo = lambda *asked, **more: threading.Event().wait(25)
+sys.argv = ["gossip", "run", "-c", "shop", "--bind", "127.0.0.1:0", "--seed", "host.invalid:7946"]
+from gossip.cli import main
+main()
+"""
+
+
 def test_a_name_that_is_still_looked_up_does_not_keep_it(shell: Shell) -> None:
-    seeds = ("--bind", "127.0.0.1:0", "--seed", "no-such-host.invalid:7946")
-    seconds, result = shell.daemon("ann", "shop", *seeds).terminate()
+    """Threads wait for the resolver, and Python would wait for its threads."""
+    process = shell.start_python(NO_ANSWER)
+    assert process.line().startswith("ready")
+    seconds, result = Daemon(process, {}).terminate()
     assert seconds < SECOND
     assert result.code == 0
 

@@ -286,6 +286,14 @@ def test_bytes_and_fingerprints_are_the_same_in_every_process() -> None:
     assert said[0][1] == said[1][1]
 
 
+def test_bytes_do_not_depend_on_the_order_in_which_things_came() -> None:
+    dots = [(replica, sequence) for replica in (3, 9, 2**63) for sequence in range(5, 105)]
+    one, two = State(Context(), frozenset(dots), {}), State(Context(), frozenset(reversed(dots)), {})
+    assert list(one.named) != list(two.named), "else this shows nothing"
+    assert encode_state(one) == encode_state(two)
+    assert encode_context(Context({1: 1, 2: 2})) == encode_context(Context({2: 2, 1: 1}))
+
+
 def test_a_fingerprint_is_pinned_since_other_versions_compare_theirs_with_it() -> None:
     store = Store()
     store.merge(store.write((1, "m", b"k"), b"v", replica=2**64 - 1, stamp=1))

@@ -106,8 +106,7 @@ def test_a_ping_fits_its_datagram_whatever_rides_on_it(count: int) -> None:
         for said in riding:
             size = len(ann.engine.codec.encode(2**64 - 1, said))
             assert size <= wire.settings.datagram
-            if count >= 255:
-                assert size > wire.settings.datagram - 150, "the room is used"
+            assert len(said.claims) > min(count, 8)
 
 
 def test_all_of_a_crowd_are_told_of_in_the_end_by_what_rides_on_pings_alone() -> None:
@@ -126,7 +125,7 @@ def test_all_of_a_crowd_are_told_of_in_the_end_by_what_rides_on_pings_alone() ->
 def test_a_member_with_many_tags_is_pinged_with_nothing_else_on_board() -> None:
     """Its own claim and that of a suspected target must ride, so tags have to be few where datagrams are."""
     wire = Wire()
-    ann = wire.start("ann", tags=tuple((f"t{number:02}", "v" * 50) for number in range(14)))
+    ann = wire.start("ann", tags=tuple((f"t{number:02}", "v" * 50) for number in range(16)))
     bob = wire.start("bob")
     bob.join("ann")
     crowd(wire, ann, 50)

@@ -253,9 +253,7 @@ def test_all_restart_at_once_while_old_claims_of_their_deaths_go_round() -> None
     """M1 [memberlist #311]: the stale claims are of other instances, so they are of nobody who lives."""
     wire = Wire()
     names = ("ann", "bob", "cat")
-    stale = tuple(
-        node.engine.me._replace(status=Status.DEAD, incarnation=100) for node in wire.cluster(*names)
-    )
+    stale = tuple(node.engine.me._replace(status=Status.DEAD, incarnation=100) for node in wire.cluster(*names))
     nodes = [wire.start(name) for name in names]
     nodes[0].hear(nodes[0].engine.codec.encode(77, Gossip(stale)))
     for node in nodes[1:]:

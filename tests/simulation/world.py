@@ -39,8 +39,8 @@ EPOCH = 1_700_000_000.0
 """What the right clock shows when a world begins."""
 DISCOVERY = 15.0
 """Seconds between two rounds of discovery, as in the runtime."""
-STORM = 20_000
-"""Packets that may arrive in one virtual second: far more than any fault makes, far less than an endless exchange."""
+STORM = 2_000
+"""Packets that may arrive in one virtual second: the worst weather makes 600."""
 
 Act = Callable[[float, int], list[Effect]]
 """What happens to a node, given the time and what its clock shows."""

@@ -1,0 +1,149 @@
+"""What does a test of the transport hold? One end of each kind, a stranger's raw socket, and a look at what is open."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import struct
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import uvloop
+
+from discovery import Address
+from gossip.transport import Transport
+from tests.waiting import until
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+KINDS = ("unix", "tcp")
+
+
+class End:
+    """A transport that listens, with all that it was told."""
+
+    def __init__(self, send_buffer: int = 16 << 20, max_connections: int = 16, silence: float = 5.0) -> None:
+        self.received: list[bytes] = []
+        self.lost: list[int] = []
+        self.transport = Transport(self.received.append, self.lost.append, send_buffer, max_connections, silence)
+        self.address = ""
+
+    @property
+    def counters(self) -> dict[str, int]:
+        return dict(self.transport.counters)
+
+    def send(self, address: str, packet: bytes, peer: int = 1, datagram: bool = False) -> None:
+        self.transport.send(peer, (address,), packet, datagram)
+
+
+class World:
+    """One kind of wire, in one kind of loop. `end` makes an end that is closed when the story is over."""
+
+    def __init__(self, kind: str, directory: str) -> None:
+        self.kind = kind
+        self._directory = directory
+        self._ends: list[End] = []
+        self._sockets: list[socket.socket] = []
+
+    async def end(self, **bounds: Any) -> End:
+        end = End(**bounds)
+        self._ends.append(end)
+        if self.kind == "unix":
+            path = self.path()
+            await end.transport.listen_unix(path)
+            end.address = f"unix:{path}"
+        else:
+            end.address = str(await end.transport.listen_network(Address("127.0.0.1", 0)))
+        return end
+
+    def path(self) -> str:
+        return f"{self._directory}/{secrets.token_hex(4)}.sock"
+
+    def listener(self) -> tuple[socket.socket, str]:
+        """A raw socket that listens, and its address: a peer that does with streams what it likes."""
+        if self.kind == "unix":
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(path := self.path())
+            address = f"unix:{path}"
+        else:
+            listener = socket.socket()
+            listener.bind(("127.0.0.1", 0))
+            address = "127.0.0.1:%d" % listener.getsockname()[1]
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)  # a full reader is full soon
+        listener.listen()
+        listener.setblocking(False)
+        self._sockets.append(listener)
+        return listener, address
+
+    async def accept(self, listener: socket.socket) -> socket.socket:
+        accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
+        self._sockets.append(accepted)
+        return accepted
+
+    async def stranger(self, end: End) -> socket.socket:
+        """A raw stream to an end."""
+        raw = socket.socket(socket.AF_UNIX if self.kind == "unix" else socket.AF_INET)
+        raw.setblocking(False)
+        self._sockets.append(raw)
+        host, _, port = end.address.rpartition(":")
+        await asyncio.get_running_loop().sock_connect(raw, port if self.kind == "unix" else (host, int(port)))
+        return raw
+
+    async def over(self) -> None:
+        for end in self._ends:
+            await end.transport.close()
+        for each in self._sockets:
+            each.close()
+
+
+def reset(stream: socket.socket) -> None:
+    """Closes a stream so that the other side sees a reset, where the kind of stream has such a thing."""
+    if stream.family == socket.AF_INET:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.close()
+
+
+async def closed(stream: socket.socket) -> bool:
+    """Waits until the other side has closed the stream; what it said before is passed over."""
+    loop = asyncio.get_running_loop()
+    with suppress(ConnectionError):
+        while await asyncio.wait_for(loop.sock_recv(stream, 1 << 16), 10):
+            pass
+    return True
+
+
+def descriptors() -> set[str]:
+    """Which sockets and files are open in this process, as the kernel calls them. What a loop itself uses is not counted."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the listing itself
+            found.add(os.readlink(f"/proc/self/fd/{name}"))
+    return {each for each in found if each.startswith(("socket:", "/")) and not each.startswith(("/proc/", "/dev/"))}
+
+
+def play(kind: str, loop: str, story: Callable[[World], Awaitable[None]]) -> None:
+    """Plays a story, and demands that nothing is left of it: no task, no open file."""
+
+    async def main() -> None:
+        before = descriptors()
+        with tempfile.TemporaryDirectory(prefix="gm-") as directory:
+            world = World(kind, directory)
+            try:
+                await story(world)
+            finally:
+                await world.over()
+        await until(
+            lambda: descriptors() == before,
+            "every descriptor is closed",
+            timeout=2.0,
+        )
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(main())

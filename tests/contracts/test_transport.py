@@ -1,0 +1,437 @@
+"""Does every wire keep the one contract? What is sent arrives whole and in order, and nobody's fault is another's loss.
+
+The same suite over unix streams and TCP with UDP, each in asyncio's own loop and in uvloop. The wire of the simulation
+has no streams and no addresses: it takes packets from the engine, so there is nothing of this for it to keep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from discovery import Address
+from gossip.errors import StartError
+from gossip.transport import _MAX_FRAME
+from tests.contracts.ends import KINDS, LOOPS, End, World, closed, descriptors, play, reset
+from tests.waiting import until
+
+Story = Callable[[World], Awaitable[None]]
+Play = Callable[[Story], None]
+
+
+def stuff(end: End, address: str, peer: int) -> None:
+    """Sends more than the kernel takes for a reader who does not read (see `World.listener`)."""
+    for _ in range(3):
+        end.send(address, bytes(_MAX_FRAME), peer)
+
+
+@pytest.fixture(params=[f"{kind}-{loop}" for kind in KINDS for loop in LOOPS])
+def run(request: pytest.FixtureRequest) -> Play:
+    kind, _, loop = request.param.partition("-")
+    return lambda story: play(kind, loop, story)
+
+
+def frame(packet: bytes) -> bytes:
+    return len(packet).to_bytes(4, "big") + packet
+
+
+# --- what is sent arrives -----------------------------------------------------------------------------------------
+
+
+def test_what_is_sent_arrives_whole_and_in_order(run: Play) -> None:
+    async def story(world: World) -> None:
+        here, there = await world.end(), await world.end()
+        chance = random.Random(7)
+        packets = [chance.randbytes(chance.choice((0, 1, 3, 4, 5, 1000, 70_000))) for _ in range(300)]
+        for packet in packets:
+            here.send(there.address, packet)
+        await until(lambda: len(there.received) == len(packets))
+        assert there.received == packets and here.lost == there.lost == []
+
+    run(story)
+
+
+def test_both_directions_at_once(run: Play) -> None:
+    async def story(world: World) -> None:
+        here, there = await world.end(), await world.end()
+        for number in range(200):
+            here.send(there.address, b"to %d" % number)
+            there.send(here.address, b"fro %d" % number)
+            if number % 10 == 0:
+                await asyncio.sleep(0)
+        await until(lambda: len(there.received) == len(here.received) == 200)
+        assert there.received[-1] == b"to 199" and here.received[-1] == b"fro 199"
+
+    run(story)
+
+
+@pytest.mark.parametrize("pieces", [1, 3, 4, 5, 1 << 16])
+def test_frames_arrive_whole_however_the_stream_cuts_them(run: Play, pieces: int) -> None:
+    async def story(world: World) -> None:
+        end = await world.end()
+        stream = b"".join(map(frame, (b"", b"a", b"b" * 300, b"", b"c" * 5)))
+        raw = await world.stranger(end)
+        for start in range(0, len(stream), pieces):
+            await asyncio.get_running_loop().sock_sendall(raw, stream[start : start + pieces])
+            await asyncio.sleep(0)
+        await until(lambda: len(end.received) == 5)
+        assert end.received == [b"", b"a", b"b" * 300, b"", b"c" * 5]
+
+    run(story)
+
+
+def test_a_frame_of_exactly_the_limit_arrives_and_one_byte_more_ends_the_stream(run: Play) -> None:
+    async def story(world: World) -> None:
+        end = await world.end()
+        loop = asyncio.get_running_loop()
+        raw = await world.stranger(end)
+        largest = os.urandom(1024) * (_MAX_FRAME // 1024) + b"x" * (_MAX_FRAME % 1024)
+        await asyncio.gather(loop.sock_sendall(raw, frame(largest)), until(lambda: end.received))
+        assert end.received == [largest]
+        await loop.sock_sendall(raw, frame(b"still there") + (_MAX_FRAME + 1).to_bytes(4, "big"))
+        assert await closed(raw)
+        assert end.received[1:] == [b"still there"] and end.counters == {"oversized_frames": 1}
+
+    run(story)
+
+
+def test_nothing_is_allocated_on_the_word_of_a_length(run: Play) -> None:
+    async def story(world: World) -> None:
+        end = await world.end()
+        for length in (_MAX_FRAME, _MAX_FRAME - 1):
+            raw = await world.stranger(end)
+            await asyncio.get_running_loop().sock_sendall(raw, length.to_bytes(4, "big") + b"x")
+        await until(lambda: len(end.transport._inbound) == 2 and all(each._buffer for each in end.transport._inbound))
+        assert [len(each._buffer) for each in end.transport._inbound] == [5, 5]
+
+    run(story)
+
+
+def test_a_dial_delivers_one_packet_and_closes(run: Play) -> None:
+    async def story(world: World) -> None:
+        here, there = await world.end(), await world.end()
+        for number in range(10):
+            here.transport.dial(there.address, b"join %d" % number)
+        await until(lambda: len(there.received) == 10)
+        await until(lambda: not there.transport._inbound and not here.transport._tasks)
+        assert here.lost == [] and here.counters == {}
+
+    run(story)
+
+
+def test_datagrams_go_where_there_are_datagrams_and_streams_elsewhere(run: Play) -> None:
+    async def story(world: World) -> None:
+        here, there = await world.end(), await world.end()
+        here.send(there.address, b"ping", datagram=True)
+        await until(lambda: there.received == [b"ping"])
+        there.send(here.address, b"x" * 60_000, datagram=True)
+        await until(lambda: here.received == [b"x" * 60_000])
+
+    run(story)
+
+
+# --- bad streams ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", [b"", b"\0", b"\0\0\0\5abcd", b"\0\0\0"])
+def test_who_says_no_whole_frame_in_time_is_closed(run: Play, said: bytes) -> None:
+    async def story(world: World) -> None:
+        end = await world.end(silence=0.1)
+        speaks = await world.stranger(end)
+        await asyncio.get_running_loop().sock_sendall(speaks, frame(b"I belong here"))
+        await until(lambda: end.received)
+        silent = await world.stranger(end)
+        await asyncio.get_running_loop().sock_sendall(silent, said)
+        assert await closed(silent)
+        await asyncio.get_running_loop().sock_sendall(speaks, frame(b"and still do"))
+        await until(lambda: len(end.received) == 2)
+        assert len(end.transport._inbound) == 1
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    "said", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\xff" * 100, b"SSH-2.0-x\r\n", os.urandom(5000)]
+)
+def test_garbage_before_the_first_frame_ends_that_stream_alone(run: Play, said: bytes) -> None:
+    async def story(world: World) -> None:
+        end = await world.end(silence=0.2)
+        friend, stranger = await world.stranger(end), await world.stranger(end)
+        await asyncio.get_running_loop().sock_sendall(friend, frame(b"1"))
+        await until(lambda: end.received)
+        await asyncio.get_running_loop().sock_sendall(stranger, said)
+        assert await closed(stranger)
+        await asyncio.get_running_loop().sock_sendall(friend, frame(b"2"))
+        await until(lambda: end.received[-1:] == [b"2"])
+
+    run(story)
+
+
+def test_what_comes_back_on_our_own_stream_is_passed_over(run: Play) -> None:
+    async def story(world: World) -> None:
+        here = await world.end()
+        listener, address = world.listener()
+        here.send(address, b"1")
+        stream = await world.accept(listener)
+        await asyncio.get_running_loop().sock_sendall(stream, frame(b"unasked") * 100)
+        here.send(address, b"2")
+        got = b""
+        while len(got) < 10:
+            got += await asyncio.get_running_loop().sock_recv(stream, 100)
+        assert got == frame(b"1") + frame(b"2") and here.received == [] and here.lost == []
+
+    run(story)
+
+
+def test_no_more_streams_than_allowed_and_room_again_when_one_ends(run: Play) -> None:
+    async def story(world: World) -> None:
+        end = await world.end(max_connections=3)
+        loop = asyncio.get_running_loop()
+        taken = [await world.stranger(end) for _ in range(3)]
+        await until(lambda: len(end.transport._inbound) == 3)
+        for _ in range(5):
+            assert await closed(await world.stranger(end))
+        assert end.counters == {"refused_connections": 5}
+        for number, raw in enumerate(taken):
+            await loop.sock_sendall(raw, frame(b"%d" % number))
+        await until(lambda: sorted(end.received) == [b"0", b"1", b"2"])
+        taken[0].close()
+        await until(lambda: len(end.transport._inbound) == 2)
+        await loop.sock_sendall(await world.stranger(end), frame(b"room"))
+        await until(lambda: b"room" in end.received)
+
+    run(story)
+
+
+# --- slow and gone ----------------------------------------------------------------------------------------------
+
+
+def test_a_slow_reader_has_a_bounded_buffer_and_others_are_unaffected(run: Play) -> None:
+    async def story(world: World) -> None:
+        bound = 1 << 20
+        here, friend = await world.end(send_buffer=bound), await world.end()
+        listener, slow = world.listener()
+        packet = b"x" * 50_000
+        for _ in range(200):
+            here.send(slow, packet, peer=1)
+            here.send(friend.address, packet, peer=2)
+            assert here.transport._links[1]._waiting_bytes <= bound + 50_000
+            if transport := here.transport._links[1].transport:
+                assert transport.get_write_buffer_size() <= bound + 50_000
+            await until(lambda: here.transport._links[2].transport)
+            await asyncio.wait_for(here.transport._links[2].drained(), 10)
+        await until(lambda: len(friend.received) == 200)
+        dropped = here.counters["dropped"]
+        assert dropped > 100 and here.lost == []
+        stream, frames = await world.accept(listener), 200 - dropped
+        got = 0
+        while got < frames * 50_004:  # it wakes: what was not dropped is there, whole
+            got += len(await asyncio.wait_for(asyncio.get_running_loop().sock_recv(stream, 1 << 20), 10))
+        assert got == frames * 50_004 and here.counters == {"dropped": dropped}
+
+    run(story)
+
+
+def test_drain_waits_for_the_slow_and_not_for_the_gone(run: Play) -> None:
+    async def story(world: World) -> None:
+        here, there = await world.end(), await world.end()
+        listener, slow = world.listener()
+        here.send(there.address, b"x" * 1_000_000, peer=1)
+        await asyncio.wait_for(here.transport.drain(), 10)
+        stuff(here, slow, peer=2)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(here.transport.drain(), 0.1)
+        listener.close()
+        (await_end := asyncio.ensure_future(here.transport.drain()))
+        await here.transport.close()
+        await asyncio.wait_for(await_end, 10)
+
+    run(story)
+
+
+@pytest.mark.parametrize("how", ["refused", "reset", "ended"])
+def test_a_stream_that_is_lost_is_told_once(run: Play, how: str) -> None:
+    async def story(world: World) -> None:
+        here = await world.end()
+        listener, address = world.listener()
+        if how == "refused":
+            listener.close()
+        here.send(address, b"1", peer=7)
+        here.send(address, b"2", peer=7)
+        if how != "refused":
+            stream = await world.accept(listener)
+            if how == "reset":
+                reset(stream)
+            else:
+                stream.close()
+        await until(lambda: here.lost)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert here.lost == [7] and here.transport._links == {}
+        assert here.counters == ({"connect_failed": 1} if how == "refused" else {})
+        there = await world.end()
+        here.send(there.address, b"again", peer=7)  # and the next packet opens another
+        await until(lambda: there.received == [b"again"])
+        assert here.lost == [7]
+
+    run(story)
+
+
+def test_a_peer_without_an_address_that_can_be_reached_is_lost(run: Play) -> None:
+    async def story(world: World) -> None:
+        here = await world.end()
+        here.transport.send(7, ("unix:/nowhere/at.all",), b"x", False)
+        here.transport.send(8, (), b"x", True)
+        await until(lambda: sorted(here.lost) == [7, 8])
+        assert here.counters == {"unreachable": 2}
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    "address", ["nonsense", "127.0.0.1:99999", "127.0.0.1:-1", "0.0.0.0:80", "224.0.0.251:5353", ":", "[::1", "a" * 280 + ":1",
+                "127.0.0.1:0", "255.255.255.255:9", "host name:1", "%s:1"],
+)  # fmt: skip
+@pytest.mark.parametrize("datagram", [True, False])
+def test_an_address_that_is_none_harms_nobody(run: Play, address: str, datagram: bool) -> None:
+    """Addresses come from others' claims. One that cannot be used must cost its owner only."""
+
+    async def story(world: World) -> None:
+        here, there = await world.end(), await world.end()
+        here.send(address, b"x", peer=7, datagram=datagram)
+        here.transport.dial(address, b"x")
+        await until(lambda: here.lost == [7])
+        await until(lambda: not here.transport._tasks)
+        assert here.counters == {"connect_failed": 1, "dial_failed": 1}
+        here.send(there.address, b"lives", peer=1, datagram=datagram)
+        await until(lambda: there.received == [b"lives"])
+
+    run(story)
+
+
+def test_a_forgotten_peer_gets_what_waits_and_is_not_told_as_lost(run: Play) -> None:
+    async def story(world: World) -> None:
+        here = await world.end()
+        listener, address = world.listener()
+        here.send(address, b"goodbye", peer=7)
+        here.transport.forget(7)
+        here.transport.forget(7)
+        stream = await world.accept(listener)
+        got = b""
+        while part := await asyncio.wait_for(asyncio.get_running_loop().sock_recv(stream, 100), 10):
+            got += part
+        assert got == frame(b"goodbye")
+        stuff(here, address, peer=8)  # one that takes nothing more
+        await world.accept(listener)
+        here.transport.forget(8)
+        await here.transport.close()  # does not wait for it, and leaves nothing of it (see `play`)
+        assert here.lost == []
+
+    run(story)
+
+
+# --- the end ----------------------------------------------------------------------------------------------------
+
+
+def test_close_ends_everything_whatever_is_under_way_and_tells_nothing(run: Play) -> None:
+    async def story(world: World) -> None:
+        before, tasks = descriptors(), asyncio.all_tasks()
+        here, there = await world.end(), await world.end()
+        listener, slow = world.listener()
+        half = await world.stranger(here)
+        await asyncio.get_running_loop().sock_sendall(half, b"\0\0\0\5ab")
+        stuff(here, slow, peer=1)
+        await world.accept(listener)
+        here.send(there.address, b"x", peer=2)
+        there.send(here.address, b"x", peer=1)
+        await until(lambda: here.received and there.received)
+        here.transport.dial(slow, b"never taken")
+        await asyncio.sleep(0)
+        here.send(slow, b"x", peer=3)
+        here.transport.dial(there.address, b"x")
+        await here.transport.close()
+        await here.transport.close()
+        assert asyncio.all_tasks() == tasks
+        assert await closed(half)
+        await until(lambda: there.lost == [1])
+        await there.transport.close()
+        await world.over()
+        await until(lambda: descriptors() == before)
+        assert here.lost == []
+
+    run(story)
+
+
+def test_lost_is_not_told_after_close_even_if_it_was_on_its_way(run: Play) -> None:
+    async def story(world: World) -> None:
+        here = await world.end()
+        here.transport.send(7, (), b"x", False)
+        await here.transport.close()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert here.lost == []
+
+    run(story)
+
+
+def test_the_descriptors_are_all_there_are(run: Play) -> None:
+    """A forked child closes these: one that is missing would keep a dead parent's streams open."""
+
+    async def story(world: World) -> None:
+        before = descriptors()
+        here = await world.end()
+        listener, address = world.listener()
+        raw = await world.stranger(here)
+        here.send(address, b"x", peer=1)
+        stream = await world.accept(listener)
+        await until(lambda: len(here.transport._inbound) == 1)
+        stuff(here, address, peer=1)
+        here.transport.forget(1)
+        held = {os.readlink(f"/proc/self/fd/{number}") for number in here.transport.descriptors()}
+        others = {os.readlink(f"/proc/self/fd/{each.fileno()}") for each in (listener, raw, stream)}
+        assert held == descriptors() - before - others
+
+    run(story)
+
+
+def test_a_place_that_can_not_be_listened_at_is_a_start_error_and_leaves_nothing(run: Play) -> None:
+    async def story(world: World) -> None:
+        end = await world.end()
+        before = descriptors()
+        with pytest.raises(StartError) as failed:
+            if world.kind == "unix":
+                await end.transport.listen_unix(end.address.removeprefix("unix:"))
+            else:
+                await end.transport.listen_network(Address("127.0.0.1", int(end.address.rpartition(":")[2])))
+        assert end.address.removeprefix("unix:") in str(failed.value) and failed.value.errno
+        assert descriptors() == before
+
+    run(story)
+
+
+def test_a_port_that_is_free_for_streams_only_is_passed_over() -> None:
+    async def story(world: World) -> None:
+        end = await world.end()
+        real = asyncio.get_running_loop().create_datagram_endpoint
+        refused = []
+
+        async def refuse_twice(*arguments: Any, **keywords: Any) -> Any:
+            if len(refused) < 2:
+                refused.append(keywords["local_addr"][1])
+                raise OSError(98, "address already in use")
+            return await real(*arguments, **keywords)
+
+        asyncio.get_running_loop().create_datagram_endpoint = refuse_twice  # type: ignore[method-assign]
+        address = await end.transport.listen_network(Address("127.0.0.1", 0))
+        for port in refused:
+            with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+                pass
+        assert address.port not in refused
+
+    play("unix", "asyncio", story)

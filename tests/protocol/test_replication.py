@@ -1,0 +1,723 @@
+"""Do writes get to everybody: once, in order, a transaction in one step, and nothing before its time?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crdt import (
+    Batch,
+    Context,
+    LWWMap,
+    ORSet,
+    State,
+    Store,
+    Write,
+    decode_batch,
+    decode_state,
+    encode_batch,
+    encode_context,
+    encode_element,
+    encode_state,
+    encode_value,
+    state_parts,
+)
+from gossip.protocol.effects import Changed, Ready, Send, Warned
+from gossip.protocol.messages import Ack, Ping, Pull, Push, StatePart
+from gossip.protocol.replication import Replication
+from gossip.protocol.settings import Settings
+from tests.protocol.wire import EPOCH, Node, Packet, Wire, agree
+
+YEAR_9999 = 253_370_764_800_000
+
+
+def is_push(packet: Packet) -> bool:
+    return isinstance(packet.message, Push)
+
+
+def batches(packets: list[Packet]) -> list[Batch]:
+    return [decode_batch(payload) for packet in packets for payload in packet.message.batches]
+
+
+# -- pushing -------------------------------------------------------------------------------------------------------
+
+
+def test_writes_leave_at_the_end_of_the_turn_in_one_batch() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    ann.set("a", 1)
+    ann.set("b", 2)
+    assert wire.sent == []
+    assert ann.data == {"a": 1, "b": 2}
+    ann.flush()
+    (batch,) = batches(wire.packets(Push))
+    assert (batch.first, batch.last, len(batch.writes), batch.open) == (1, 2, 2, False)
+    ann.flush()
+    assert len(wire.sent) == 1, "there is nothing more to say"
+    wire.deliver()
+    assert agree(ann, bob)
+
+
+def test_own_writes_leave_before_anything_is_answered() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    ann.set("a", 1)
+    ping = Ping(1, bob.engine.replication.digest(), (bob.engine.me,))
+    effects = ann.hear(bob.engine.codec.encode(bob.instance, ping))
+    kinds = [type(effect.message) for effect in effects if isinstance(effect, Send)]
+    assert kinds == [Push, Ack]
+
+
+def test_ten_thousand_writes_of_a_hot_key_in_a_turn_are_one_on_the_wire() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    for number in range(10_000):
+        ann.set("hot", number)
+    ann.flush()
+    (batch,) = batches(wire.packets(Push))
+    assert (batch.first, batch.last, len(batch.writes)) == (1, 10_000, 1), "blanks complete the range"
+    assert len(wire.packets(Push)[0].payload) < 200
+    wire.deliver()
+    assert bob.data == {"hot": 9_999}
+    assert agree(ann, bob)
+    assert ann.engine.replication.coalesced == 9_999
+
+
+def test_more_writes_of_a_hot_key_than_a_batch_may_span_are_two_batches() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    for number in range((1 << 16) + 1):
+        ann.set("hot", number)
+    ann.flush()
+    assert [len(batch.writes) for batch in batches(wire.packets(Push))] == [1, 1]
+    wire.deliver()
+    assert agree(ann, bob)
+
+
+def test_a_write_that_replaced_an_unsent_one_takes_over_what_that_one_replaced() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    bob.write(k="from bob")
+    ann.set("k", "first")
+    ann.set("k", "second")
+    ann.flush()
+    wire.deliver()
+    assert agree(ann, bob)
+    assert LWWMap(bob.store, "m").conflicts("k") == []
+
+
+def test_set_and_deleted_in_a_turn_leaves_nothing_and_what_was_there_is_gone() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    bob.write(k="old")
+    ann.set("k", "new")
+    ann.delete("k")
+    ann.flush()
+    wire.deliver()
+    assert ann.data == bob.data == {}
+    assert agree(ann, bob)
+
+
+def test_nothing_coalesces_across_the_border_of_a_transaction() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    ann.set("k", "before")
+    ann.engine.begin()
+    ann.set("k", "inside")
+    ann.set("other", 1)
+    ann.engine.end()
+    ann.set("k", "after")
+    ann.flush()
+    sent = batches(wire.packets(Push))
+    assert [(batch.first, batch.last, len(batch.writes)) for batch in sent] == [(1, 1, 1), (2, 3, 2), (4, 4, 1)]
+    wire.deliver()
+    assert [sorted(step, key=str) for step in bob.steps()] == [
+        [(encode_element("k"), encode_value("before"))],
+        [(encode_element("k"), encode_value("inside")), (encode_element("other"), encode_value(1))],
+        [(encode_element("k"), encode_value("after"))],
+    ]
+    assert agree(ann, bob)
+
+
+# -- transactions --------------------------------------------------------------------------------------------------
+
+
+def begin_large(ann: Node, mebibytes: int) -> None:
+    """A transaction that is still open."""
+    ann.engine.begin()
+    for number in range(16 * mebibytes):
+        ann.set(f"k{number}", "x" * (1 << 16))
+
+
+def test_a_transaction_larger_than_a_message_becomes_visible_in_one_step() -> None:
+    """C10."""
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    begin_large(ann, 3)
+    ann.engine.end()
+    ann.flush()
+    pushes = wire.packets(Push)
+    assert len(pushes) >= 3
+    assert max(len(packet.payload) for packet in pushes) < (1 << 20) + (1 << 17)
+    wire.deliver()
+    assert [len(step) for step in bob.steps()] == [48]
+    assert agree(ann, bob)
+    assert wire.packets(Pull) == [], "parts that come in order are no gap"
+    assert bob.engine.replication.inbox.size == 0
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2, 3])
+def test_a_large_transaction_of_which_a_part_is_lost_is_repaired_and_visible_in_one_step(lost: int) -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    bob.write(b=1)
+    ann.write(a=1)
+    begin_large(ann, 3)
+    ann.engine.end()
+    count = iter(range(100))
+    with wire.losing(lambda packet: is_push(packet) and next(count) == lost):
+        ann.flush()
+        wire.deliver()
+    wire.until(lambda: agree(ann, bob), within=5.0)
+    assert max(len(step) for step in bob.steps()) == 48
+    assert len(bob.steps()) == 3
+    assert wire.packets(StatePart) == []
+
+
+def test_of_an_open_transaction_nothing_is_visible_outside() -> None:
+    """Not by push, pull, state or digest; and digests stay comparable, so nobody cries out."""
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    ann.write(a=1)
+    ann.engine.begin()
+    ann.set("secret", "half done")
+    ann.flush()
+    cat = wire.start("cat")
+    cat.join("ann")
+    wire.perform(ann, ann.hear(bob.engine.codec.encode(bob.instance, Pull(encode_context(Context())))))
+    wire.perform(ann, ann.hear(bob.engine.codec.encode(bob.instance, Pull(encode_context(Context({ann.instance: 1}))))))
+    wire.advance(3.5)
+    assert "secret" not in bob.data and "secret" not in cat.data
+    assert not [packet for packet in wire.sent if packet.source == "ann" and b"secret" in packet.payload]
+    assert ann.engine.replication.context() == bob.store.context == {ann.instance: 1}
+    assert ann.engine.replication.digest().context == bob.engine.replication.digest().context
+    assert not [node for node in (ann, bob, cat) if node.saw(Warned)]
+    ann.set("more", "done")
+    ann.engine.end()
+    ann.flush()
+    wire.deliver()
+    assert bob.steps()[-1] == [
+        (encode_element("secret"), encode_value("half done")),
+        (encode_element("more"), encode_value("done")),
+    ]
+    wire.until(lambda: agree(ann, bob, cat), within=5.0)
+    assert cat.saw(Ready) == [Ready()]
+
+
+def test_writes_made_before_a_transaction_leave_during_it_and_are_no_part_of_it() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    ann.set("before", 1)
+    ann.engine.begin()
+    ann.set("inside", 2)
+    ann.flush()
+    wire.deliver()
+    assert bob.data == {"before": 1}
+    ann.engine.end()
+    ann.flush()
+    wire.deliver()
+    assert [len(step) for step in bob.steps()] == [1, 1]
+    assert agree(ann, bob)
+
+
+def test_a_transaction_in_a_transaction_is_a_part_of_it() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    ann.engine.begin()
+    ann.set("a", 1)
+    ann.engine.begin()
+    ann.set("b", 2)
+    ann.engine.end()
+    ann.set("c", 3)
+    ann.flush()
+    assert wire.packets(Push) == []
+    ann.engine.end()
+    ann.flush()
+    wire.deliver()
+    assert [len(step) for step in bob.steps()] == [3]
+
+
+def test_a_transaction_that_would_be_too_large_is_refused_at_the_call_and_nothing_changed() -> None:
+    wire = Wire(Settings(max_transaction=10_000))
+    ann, bob = wire.cluster("ann", "bob")
+    ann.engine.begin()
+    ann.set("fits", "x" * 5_000)
+    before, context = ann.state, dict(ann.store.context)
+    with pytest.raises(ValueError, match="larger than 10000 bytes"):
+        ann.set("too much", "x" * 5_000)
+    assert (ann.state, ann.store.context) == (before, context)
+    ann.engine.end()
+    ann.set("afterwards", "x" * 5_000)
+    ann.flush()
+    wire.deliver()
+    assert bob.data.keys() == {"fits", "afterwards"}
+    assert agree(ann, bob)
+
+
+def test_add_remove_and_add_of_one_element_in_a_transaction_is_an_add() -> None:
+    """C10."""
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    online = ORSet(ann.store, "online")
+    ann.engine.begin()
+    for ask in (online.add, online.remove, online.add):
+        write = ask("ann", ann.instance, ann.engine.stamp(ann.wall))
+        assert write is not None
+        wire.perform(ann, ann.engine.update(write, wire.now))
+    ann.engine.end()
+    ann.flush()
+    wire.deliver()
+    assert list(ORSet(bob.store, "online")) == ["ann"]
+    assert agree(ann, bob)
+
+
+# -- repair --------------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_push_is_repaired_by_the_next_digest() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    bob.write(b=1)
+    with wire.losing(is_push):
+        ann.write(a=1)
+    assert bob.data == {"b": 1}
+    took = wire.until(lambda: agree(ann, bob), within=3.0)
+    assert took <= 2.5
+    assert wire.packets(StatePart) == [], "the log was enough"
+
+
+def test_a_gap_is_repaired_by_a_pull_at_once() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    ann.write(a=1)
+    with wire.losing(is_push):
+        ann.write(b=2)
+    ann.write(c=3)
+    assert wire.now == 0.0
+    assert agree(ann, bob)
+    assert bob.data == {"a": 1, "b": 2, "c": 3}
+    assert len(wire.packets(Pull)) == 1
+
+
+def test_writes_of_one_author_show_in_their_order_though_they_come_in_another() -> None:
+    """Promise 3."""
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    with wire.losing(lambda packet: isinstance(packet.message, Push | Pull)) as held:
+        for number in range(5):
+            ann.write(**{f"k{number}": number})
+    for place in (3, 1, 4, 2, 0, 0, 3):
+        wire.put(held[place])
+        wire.deliver()
+    assert [key for step in bob.steps() for key, _ in step] == [encode_element(f"k{number}") for number in range(5)]
+    assert agree(ann, bob)
+
+
+def test_the_log_too_short_means_the_full_state() -> None:
+    wire = Wire(Settings(log_bytes=1_000))
+    ann, bob = wire.cluster("ann", "bob")
+    bob.write(b=1)
+    with wire.losing(is_push):
+        for number in range(20):
+            ann.write(**{f"k{number}": "x" * 100})
+    wire.until(lambda: agree(ann, bob), within=3.0)
+    assert wire.packets(StatePart)
+    assert bob.data["b"] == 1
+
+
+def test_a_peer_far_behind_gets_there_in_several_pulls() -> None:
+    wire = Wire(Settings(push_bytes=2_000))
+    ann, bob = wire.cluster("ann", "bob")
+    bob.write(b=1)
+    with wire.losing(is_push):
+        for number in range(100):
+            ann.write(**{f"k{number}": "x" * 100})
+    wire.sent.clear()
+    wire.until(lambda: agree(ann, bob), within=3.0)
+    pulls, pushes = wire.packets(Pull, "bob"), wire.packets(Push, "ann")
+    assert 5 < len(pulls) <= 20
+    assert all(len(packet.payload) < 3_000 for packet in pushes)
+    assert sum(len(packet.message.batches) for packet in pushes) == 100, "nothing was sent twice"
+
+
+def test_what_was_not_new_is_not_answered_or_passed_on() -> None:
+    wire = Wire()
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    ann.write(a=1)
+    (push,) = wire.packets(Push, target="bob")
+    assert len(wire.sent) == 2
+    assert bob.hear(push.payload) == []
+
+
+def test_early_batches_wait_until_somebody_has_what_lies_between() -> None:
+    """C2: 1 to 3 known, 5 to 7 arrive, 4 later; and nobody claims 4 before."""
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    for number in range(1, 4):
+        ann.write(**{f"k{number}": number})
+    with wire.losing(lambda packet: isinstance(packet.message, Push | Pull)) as held:
+        for number in range(4, 8):
+            ann.write(**{f"k{number}": number})
+    fourth, *later = held
+    with wire.losing(lambda packet: isinstance(packet.message, Pull)):
+        for packet in [*later, *later]:
+            wire.put(packet)
+        wire.deliver()
+        assert bob.store.context == {ann.instance: 3}
+        assert bob.engine.replication.digest().context == Context({ann.instance: 3}).fingerprint()
+        assert bob.data.keys() == {"k1", "k2", "k3"}
+        wire.put(fourth)
+        wire.deliver()
+    assert agree(ann, bob)
+    assert bob.engine.replication.inbox.size == 0
+
+
+def test_what_died_with_its_author_is_not_asked_for_for_ever() -> None:
+    """C2: 4 never comes. Those who hold 5 stay quiet in the end, and go on with everybody else."""
+    wire = Wire()
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    with wire.losing(is_push):
+        ann.write(a=1)
+    with wire.losing(lambda packet: (is_push(packet) and packet.target == "cat") or isinstance(packet.message, Pull)):
+        ann.write(b=2)
+    wire.crash(ann)
+    wire.advance(60.0)
+    before = len(wire.packets(Pull))
+    wire.advance(60.0)
+    assert len(wire.packets(Pull)) == before
+    bob.write(c=3)
+    assert bob.data == cat.data == {"c": 3}
+    assert agree(bob, cat)
+
+
+def test_a_remove_does_not_make_later_adds_disappear() -> None:
+    """C5 [akka #22890]: it names what its author saw, and claims nothing else."""
+    wire = Wire()
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    ann.write(x=1)
+    with wire.losing(lambda packet: packet.target == "cat" and is_push(packet)):
+        ann.write(y=2)
+        bob.delete("x")
+        bob.flush()
+        wire.deliver()
+    assert cat.data == {"x": 1}
+    ann.write(z=3)
+    wire.until(lambda: agree(ann, bob, cat), within=5.0)
+    assert cat.data == {"y": 2, "z": 3}
+
+
+def test_a_remove_that_comes_before_its_add_is_remembered() -> None:
+    wire = Wire()
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    with wire.losing(lambda packet: packet.target == "cat") as held:
+        ann.write(x=1)
+    bob.delete("x")
+    bob.flush()
+    wire.deliver()
+    assert cat.data == {}
+    for packet in held:
+        wire.put(packet)
+    wire.deliver()
+    assert ann.data == bob.data == cat.data == {}
+    assert agree(ann, bob, cat)
+    assert cat.store.named == set()
+
+
+def test_a_part_of_a_state_never_comes_with_its_context() -> None:
+    """C1 [delta_crdt_ex #65]: else what was not sent is taken for deleted."""
+    wire = Wire(Settings(part_bytes=200))
+    ann = wire.start("ann")
+    ann.write(**{f"k{number}": "x" * 200 for number in range(5)})
+    bob = wire.start("bob")
+    with wire.losing(lambda packet: isinstance(packet.message, StatePart) and packet.message.number == 2):
+        bob.join("ann")
+    assert (bob.store.context, bob.data) == ({}, {})
+    assert bob.engine.replication.digest() == (0, 0)
+    wire.until(lambda: agree(ann, bob), within=5.0)
+
+
+def test_batches_regrouped_by_somebody_on_the_way_are_the_same_writes() -> None:
+    """C6 [akka #22606]."""
+    wire = Wire()
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    with wire.losing(lambda packet: packet.target == "cat"):
+        for number in range(6):
+            ann.write(**{f"k{number}": number})
+    writes = [write for batch in batches(wire.packets(Push, target="bob")) for write in batch.writes]
+    for first, last in ((2, 4), (1, 2), (2, 2), (4, 6), (3, 5), (1, 6)):
+        regrouped = encode_batch(Batch(ann.instance, first, last, tuple(writes[first - 1 : last])))
+        wire.perform(cat, cat.hear(bob.engine.codec.encode(bob.instance, Push((regrouped,)))))
+    wire.deliver()
+    assert agree(ann, bob, cat)
+
+
+def test_five_megabytes_of_conflicts_under_one_key_reach_a_newcomer() -> None:
+    """C7: each of them fits into a message, all together do not."""
+    wire = Wire()
+    nodes = wire.cluster("ann", "bob", "cat", "dan", "eve")
+    with wire.losing(is_push):
+        for node in nodes:
+            node.write(k="x" * (1 << 20 - 1))
+            node.write(k="x" * ((1 << 20) - 100))
+    wire.until(lambda: agree(*nodes), within=20.0)
+    assert len(LWWMap(nodes[0].store, "m").conflicts("k")) == 4
+    newcomer = wire.start("fay")
+    newcomer.join("ann")
+    assert agree(newcomer, *nodes)
+
+
+# -- order, repetition, grouping -----------------------------------------------------------------------------------
+
+STEPS = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from("abc"), st.sampled_from(["set", "delete", "begin", "end", "flush"])),
+    max_size=25,
+)
+
+
+def written(steps: list[tuple[int, str, str]]) -> tuple[list[bytes], list[Replication]]:
+    """Three authors who write as told, and see each other's batches at every flush."""
+    authors = [Replication(Store(), Settings(batch_bytes=200), replica) for replica in (1, 2, 3)]
+    payloads: list[bytes] = []
+    open_: set[int] = set()
+
+    def flush(who: int) -> None:
+        sent = authors[who].flush()
+        payloads.extend(sent)
+        for other in authors:
+            other.receive([(decode_batch(payload), payload) for payload in sent], EPOCH)
+
+    for who, key, what in steps:
+        author, a_map = authors[who], LWWMap(authors[who].store, "m")
+        write: Write | None = None
+        match what:
+            case "begin" if who not in open_:
+                author.begin()
+                open_.add(who)
+            case "end" if who in open_:
+                author.end()
+                open_.discard(who)
+            case "flush":
+                flush(who)
+            case "set":
+                write = a_map.set(key, key * 60, author.replica, author.stamp(EPOCH))
+            case "delete":
+                write = a_map.delete(key, author.replica, author.stamp(EPOCH))
+        if write is not None:
+            author.update(write)
+    for who, author in enumerate(authors):
+        if who in open_:
+            author.end()
+        flush(who)
+    return payloads, authors
+
+
+@given(STEPS, st.data())
+def test_any_order_repetition_and_grouping_of_batches_and_states_gives_equal_bytes(
+    steps: list[tuple[int, str, str]], data: st.DataObject
+) -> None:
+    """P2."""
+    payloads, authors = written(steps)
+    expected = encode_state(authors[0].store.state())
+    assert all(encode_state(author.store.state()) == expected for author in authors)
+    reader = Replication(Store(), Settings(), 9)
+    order = data.draw(st.permutations([*payloads, *payloads[::2]]))
+    half_way = Replication(Store(), Settings(), 8)
+    half_way.receive([(decode_batch(payload), payload) for payload in order[::3]], EPOCH)
+    place = data.draw(st.integers(0, len(order)))
+    while order:
+        count = data.draw(st.integers(1, len(order)))
+        group, order = order[:count], order[count:]
+        reader.receive([(decode_batch(payload), payload) for payload in group], EPOCH)
+        if len(order) <= place:
+            reader.merge_state(decode_state(encode_state(half_way.store.state())), 0, EPOCH)
+            place = -1
+    assert encode_state(reader.store.state()) == expected
+    assert reader.store.fingerprint == authors[0].store.fingerprint
+    assert reader.inbox.size == 0
+
+
+@given(STEPS)
+def test_what_is_published_is_all_that_shows_at_any_moment(steps: list[tuple[int, str, str]]) -> None:
+    """Whatever the authors are in the middle of: who reads only what has left holds what the published contexts say."""
+    payloads, _ = written(steps)
+    reader = Replication(Store(), Settings(), 9)
+    for payload in payloads:
+        batch = decode_batch(payload)
+        reader.receive([(batch, payload)], EPOCH)
+        assert reader.store.context[batch.replica] <= batch.last
+        assert batch.open or reader.store.context[batch.replica] == batch.last
+
+
+# -- clocks --------------------------------------------------------------------------------------------------------
+
+
+def test_a_stamp_of_the_year_9999_waits_at_its_author_until_clocks_agree() -> None:
+    """C9."""
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    bob.write(before=1)
+    ann.clock = YEAR_9999 - EPOCH
+    before = (bob.state, bob.engine.replication._stamp)
+    ann.write(k="from the future")
+    assert (bob.state, bob.engine.replication._stamp) == before, "no trace"
+    (warning,) = bob.saw(Warned)
+    assert (warning.kind, warning.peer) == ("skewed", ann.instance)
+    wire.advance(5.0)
+    assert bob.data == {"before": 1}
+    bob.write(after=2)
+    assert ann.data == {"before": 1, "k": "from the future", "after": 2}
+    bob.clock = ann.clock
+    wire.advance(3.0)
+    assert bob.data == {"before": 1, "k": "from the future", "after": 2}
+    assert agree(ann, bob)
+
+
+def test_a_skewed_state_is_refused_and_reported_as_well() -> None:
+    wire = Wire()
+    ann, bob = wire.start("ann"), wire.start("bob")
+    ann.clock = YEAR_9999 - EPOCH
+    ann.write(k="from the future")
+    bob.join("ann")
+    assert bob.data == {} and bob.store.context == {}
+    assert {warning.kind for warning in bob.saw(Warned)} == {"skewed"}
+    assert not bob.saw(Ready)
+
+
+def test_others_in_the_same_message_do_not_suffer_for_one_that_is_skewed() -> None:
+    wire = Wire()
+    ann = wire.start("ann")
+    good = encode_batch(Batch(7, 1, 1, (Write((7, 1), (1, "m", b"\xa1g"), 1 << 16, b"\x01", ()),)))
+    skewed = encode_batch(Batch(8, 1, 1, (Write((8, 1), (1, "m", b"\xa1s"), 2**63, b"\x01", ()),)))
+    effects = ann.hear(ann.engine.codec.encode(99, Push((skewed, good))))
+    assert [type(effect) for effect in effects] == [Changed, Warned]
+    assert ann.store.context == {7: 1}
+
+
+def test_ten_seconds_ahead_are_let_in_and_one_millisecond_more_is_not() -> None:
+    for ahead, there in ((10_000, True), (10_001, False)):
+        wire = Wire()
+        ann, bob = wire.cluster("ann", "bob")
+        ann.clock = ahead
+        ann.write(k=1)
+        assert ("k" in bob.data) == there
+
+
+def test_who_heard_of_a_later_write_writes_later_still() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    ann.clock = 9_000
+    ann.write(k="ann")
+    bob.clock = -3_600_000
+    bob.write(k="bob, an hour behind")
+    assert ann.data == bob.data == {"k": "bob, an hour behind"}
+
+
+# -- the audit -----------------------------------------------------------------------------------------------------
+
+
+def tamper(node: Node, key: str, value: Any) -> None:
+    """Changes a store behind its own back."""
+    store = Store()
+    store.context.join(node.store.context)
+    live = node.store.objects[(1, "m")].pop(encode_element(key))
+    node.store.fingerprint = (node.store.fingerprint - 1) % 2**64
+    node.store.objects[(1, "m")][encode_element(key)] = (*live[:3], encode_value(value), *live[4:])
+
+
+def test_equal_contexts_with_unequal_states_raise_the_alarm_with_the_next_ping() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    ann.write(k=1, other=2)
+    wire.advance(10.0)
+    assert not ann.saw(Warned) and not bob.saw(Warned)
+    tamper(bob, "k", "wrong")
+    wire.advance(1.5)
+    assert {(warning.kind, warning.peer) for warning in ann.saw(Warned)} == {("diverged", bob.instance)}
+    assert {(warning.kind, warning.peer) for warning in bob.saw(Warned)} == {("diverged", ann.instance)}
+    assert ann.engine.counters["diverged"] > 0
+
+
+def test_no_alarm_while_writes_are_on_their_way_or_a_transaction_is_open() -> None:
+    wire = Wire(latency=0.4)
+    nodes = ann, bob, cat = tuple(wire.start(name) for name in ("ann", "bob", "cat"))
+    bob.join("ann")
+    cat.join("ann")
+    wire.advance(2.0)
+    for number in range(40):
+        node = nodes[number % 3]
+        if number % 5 == 0:
+            ann.engine.begin()
+        node.set(f"k{number % 7}", number)
+        node.flush()
+        wire.advance(0.3)
+        if number % 5 == 0:
+            ann.engine.end()
+    wire.advance(10.0)
+    assert agree(*nodes)
+    assert not [node for node in nodes if node.saw(Warned)]
+
+
+# -- who knows my own writes best ----------------------------------------------------------------------------------
+
+
+def test_a_batch_in_my_own_name_is_not_for_others_to_send() -> None:
+    """S5: own dots with another payload, and ones that I have not made yet."""
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    ann.write(k="mine")
+    for first in (1, 2):
+        forged = Batch(ann.instance, first, first, (Write((ann.instance, first), (1, "m", b"\xa1k"), 9, b"\x09", ()),))
+        assert ann.hear(ann.engine.codec.encode(99, Push((encode_batch(forged),)))) == []
+    assert ann.store.context == {ann.instance: 1}
+    ann.write(k="still mine")
+    assert ann.data == bob.data == {"k": "still mine"}
+
+
+def test_a_state_that_knows_more_of_my_writes_than_i_do_is_refused() -> None:
+    """Else my next write would be numbered beyond it, and no peer could ever read the batch."""
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    with wire.losing(lambda packet: isinstance(packet.message, Pull)):
+        bob.write(b=1)
+        wire.perform(ann, ann.engine._pull(bob.instance, wire.now))
+    claimed = State(Context({ann.instance: 2**62}), frozenset(), {})
+    (head,) = state_parts(claimed)
+    assert ann.hear(bob.engine.codec.encode(bob.instance, StatePart(1, 0, True, head))) == []
+    assert ann.engine.counters["malformed"] == 1
+    assert ann.instance not in ann.store.context
+    ann.write(k="mine")
+    assert bob.data == {"b": 1, "k": "mine"}
+
+
+def test_a_range_too_long_claims_nothing() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    endless = encode_batch(Batch(bob.instance, 1, 2**62, ()))
+    assert ann.hear(ann.engine.codec.encode(99, Push((endless,)))) == []
+    assert ann.engine.counters["malformed"] == 1
+    bob.write(b=1)
+    assert ann.data == {"b": 1}
+
+
+def test_batches_that_come_too_early_fill_no_more_than_their_room() -> None:
+    wire = Wire(Settings(held_bytes=10_000))
+    ann = wire.start("ann")
+    for first in range(2, 1_000):
+        write = Write((7, first), (1, "m", b"\xa1k"), 1, encode_value("x" * 100), ())
+        ann.hear(ann.engine.codec.encode(99, Push((encode_batch(Batch(7, first, first, (write,))),))))
+    assert ann.engine.replication.inbox.size <= 10_000
+    assert ann.engine.replication.inbox.refused > 800
+    assert ann.store.context == {}
