@@ -339,13 +339,12 @@ def decode_context(data: bytes) -> Context:
 def state_parts(state: State, limit: int = 1 << 18) -> Iterator[bytes]:
     """A state as parts of about `limit` bytes: first what was delivered, then the live writes, object by object.
 
-    The first part also says how many keys there are, so that nobody can take a state for whole that lacks a part.
+    The first part also says how many live writes there are, so that nobody takes a state for whole that lacks a part.
 
     Lazy, so that a large state can be sent a part a time; `Stage` puts it together again at the other side.
     """
     named = [number for dot in sorted(state.named) for number in dot]
-    keys = sum(map(len, state.objects.values()))
-    yield pack((encode_context(state.context), named, keys))
+    yield pack((encode_context(state.context), named, _count(state)))
     for (kind, name), elements in state.objects.items():
         flats: list[tuple[object, ...]] = []
         size = 0
@@ -358,6 +357,12 @@ def state_parts(state: State, limit: int = 1 << 18) -> Iterator[bytes]:
                     flats, size = [], 0
         if flats:
             yield pack((kind, name, flats))
+
+
+def _count(state: State) -> int:
+    """How many live writes there are; most keys have one."""
+    conflicts = [head for elements in state.objects.values() for head in elements.values() if head[5] is not None]
+    return sum(map(len, state.objects.values())) + sum(len(list(chain(head))) - 1 for head in conflicts)
 
 
 class Stage:
@@ -373,7 +378,7 @@ class Stage:
     def __init__(self) -> None:
         self._context: Context | None = None
         self._named: frozenset[Dot] = frozenset()
-        self._keys = 0
+        self._missing = 0
         self._objects: dict[Object, dict[bytes, Live]] = {}  # chains upside down, since they come greatest first
         self._conflicts: dict[Key, None] = {}
         self._broken = False
@@ -394,17 +399,18 @@ class Stage:
             _demand(
                 type(fields) is tuple and len(fields) == 3 and type(fields[0]) is bytes, "a state starts with its head"
             )
-            _demand(type(fields[2]) is int and fields[2] >= 0, "a state tells how many keys it has")
+            _demand(type(fields[2]) is int and fields[2] >= 0, "a state tells how many live writes it has")
             self._context = decode_context(fields[0])
             self._named = frozenset(_dots(fields[1], MAX_REPLICAS))
             _demand(not any(map(self._context.covers, self._named)), "a named dot was not delivered")
-            self._keys = fields[2]
+            self._missing = fields[2]
             return
         _demand(type(fields) is tuple and len(fields) == 3 and type(fields[2]) is tuple, "a part has three fields")
         kind, name, flats = fields
         _demand(flats != (), "a part has live writes")
         _demand(_is_key(kind, name, b""), "a part names its object")
         elements = self._objects.setdefault((kind, name), {})
+        self._missing -= len(flats)
         for flat in flats:
             _demand(type(flat) is tuple and len(flat) == 6, "a live write has six fields")
             self._add(kind, name, elements, flat)
@@ -428,7 +434,7 @@ class Stage:
 
     def state(self) -> State:
         """All that was added. Raises `Malformed` if a part is missing, or was malformed."""
-        if self._context is None or self._broken or sum(map(len, self._objects.values())) != self._keys:
+        if self._context is None or self._broken or self._missing != 0:
             raise Malformed("a state of which a part is missing, or was refused")
         for kind, name, element in self._conflicts:
             elements = self._objects[kind, name]

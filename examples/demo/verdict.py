@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from examples.demo.evidence import View, agree
-from examples.demo.load import Outcome
+from examples.demo.load import VISITOR, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +123,9 @@ def _sessions(evidence: Evidence) -> Finding:
     for view in evidence.views:
         missing |= outcome.kept.keys() - view.sessions.keys()
         risen |= outcome.ended.keys() & view.sessions.keys()
-        unexplained = view.sessions.keys() - outcome.kept.keys() - outcome.ended.keys() - outcome.unsure.keys()
-        strange |= {session for session in unexplained if view.sessions[session] not in outcome.names_unsure}
+        known = outcome.kept.keys() | outcome.ended.keys() | outcome.unsure.keys()
+        names = {session: view.sessions[session] for session in view.sessions.keys() - known}
+        strange |= {session for session, name in names.items() if _is_strange(name, outcome)}
     return Finding(
         bool(outcome.kept) and not missing and not risen and not strange,
         "every session is everywhere",
@@ -136,16 +137,22 @@ def _sessions(evidence: Evidence) -> Finding:
 def _online(evidence: Evidence) -> Finding:
     outcome = evidence.outcome
     here, gone = set(outcome.kept.values()), set(outcome.ended.values())
-    known = here | gone | set(outcome.unsure.values()) | set(outcome.names_unsure)
+    known = here | gone | set(outcome.unsure.values())
     missing = set().union(*(here - view.online for view in evidence.views))
     risen = set().union(*(gone & view.online for view in evidence.views))
-    strange = set().union(*(view.online - known for view in evidence.views))
+    shown = set().union(*(view.online for view in evidence.views))
+    strange = {name for name in shown - known if _is_strange(name, outcome)}
     return Finding(
         bool(here) and not missing and not risen and not strange,
         "who is online is known everywhere",
         f"{len(here)} online: {len(missing)} missing; {len(gone)} gone: {len(risen)} still shown; "
         f"{len(strange)} of unknown origin",
     )
+
+
+def _is_strange(name: str, outcome: Outcome) -> bool:
+    """Whether it is one of the visitors, and none whose login was broken."""
+    return name.startswith(VISITOR) and name not in outcome.names_unsure
 
 
 def _errors(evidence: Evidence) -> Finding:

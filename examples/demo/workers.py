@@ -14,7 +14,7 @@ import asyncio
 import os
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -56,9 +56,6 @@ class Report:
         """How long the node took from its start until it had what the others share."""
         return (self.ready_ns - self.began_ns) / 1e6
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 class Lags:
     """The newest lags, in milliseconds."""
@@ -89,7 +86,7 @@ class Witness:
         self._node = node
         self._hits, self._sessions, self._online = hits, sessions, online
         self._probes = node.map("probes", int)
-        self._reports = node.map("reports", dict)
+        self._reports = node.map("reports", Report)
         self._phase = node.register("phase", str)
         self._lags = Lags()
         self._tasks: list[asyncio.Task[None]] = []
@@ -131,7 +128,7 @@ class Witness:
         while True:
             report = self.report()
             if not (report.final and told_final):
-                self._reports[str(report.pid)] = report.as_dict()
+                self._reports[str(report.pid)] = report
             told_final = report.final
             await asyncio.sleep(REPORT_EVERY)
 

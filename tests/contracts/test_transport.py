@@ -391,6 +391,7 @@ def test_the_descriptors_are_all_there_are(run: Play) -> None:
         here.send(address, b"x", peer=1)
         stream = await world.accept(listener)
         await until(lambda: len(here.transport._inbound) == 1)
+        await until(lambda: here.transport._links[1].transport)
         stuff(here, address, peer=1)
         here.transport.forget(1)
         held = {os.readlink(f"/proc/self/fd/{number}") for number in here.transport.descriptors()}

@@ -311,7 +311,7 @@ def test_a_chain_of_conflicts_made_to_hurt_is_taken_in_one_go() -> None:
     """One key with 8 000 concurrent writes took 8 s: each was appended by copying all those above it."""
     replicas = range(1, 8_001)
     stage = Stage()
-    stage.add(msgpack.packb((encode_context(Context(dict.fromkeys(replicas, 1))), (), 1)))
+    stage.add(msgpack.packb((encode_context(Context(dict.fromkeys(replicas, 1))), (), 8_000)))
     stage.add(msgpack.packb((1, "m", [(b"\xa1k", 9_000 - replica, replica, 1, b"\xc0", 0) for replica in replicas])))
     assert len(LWWMap(store_of(stage.state()), "m").conflicts("k")) == 7_999
 
@@ -420,13 +420,13 @@ def test_a_state_says_only_what_it_delivered() -> None:
     context = encode_context(Context({7: 5}))
     good = (b"\xa1k", 5, 7, 5, b"\x01", 0)
     lower = (b"\xa1k", 4, 7, 4, b"\x01", 0)
-    decode_state(msgpack.packb([msgpack.packb((context, (8, 1), 1)), msgpack.packb((1, "m", (good, lower)))]))
+    decode_state(msgpack.packb([msgpack.packb((context, (8, 1), 2)), msgpack.packb((1, "m", (good, lower)))]))
     heads = [
         (context, (7, 5), 1),  # named early, yet delivered
         (context, (8, 0), 1),
         (context, (8, 1), -1),
         (context, (8, 1), True),
-        (context, (8, 1), 2),  # more keys than come
+        (context, (8, 1), 2),  # more live writes than come
         (context, (8, 1), 0),
         ("text", (), 1),
     ]
@@ -442,7 +442,7 @@ def test_a_state_says_only_what_it_delivered() -> None:
     ]
     for part in parts:
         with pytest.raises(Malformed):
-            decode_state(msgpack.packb([msgpack.packb((context, (), 1)), msgpack.packb(part)]))
+            decode_state(msgpack.packb([msgpack.packb((context, (), len(part[2]))), msgpack.packb(part)]))
     for pieces in ([], ["text"], [b""], [1]):
         with pytest.raises(Malformed):
             decode_state(msgpack.packb(pieces))

@@ -164,9 +164,9 @@ def test_more_counted_than_was_ever_asked_is_found() -> None:
         ({"hits": 9}, {"all agree", "no answered hit is lost"}),
         ({"sessions": {}}, {"all agree", "every session is everywhere"}),
         ({"sessions": {"s1": "ann", "s2": "bob"}}, {"all agree", "every session is everywhere"}),
-        ({"sessions": {"s1": "ann", "s3": "eve"}}, {"all agree", "every session is everywhere"}),
+        ({"sessions": {"s1": "ann", "s3": "visitor-9"}}, {"all agree", "every session is everywhere"}),
         ({"online": frozenset()}, {"all agree", "who is online is known everywhere"}),
-        ({"online": frozenset({"ann", "eve"})}, {"all agree", "who is online is known everywhere"}),
+        ({"online": frozenset({"ann", "visitor-9"})}, {"all agree", "who is online is known everywhere"}),
         ({"context": "bad"}, {"all agree"}),
         ({"members": 2}, {"all agree"}),
         ({"diverged": 1}, {"all agree"}),
@@ -175,6 +175,14 @@ def test_more_counted_than_was_ever_asked_is_found() -> None:
 )
 def test_one_node_that_differs_is_found(changes: dict[str, object], claims: set[str]) -> None:
     assert set(failed(with_view(evidence(), **changes))) == claims
+
+
+def test_a_person_who_logs_in_meanwhile_is_welcome() -> None:
+    given = evidence()
+    views = [
+        replace(view, sessions={"s1": "ann", "s3": "eve"}, online=frozenset({"ann", "eve"})) for view in given.views
+    ]
+    assert failed(replace(given, views=views)) == []
 
 
 def test_a_node_that_did_not_answer_is_missed() -> None:

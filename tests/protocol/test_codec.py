@@ -189,7 +189,7 @@ def test_every_truncation_is_malformed_and_changes_nothing(example: Message) -> 
 
 @pytest.mark.parametrize("example", NAMED)
 def test_every_flipped_bit_gives_a_message_or_nothing(example: Message) -> None:
-    """S1. Without a key nobody can tell a flipped value from one that was meant; it must be a legal one all the same."""
+    """S1. Without a key nobody can tell a flipped value from one that was meant; it must be a legal one."""
     payload = bytearray(SHOP.encode(2, example))
     for place in range(8 * len(payload)):
         payload[place // 8] ^= 1 << place % 8

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,4 +87,4 @@ def test_it_keeps_its_budget_and_never_gives_a_run_with_a_hole(steps: list[tuple
                 given_ = ranges(log.since(asked, delivered, upto))
                 if given_ is not None:
                     assert given_[0][0] <= delivered + 1 and given_[-1][1] == upto
-                    assert all(a[1] + 1 == b[0] for a, b in zip(given_, given_[1:], strict=False))
+                    assert all(a[1] + 1 == b[0] for a, b in pairwise(given_))

@@ -341,7 +341,7 @@ def test_everybody_is_dead_ten_thousand_times() -> None:
 def test_a_partition_heals_though_each_side_buried_the_other() -> None:
     """M3. Nobody tells them: two of the dead addresses are tried every 30 s."""
     wire = Wire()
-    nodes = ann, bob, cat, dan = wire.cluster("ann", "bob", "cat", "dan")
+    nodes = ann, bob, _, dan = wire.cluster("ann", "bob", "cat", "dan")
     for one in ("ann", "bob"):
         for other in ("cat", "dan"):
             wire.cut(one, other)
@@ -357,7 +357,7 @@ def test_a_partition_heals_though_each_side_buried_the_other() -> None:
 
 def test_who_never_joined_anybody_looks_for_the_dead_as_well() -> None:
     wire = Wire()
-    ann, bob = wire.cluster("ann", "bob")
+    _, bob = wire.cluster("ann", "bob")
     wire.crash(bob)
     wire.advance(40.0)
     assert wire.packets(Join, "ann", "bob")

@@ -355,7 +355,7 @@ def test_a_peer_far_behind_gets_there_in_several_pulls() -> None:
 
 def test_what_was_not_new_is_not_answered_or_passed_on() -> None:
     wire = Wire()
-    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    ann, bob, _ = wire.cluster("ann", "bob", "cat")
     ann.write(a=1)
     (push,) = wire.packets(Push, target="bob")
     assert len(wire.sent) == 2

@@ -284,20 +284,6 @@ def what_died_with_its_author_is_asked_for_for_ever(patch: pytest.MonkeyPatch) -
     patch.setattr(Engine, "_repair", wrong)
 
 
-@planted("restart", "skew")
-def the_old_instance_lives_where_a_new_one_listens(patch: pytest.MonkeyPatch) -> None:
-    """Ours, found by seed 113: the new one answered the pings to the old one."""
-    patch.setattr(Members, "replaced", lambda self, claim: False)
-    acked = Detector.acked
-    patch.setattr(
-        Detector,
-        "acked",
-        lambda self, number, sender, now: acked(
-            self, number, self._probes[number].target if number in self._probes else sender, now
-        ),
-    )
-
-
 # -- the tests --------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,97 @@
+"""What did the simulation find? Its seeds, shrunk to the few steps that matter, and told.
+
+A seed is no test: the next change to the simulation makes it another history. Further ones, told by the same wire,
+stand beside what they are about in tests/protocol.
+"""
+
+from __future__ import annotations
+
+from gossip.protocol.detector import Detector
+from gossip.protocol.effects import Ready, Reborn
+from gossip.protocol.members import Status
+from gossip.protocol.messages import Gossip, Pull
+from gossip.protocol.settings import Settings
+from tests.protocol.wire import Wire, agree
+
+
+def test_two_that_buried_each_other_listen_when_they_are_told() -> None:
+    """Seed 0. A split outlasts the suspicion. Each answered "you are dead" by the same, and read no word."""
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    wire.cut("ann", "bob")
+    wire.advance(20.0)
+    assert ann.living == {"ann"} and bob.living == {"bob"}
+    wire.heal()
+    wire.sent.clear()
+    wire.advance(2 * wire.settings.heal_interval)
+    assert ann.living == bob.living == {"ann", "bob"}
+    assert len(wire.packets(Gossip)) < 20
+
+
+def test_a_transaction_larger_than_a_push_can_be_pulled() -> None:
+    """Seeds 6 and 10. What is held back is in no context, so each pull was answered with the same first part."""
+    wire = Wire(Settings(batch_bytes=2_000, push_bytes=4_000))
+    ann, bob = wire.cluster("ann", "bob")
+    with wire.losing(lambda packet: packet.source == "ann"):
+        ann.engine.begin()
+        for number in range(10):
+            ann.set(f"key {number}", "x" * 1_500)
+        ann.engine.end()
+        ann.flush()
+    wire.advance(5.0)
+    assert len(bob.data) == 10 and agree(ann, bob)
+
+
+def test_who_only_welcomed_others_is_ready_too() -> None:
+    """Seed 30. The first node of a cluster asks nobody, so no answer could ever make it ready."""
+    wire = Wire()
+    ann, bob = wire.start("ann"), wire.start("bob")
+    ann.write(colour="blue")
+    bob.join("ann")
+    wire.advance(3.0)
+    assert len(ann.saw(Ready)) == len(bob.saw(Ready)) == 1
+
+
+def test_what_was_asked_in_the_name_of_the_dead_kills_nobody() -> None:
+    """Seed 489. A hint about bob; before he answers, ann is told that she is dead and becomes somebody else. Bob
+    answers the dead with nothing but that, and so did not answer "in time".
+    """
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    with wire.losing(lambda packet: True):
+        wire.perform(ann, ann.engine.lost(bob.instance, wire.now))
+    dead = Gossip((ann.engine.me._replace(status=Status.DEAD),))
+    wire.perform(ann, ann.hear(bob.engine.codec.encode(bob.instance, dead)))
+    wire.advance(5.0)
+    assert len(ann.saw(Reborn)) == 1
+    assert ann.status_of(bob.instance) == Status.ALIVE
+
+
+def test_a_late_node_does_not_put_off_what_began_since() -> None:
+    """Seed 489 again. Stopped for 12 s, a node reads a hint first and its late timer second: the hint still decides
+    within 200 ms, and not after 12 s in which no other probe of the member was begun.
+    """
+    detector = Detector(Settings())
+    detector.probe(7, now=100.0)
+    detector.probe(8, now=112.0, hint="its stream ended")
+    detector.late(11.5, now=112.0)
+    verdicts, _ = detector.tick(112.25)
+    assert [verdict.instance for verdict in verdicts] == [8]
+
+
+def test_nobody_is_asked_for_ever_for_what_died_with_its_author() -> None:
+    """Seed 12. Bob has cat's second write and not her first; then cat is no more. He asks a few times, then no more."""
+    wire = Wire()
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    with wire.losing(lambda packet: packet.source == "cat"):
+        cat.write(first=1)
+    with wire.losing(lambda packet: packet.source == "cat" and packet.target == "ann"):
+        cat.set("second", 2)
+        cat.flush()
+        wire.crash(cat)
+        wire.deliver()
+    wire.advance(30.0)
+    wire.sent.clear()
+    wire.advance(30.0)
+    assert bob.data == {} and agree(ann, bob)
+    assert wire.packets(Pull) == []
