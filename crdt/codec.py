@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgpack
 
 from crdt.causality import Context, Dot
-from crdt.store import FOREVER, WITH_AUTHOR, Batch, Key, Live, Object, State, Write, chain
+from crdt.store import FOREVER, MAX_NAMES, WITH_AUTHOR, Batch, Key, Live, Object, State, Write, chain
 
 MAX_ELEMENT: Final = 512
 """Bytes of a map key or set element. Keys are in every write and every log: they are labels, not documents."""
@@ -33,10 +33,13 @@ MAX_RANGE: Final = 1 << 16
 """Sequences of one batch, blanks included, so that no few bytes can claim a replica's whole future."""
 MAX_REPLICAS: Final = 1 << 16
 """Replicas of a context."""
+MAP: Final = 1
+SET: Final = 2
 COUNTER: Final = 3
-"""The type of counters: the one whose values the codec looks into (see `_counter`)."""
+REGISTER: Final = 4
+"""The types of objects, as the format has them."""
 
-_MAX_NAMES = 4096
+_KEYED = frozenset({MAP, SET})
 _MAX_64 = 2**64 - 1
 _MAX_SEQUENCE = 2**63 - 1
 _MAX_UNWALKED = 1200
@@ -205,6 +208,23 @@ def unpack(data: bytes) -> Any:
         raise Malformed(f"not msgpack of the expected kind: {error}") from error
 
 
+def object_name(name: str) -> str:
+    """The name of an object, if it can be one. Raises `TypeError` or `ValueError`.
+
+    >>> object_name("flags")
+    'flags'
+    """
+    if type(name) is not str:
+        raise TypeError(f"an object's name is a str, not {type(name).__name__}")
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"{name!a} can not be a name: it has a lone surrogate, which UTF-8 can not express") from None
+    if not 0 < length <= MAX_NAME:
+        raise ValueError(f"an object's name has 1 to {MAX_NAME} bytes, and this one {length}: {name[:60]!r}")
+    return name
+
+
 # -- writes and batches ----------------------------------------------------------------------------------------------
 
 
@@ -223,7 +243,7 @@ def _flat(write: Write, first: int) -> tuple[object, ...]:
 def decode_batch(data: bytes) -> Batch:
     """The batch whose bytes these are, every field checked. Raises `Malformed`.
 
-    >>> batch = Batch(7, 1, 2, (Write((7, 2), (1, "flags", b"beta"), 5, b"on", ((9, 4),)),))
+    >>> batch = Batch(7, 1, 2, (Write((7, 2), (MAP, "flags", encode_element("beta")), 5, b"on", ((9, 4),)),))
     >>> decode_batch(encode_batch(batch)) == batch
     True
     """
@@ -258,9 +278,10 @@ def _write(flat: Any, replica: int, first: int) -> Write:
         and (expires != FOREVER or len(flat) == 7)
     ):
         raise Malformed("broken rule of the format: a write's fields are of their types and within their bounds")
-    if kind == COUNTER:
-        _check_counter(element, value, replica)
-    dots = () if names == () else _dots(names, _MAX_NAMES)
+    _check_element(kind, element, value, replica)
+    dots = () if names == () else _dots(names, MAX_NAMES)
+    for named in dots:
+        _demand(named[0] != replica or named[1] < first + offset, "a write names only what came before it")
     return Write((replica, first + offset), (kind, name, element), stamp, value, dots, expires)
 
 
@@ -283,6 +304,38 @@ def _is_content(stamp: Any, value: Any, expires: Any) -> bool:
         and type(expires) is int
         and WITH_AUTHOR <= expires <= _MAX_64
     )
+
+
+def _check_element(kind: int, element: bytes, value: bytes | None, replica: int) -> None:
+    """Whether the element is one that a call could name: another one could never be deleted, nor a map be read.
+
+    Types of a later version pass: who does not read them only keeps and forwards them.
+    """
+    if kind in _KEYED:
+        if element[:1] and 0xA0 <= element[0] <= 0xBF and len(element) == element[0] - 0x9F:
+            canonical = _is_text(element[1:])  # short text, the usual case, without taking it apart
+        else:
+            canonical = _is_canonical(element)
+        _demand(canonical, "an element is in its one canonical encoding")
+    elif kind == COUNTER:
+        _check_counter(element, value, replica)
+    elif kind == REGISTER:
+        _demand(element == b"", "a register has no elements")
+
+
+def _is_text(encoded: bytes) -> bool:
+    try:
+        encoded.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_canonical(element: bytes) -> bool:
+    try:
+        return encode_element(decode_element(element)) == element
+    except (ValueError, TypeError, RecursionError):
+        return False
 
 
 def _check_counter(element: bytes, value: bytes | None, replica: int) -> None:
@@ -423,8 +476,7 @@ class Stage:
         _demand(_is_replica(replica) and type(sequence) is int, "a live write has a dot")
         assert self._context is not None
         _demand(1 <= sequence <= self._context[replica], "a live write was delivered")
-        if kind == COUNTER:
-            _check_counter(element, value, replica)
+        _check_element(kind, element, value, replica)
         above = elements.get(element)
         if above is not None:
             _demand((stamp, replica, sequence) < above[:3], "live writes come greatest first")

@@ -9,7 +9,7 @@ Not here: bounds, and anything that would need the others' consent ("never below
 
 from __future__ import annotations
 
-from crdt.codec import COUNTER, decode_value, encode_value
+from crdt.codec import COUNTER, decode_value, encode_value, object_name
 from crdt.store import Store, Write
 from crdt.timestamp import Timestamp
 
@@ -31,7 +31,7 @@ class PNCounter:
 
     def __init__(self, store: Store, name: str) -> None:
         self.store = store
-        self.name = (COUNTER, name)
+        self.name = (COUNTER, object_name(name))
 
     def add(self, amount: int, replica: int, stamp: Timestamp) -> Write:
         """The write that adds `amount`, which may be negative.

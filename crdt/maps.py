@@ -10,13 +10,11 @@ Not here: the typed mapping of a running node (`gossip.shared`). This is the rea
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
-from crdt.codec import decode_element, decode_value, encode_element, encode_value
+from crdt.codec import MAP, decode_element, decode_value, encode_element, encode_value, object_name
 from crdt.store import FOREVER, Key, Live, Store, Write, chain
 from crdt.timestamp import Timestamp
-
-MAP: Final = 1
 
 
 class LWWMap:
@@ -36,7 +34,7 @@ class LWWMap:
 
     def __init__(self, store: Store, name: str) -> None:
         self.store = store
-        self.name = (MAP, name)
+        self.name = (MAP, object_name(name))
 
     def set(self, key: object, value: object, replica: int, stamp: Timestamp, expires: int = FOREVER) -> Write:
         """The write that sets a key. Raises `TypeError` or `ValueError` for what can not be a key or a value."""

@@ -5,13 +5,11 @@ Not here: anything of its own. A register is a name for a common use of the same
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
-from crdt.codec import decode_value, encode_value
+from crdt.codec import REGISTER, decode_value, encode_value, object_name
 from crdt.store import FOREVER, Live, Store, Write, chain
 from crdt.timestamp import Timestamp
-
-REGISTER: Final = 4
 
 
 class LWWRegister:
@@ -30,7 +28,7 @@ class LWWRegister:
 
     def __init__(self, store: Store, name: str) -> None:
         self.store = store
-        self.name = (REGISTER, name)
+        self.name = (REGISTER, object_name(name))
         self._key = (*self.name, b"")
 
     def set(self, value: object, replica: int, stamp: Timestamp, expires: int = FOREVER) -> Write:

@@ -9,13 +9,11 @@ Source: optimized OR-sets (Bieniusa et al. 2012). Not here: the typed set of a r
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
-from crdt.codec import decode_element, encode_element
+from crdt.codec import SET, decode_element, encode_element, object_name
 from crdt.store import FOREVER, Live, Store, Write
 from crdt.timestamp import Timestamp
-
-SET: Final = 2
 
 
 class ORSet:
@@ -35,7 +33,7 @@ class ORSet:
 
     def __init__(self, store: Store, name: str) -> None:
         self.store = store
-        self.name = (SET, name)
+        self.name = (SET, object_name(name))
 
     def add(self, element: object, replica: int, stamp: Timestamp, expires: int = FOREVER) -> Write:
         """The write that adds an element."""

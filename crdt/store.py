@@ -19,6 +19,7 @@ Not here: bytes (`codec`), writes that came early (`inbox`), what a type makes o
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple, Optional, TypeAlias
 
 from crdt.causality import Context, Dot, fingerprint_of
@@ -42,6 +43,8 @@ FOREVER = 0
 WITH_AUTHOR = -1
 """`expires` of an *owned* write: it lives as long as the replica that made it is a living member."""
 
+MAX_NAMES = 4096
+"""Writes that one write replaces: it takes as many that did not see each other."""
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -111,8 +114,11 @@ class Store:
     # -- asking ------------------------------------------------------------------------------------------------------
 
     def write(self, key: Key, value: bytes | None, replica: int, stamp: Timestamp, expires: int = FOREVER) -> Write:
-        """The next write of `replica`, replacing all that is live here under this key. Changes nothing: merge it."""
-        names = tuple((live[1], live[2]) for live in chain(self.shown(key)))
+        """The next write of `replica`, replacing all that is live here under this key. Changes nothing: merge it.
+
+        Of more than `MAX_NAMES` concurrent ones it replaces the greatest; the next write replaces the rest.
+        """
+        names = tuple((live[1], live[2]) for live in islice(chain(self.shown(key)), MAX_NAMES))
         return Write((replica, self.context[replica] + 1), key, stamp, value, names, expires)
 
     def shown(self, key: Key) -> Live | None:

@@ -352,7 +352,8 @@ def _next_part(entries: Iterator[Any]) -> list[str]:
 
 
 def _items(handle: Map[Any, Any]) -> Iterator[tuple[Any, Any]]:
-    for key in handle._view.keys():  # noqa: SIM118: decoded one by one; the handle decodes all before it gives the first
+    keys = handle._view.keys()  # these are decoded one by one; the handle decodes all before it gives the first
+    for key in keys:
         try:
             yield key, handle[key]
         except KeyError:

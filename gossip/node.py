@@ -21,7 +21,7 @@ from typing import Any, NoReturn, Self, TypeVar, overload
 
 from crdt import Change as KeyChange
 from crdt import Live, Store, Write
-from crdt.codec import MAX_NAME
+from crdt.codec import COUNTER, MAP, REGISTER, SET
 from crdt.store import Object
 from gossip.config import Config
 from gossip.errors import AlreadyStarted, ConfigError, NotRunning, StartError
@@ -175,7 +175,7 @@ class Node:
     def map(self, name: str, type: type[V], *, key: type[K]) -> Map[K, V]: ...
     def map(self, name: str, type: Any = object, *, key: Any = str) -> Map[Any, Any]:
         """The shared map of this name, with values of `type` and keys of type `key`."""
-        return Map(self, _name(name), Schema(key), Schema(type))
+        return Map(self, name, Schema(key), Schema(type))
 
     @overload
     def set(self, name: str) -> Set[Any]: ...
@@ -183,11 +183,11 @@ class Node:
     def set(self, name: str, type: type[V]) -> Set[V]: ...
     def set(self, name: str, type: Any = object) -> Set[Any]:
         """The shared set of this name, with elements of `type`."""
-        return Set(self, _name(name), Schema(type))
+        return Set(self, name, Schema(type))
 
     def counter(self, name: str) -> Counter:
         """The shared counter of this name."""
-        return Counter(self, _name(name))
+        return Counter(self, name)
 
     @overload
     def register(self, name: str) -> Register[Any]: ...
@@ -195,7 +195,7 @@ class Node:
     def register(self, name: str, type: type[V]) -> Register[V]: ...
     def register(self, name: str, type: Any = object) -> Register[Any]:
         """The shared value of this name."""
-        return Register(self, _name(name), Schema(type))
+        return Register(self, name, Schema(type))
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -331,10 +331,4 @@ class Node:
         raise TypeError("a Node can not be pickled: it lives in its process. Make one in the other process too")
 
 
-_TYPES = {1: "map", 2: "set", 3: "counter", 4: "register"}
-
-
-def _name(name: str) -> str:
-    if type(name) is not str or not name or len(name.encode()) > MAX_NAME:
-        raise ValueError(f"an object's name is a text of 1 to {MAX_NAME} bytes, not {name!r:.80}")
-    return name
+_TYPES = {MAP: "map", SET: "set", COUNTER: "counter", REGISTER: "register"}

@@ -69,9 +69,8 @@ class Watch(Generic[K, V]):
         self._snapshot = snapshot
         self._read = read
         self._limit = limit
-        self._unread: OrderedDict[bytes, _Unread] = (
-            OrderedDict()
-        )  # a dict looks for its first key past all deleted ones
+        # Not a dict: it looks for its first key past all that were deleted, which made 200 000 keys take a minute.
+        self._unread: OrderedDict[bytes, _Unread] = OrderedDict()
         self._changes = 0
         """How many of the unread are changes; the rest is the present state, which bounds itself."""
         self._lagged = False
