@@ -76,10 +76,12 @@ class Control:
             self._server.close()
         for task in list(self._idle):
             task.cancel()
-        if self._writers:
-            await asyncio.wait(list(self._writers), timeout=_GOODBYE)
-        for task in list(self._writers):
-            task.cancel()
+        try:
+            if self._writers:
+                await asyncio.wait(list(self._writers), timeout=_GOODBYE)
+        finally:  # also where this is cancelled: nothing of the node may outlive it
+            for task in list(self._writers):
+                task.cancel()
         await asyncio.gather(*self._writers, return_exceptions=True)
 
     def abandon(self) -> None:

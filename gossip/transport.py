@@ -107,16 +107,13 @@ class Transport:
             except OSError as error:
                 raise StartError(error.errno, f"can not listen at {bind}: {error.strerror}") from error
             try:
-                datagrams, _ = await loop.create_datagram_endpoint(
-                    lambda: _Datagrams(self), local_addr=(bind.host, port)
-                )
+                await loop.create_datagram_endpoint(lambda: _Datagrams(self), local_addr=(bind.host, port))
             except OSError as error:
                 server.close()
                 self._servers.remove(server)
                 if bind.port or last_try:
                     raise StartError(error.errno, f"can not take datagrams at {bind}: {error.strerror}") from error
                 continue  # port 0 gave a port that is free for streams only
-            self._datagrams = datagrams
             await server.start_serving()
             return Address(bind.host, port)
         raise AssertionError("the last try returns or raises")
@@ -383,6 +380,12 @@ class _Once(asyncio.Protocol):
 class _Datagrams(asyncio.DatagramProtocol):
     def __init__(self, owner: Transport) -> None:
         self._owner = owner
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # taken here and not where it was asked for: if that is cancelled, uvloop leaves it to nobody
+        self._owner._datagrams = cast(asyncio.DatagramTransport, transport)
+        if self._owner._closed:
+            self._owner._datagrams.abort()
 
     def datagram_received(self, data: bytes, address: object) -> None:
         self._owner._received(data)

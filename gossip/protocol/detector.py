@@ -88,8 +88,9 @@ class Detector:
 
         A probe that began since is left alone: what came in before the tick may have started it.
         """
+        slept_at, by = now - by, by + self._settings.probe_timeout  # with time to read on: the first was due just then
         for probe in self._probes.values():
-            if probe.started <= now - by:
+            if probe.started <= slept_at:
                 probe.due += by
         for instance in self._suspects:
             self._suspects[instance] += by

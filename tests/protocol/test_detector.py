@@ -105,10 +105,10 @@ def test_lateness_puts_off_everything_that_was_under_way() -> None:
     probes.probe(7, now=0.0)
     probes.suspect(8, 2, now=0.0)
     probes.late(10.0, now=10.5)
-    assert probes.tick(10.4) == ([], [])
-    assert probes.tick(10.5) == ([], [Ask(7, 1, others=True)])
-    assert probes.tick(13.9)[0] == [Verdict(7, False, "no ack within 13.90 s, directly or through others")]
-    assert [verdict.instance for verdict in probes.tick(14.0)[0]] == [8]
+    assert probes.tick(10.5) == ([], []), "what was due at that very moment has time as well"
+    assert probes.tick(11.0) == ([], [Ask(7, 1, others=True)])
+    assert probes.tick(14.4)[0] == [Verdict(7, False, "no ack within 14.40 s, directly or through others")]
+    assert [verdict.instance for verdict in probes.tick(14.5)[0]] == [8]
 
 
 def test_a_relayed_ping_is_answered_to_the_asker_once() -> None:

@@ -63,6 +63,17 @@ def test_without_an_ack_it_asks_others_then_suspects_and_tells_everybody() -> No
     assert suspect in ping.message.claims  # type: ignore[union-attr]
 
 
+def test_a_tick_that_comes_late_accuses_nobody() -> None:
+    """M7, M12: the ack may lie unread, or was sent while we slept."""
+    engine = an_engine(ANN, BOB)
+    engine.tick(now=1.0, wall=EPOCH)
+    engine.tick(now=1.5, wall=EPOCH)
+    assert engine.deadline == 2.0
+    assert not [effect for effect in engine.tick(now=30.0, wall=EPOCH) if isinstance(effect, MemberChanged)]
+    receive(engine, BOB, Ack(1, EMPTY, (BOB,)), now=30.1)
+    assert not [effect for effect in engine.tick(now=30.6, wall=EPOCH) if isinstance(effect, MemberChanged)]
+
+
 def test_a_ping_is_answered_under_its_number() -> None:
     assert receive(an_engine(ANN, BOB), BOB, Ping(77, EMPTY, (BOB,))) == [Send((2,), Ack(77, EMPTY, (ANN,)))]
 

@@ -127,6 +127,7 @@ def test_the_suspected_hears_of_it_in_the_ping_and_refutes_in_the_ack() -> None:
     wire = Wire()
     ann, bob = wire.cluster("ann", "bob")
     gossip(wire, ann, 99, bob.engine.me._replace(status=Status.SUSPECT))
+    ann.engine.broadcast._told.clear()  # it is no news any more: the ping carries it for the target's sake
     with wire.losing(lambda packet: isinstance(packet.message, Gossip)):
         wire.advance(1.0)
     ping, ack = wire.packets(Ping, "ann")[0], wire.packets(Ack, "bob")[0]
@@ -272,6 +273,20 @@ def test_who_is_told_that_it_is_dead_goes_on_as_a_new_instance_with_its_data() -
     assert len(bob.saw(Reborn)) == 1
 
 
+def test_who_hears_of_its_death_from_one_whom_it_buried_loses_no_unsent_write() -> None:
+    wire = Wire()
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    old = ann.instance
+    with wire.losing(lambda packet: True):
+        gossip(wire, ann, 99, bob.engine.me._replace(status=Status.DEAD))
+    ann.set("unsent", 1)
+    gossip(wire, ann, bob.instance, ann.engine.me._replace(status=Status.DEAD))
+    wire.deliver()
+    assert len(ann.saw(Reborn)) == 1
+    assert cat.data == {"unsent": 1}
+    assert cat.store.context == {old: 1}
+
+
 def test_who_does_not_know_that_it_is_dead_is_told_when_it_speaks() -> None:
     wire = Wire()
     ann, bob = wire.cluster("ann", "bob")
@@ -296,6 +311,25 @@ def test_nobody_is_born_again_in_the_middle_of_a_transaction() -> None:
     wire.advance(10.0)
     assert len(bob.saw(Reborn)) == 1
     assert ann.data == {"a": 1, "b": 2}
+
+
+def test_two_that_buried_each_other_and_can_not_be_reborn_now_do_not_chatter() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    for node, other in ((ann, bob), (bob, ann)):
+        node.engine.begin()
+        node.set("k", node.name)
+        gossip(wire, node, 99, other.engine.me._replace(status=Status.DEAD))
+    gossip(wire, ann, bob.instance, bob.engine.me)
+    ping = Ping(1, bob.engine.replication.digest(), (bob.engine.me,))
+    wire.perform(ann, ann.hear(bob.engine.codec.encode(bob.instance, ping)))
+    wire.deliver()
+    assert len(wire.sent) < 10
+    for node in (ann, bob):
+        node.engine.end()
+    wire.advance(70.0)
+    assert ann.living == bob.living == {"ann", "bob"}
+    assert agree(ann, bob)
 
 
 def test_alive_in_my_name_from_another_is_overruled() -> None:

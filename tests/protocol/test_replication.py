@@ -1,10 +1,7 @@
-"""Do writes get to everybody: once, in order, a transaction in one step, and nothing before its time?"""
+"""Do writes get to everybody, once and in order, whatever is lost, repeated or regrouped on the way?"""
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,26 +9,19 @@ from crdt import (
     Batch,
     Context,
     LWWMap,
-    ORSet,
-    State,
     Store,
     Write,
     decode_batch,
     decode_state,
     encode_batch,
-    encode_context,
     encode_element,
     encode_state,
-    encode_value,
-    state_parts,
 )
-from gossip.protocol.effects import Changed, Ready, Send, Warned
+from gossip.protocol.effects import Send
 from gossip.protocol.messages import Ack, Ping, Pull, Push, StatePart
 from gossip.protocol.replication import Replication
 from gossip.protocol.settings import Settings
-from tests.protocol.wire import EPOCH, Node, Packet, Wire, agree
-
-YEAR_9999 = 253_370_764_800_000
+from tests.protocol.wire import EPOCH, Packet, Wire, agree
 
 
 def is_push(packet: Packet) -> bool:
@@ -121,169 +111,6 @@ def test_set_and_deleted_in_a_turn_leaves_nothing_and_what_was_there_is_gone() -
     assert agree(ann, bob)
 
 
-def test_nothing_coalesces_across_the_border_of_a_transaction() -> None:
-    wire = Wire()
-    ann, bob = wire.cluster("ann", "bob")
-    ann.set("k", "before")
-    ann.engine.begin()
-    ann.set("k", "inside")
-    ann.set("other", 1)
-    ann.engine.end()
-    ann.set("k", "after")
-    ann.flush()
-    sent = batches(wire.packets(Push))
-    assert [(batch.first, batch.last, len(batch.writes)) for batch in sent] == [(1, 1, 1), (2, 3, 2), (4, 4, 1)]
-    wire.deliver()
-    assert [sorted(step, key=str) for step in bob.steps()] == [
-        [(encode_element("k"), encode_value("before"))],
-        [(encode_element("k"), encode_value("inside")), (encode_element("other"), encode_value(1))],
-        [(encode_element("k"), encode_value("after"))],
-    ]
-    assert agree(ann, bob)
-
-
-# -- transactions --------------------------------------------------------------------------------------------------
-
-
-def begin_large(ann: Node, mebibytes: int) -> None:
-    """A transaction that is still open."""
-    ann.engine.begin()
-    for number in range(16 * mebibytes):
-        ann.set(f"k{number}", "x" * (1 << 16))
-
-
-def test_a_transaction_larger_than_a_message_becomes_visible_in_one_step() -> None:
-    """C10."""
-    wire = Wire()
-    ann, bob = wire.cluster("ann", "bob")
-    begin_large(ann, 3)
-    ann.engine.end()
-    ann.flush()
-    pushes = wire.packets(Push)
-    assert len(pushes) >= 3
-    assert max(len(packet.payload) for packet in pushes) < (1 << 20) + (1 << 17)
-    wire.deliver()
-    assert [len(step) for step in bob.steps()] == [48]
-    assert agree(ann, bob)
-    assert wire.packets(Pull) == [], "parts that come in order are no gap"
-    assert bob.engine.replication.inbox.size == 0
-
-
-@pytest.mark.parametrize("lost", [0, 1, 2, 3])
-def test_a_large_transaction_of_which_a_part_is_lost_is_repaired_and_visible_in_one_step(lost: int) -> None:
-    wire = Wire()
-    ann, bob = wire.cluster("ann", "bob")
-    bob.write(b=1)
-    ann.write(a=1)
-    begin_large(ann, 3)
-    ann.engine.end()
-    count = iter(range(100))
-    with wire.losing(lambda packet: is_push(packet) and next(count) == lost):
-        ann.flush()
-        wire.deliver()
-    wire.until(lambda: agree(ann, bob), within=5.0)
-    assert max(len(step) for step in bob.steps()) == 48
-    assert len(bob.steps()) == 3
-    assert wire.packets(StatePart) == []
-
-
-def test_of_an_open_transaction_nothing_is_visible_outside() -> None:
-    """Not by push, pull, state or digest; and digests stay comparable, so nobody cries out."""
-    wire = Wire()
-    ann, bob = wire.cluster("ann", "bob")
-    ann.write(a=1)
-    ann.engine.begin()
-    ann.set("secret", "half done")
-    ann.flush()
-    cat = wire.start("cat")
-    cat.join("ann")
-    wire.perform(ann, ann.hear(bob.engine.codec.encode(bob.instance, Pull(encode_context(Context())))))
-    wire.perform(ann, ann.hear(bob.engine.codec.encode(bob.instance, Pull(encode_context(Context({ann.instance: 1}))))))
-    wire.advance(3.5)
-    assert "secret" not in bob.data and "secret" not in cat.data
-    assert not [packet for packet in wire.sent if packet.source == "ann" and b"secret" in packet.payload]
-    assert ann.engine.replication.context() == bob.store.context == {ann.instance: 1}
-    assert ann.engine.replication.digest().context == bob.engine.replication.digest().context
-    assert not [node for node in (ann, bob, cat) if node.saw(Warned)]
-    ann.set("more", "done")
-    ann.engine.end()
-    ann.flush()
-    wire.deliver()
-    assert bob.steps()[-1] == [
-        (encode_element("secret"), encode_value("half done")),
-        (encode_element("more"), encode_value("done")),
-    ]
-    wire.until(lambda: agree(ann, bob, cat), within=5.0)
-    assert cat.saw(Ready) == [Ready()]
-
-
-def test_writes_made_before_a_transaction_leave_during_it_and_are_no_part_of_it() -> None:
-    wire = Wire()
-    ann, bob = wire.cluster("ann", "bob")
-    ann.set("before", 1)
-    ann.engine.begin()
-    ann.set("inside", 2)
-    ann.flush()
-    wire.deliver()
-    assert bob.data == {"before": 1}
-    ann.engine.end()
-    ann.flush()
-    wire.deliver()
-    assert [len(step) for step in bob.steps()] == [1, 1]
-    assert agree(ann, bob)
-
-
-def test_a_transaction_in_a_transaction_is_a_part_of_it() -> None:
-    wire = Wire()
-    ann, bob = wire.cluster("ann", "bob")
-    ann.engine.begin()
-    ann.set("a", 1)
-    ann.engine.begin()
-    ann.set("b", 2)
-    ann.engine.end()
-    ann.set("c", 3)
-    ann.flush()
-    assert wire.packets(Push) == []
-    ann.engine.end()
-    ann.flush()
-    wire.deliver()
-    assert [len(step) for step in bob.steps()] == [3]
-
-
-def test_a_transaction_that_would_be_too_large_is_refused_at_the_call_and_nothing_changed() -> None:
-    wire = Wire(Settings(max_transaction=10_000))
-    ann, bob = wire.cluster("ann", "bob")
-    ann.engine.begin()
-    ann.set("fits", "x" * 5_000)
-    before, context = ann.state, dict(ann.store.context)
-    with pytest.raises(ValueError, match="larger than 10000 bytes"):
-        ann.set("too much", "x" * 5_000)
-    assert (ann.state, ann.store.context) == (before, context)
-    ann.engine.end()
-    ann.set("afterwards", "x" * 5_000)
-    ann.flush()
-    wire.deliver()
-    assert bob.data.keys() == {"fits", "afterwards"}
-    assert agree(ann, bob)
-
-
-def test_add_remove_and_add_of_one_element_in_a_transaction_is_an_add() -> None:
-    """C10."""
-    wire = Wire()
-    ann, bob = wire.cluster("ann", "bob")
-    online = ORSet(ann.store, "online")
-    ann.engine.begin()
-    for ask in (online.add, online.remove, online.add):
-        write = ask("ann", ann.instance, ann.engine.stamp(ann.wall))
-        assert write is not None
-        wire.perform(ann, ann.engine.update(write, wire.now))
-    ann.engine.end()
-    ann.flush()
-    wire.deliver()
-    assert list(ORSet(bob.store, "online")) == ["ann"]
-    assert agree(ann, bob)
-
-
 # -- repair --------------------------------------------------------------------------------------------------------
 
 
@@ -336,6 +163,21 @@ def test_the_log_too_short_means_the_full_state() -> None:
     wire.until(lambda: agree(ann, bob), within=3.0)
     assert wire.packets(StatePart)
     assert bob.data["b"] == 1
+
+
+def test_with_the_full_state_goes_what_was_deleted_meanwhile() -> None:
+    """Bob has ann's last write still; cat, who deleted it, is the one that he hears of it from."""
+    wire = Wire(Settings(log_bytes=1))
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    ann.write(k=1)
+    wire.crash(ann)
+    with wire.losing(is_push):
+        cat.delete("k")
+        cat.flush()
+    assert (bob.data, cat.data) == ({"k": 1}, {})
+    wire.until(lambda: agree(bob, cat), within=5.0)
+    assert wire.packets(StatePart)
+    assert bob.data == {}
 
 
 def test_a_peer_far_behind_gets_there_in_several_pulls() -> None:
@@ -559,165 +401,3 @@ def test_what_is_published_is_all_that_shows_at_any_moment(steps: list[tuple[int
         reader.receive([(batch, payload)], EPOCH)
         assert reader.store.context[batch.replica] <= batch.last
         assert batch.open or reader.store.context[batch.replica] == batch.last
-
-
-# -- clocks --------------------------------------------------------------------------------------------------------
-
-
-def test_a_stamp_of_the_year_9999_waits_at_its_author_until_clocks_agree() -> None:
-    """C9."""
-    wire = Wire()
-    ann, bob = wire.cluster("ann", "bob")
-    bob.write(before=1)
-    ann.clock = YEAR_9999 - EPOCH
-    before = (bob.state, bob.engine.replication._stamp)
-    ann.write(k="from the future")
-    assert (bob.state, bob.engine.replication._stamp) == before, "no trace"
-    (warning,) = bob.saw(Warned)
-    assert (warning.kind, warning.peer) == ("skewed", ann.instance)
-    wire.advance(5.0)
-    assert bob.data == {"before": 1}
-    bob.write(after=2)
-    assert ann.data == {"before": 1, "k": "from the future", "after": 2}
-    bob.clock = ann.clock
-    wire.advance(3.0)
-    assert bob.data == {"before": 1, "k": "from the future", "after": 2}
-    assert agree(ann, bob)
-
-
-def test_a_skewed_state_is_refused_and_reported_as_well() -> None:
-    wire = Wire()
-    ann, bob = wire.start("ann"), wire.start("bob")
-    ann.clock = YEAR_9999 - EPOCH
-    ann.write(k="from the future")
-    bob.join("ann")
-    assert bob.data == {} and bob.store.context == {}
-    assert {warning.kind for warning in bob.saw(Warned)} == {"skewed"}
-    assert not bob.saw(Ready)
-
-
-def test_others_in_the_same_message_do_not_suffer_for_one_that_is_skewed() -> None:
-    wire = Wire()
-    ann = wire.start("ann")
-    good = encode_batch(Batch(7, 1, 1, (Write((7, 1), (1, "m", b"\xa1g"), 1 << 16, b"\x01", ()),)))
-    skewed = encode_batch(Batch(8, 1, 1, (Write((8, 1), (1, "m", b"\xa1s"), 2**63, b"\x01", ()),)))
-    effects = ann.hear(ann.engine.codec.encode(99, Push((skewed, good))))
-    assert [type(effect) for effect in effects] == [Changed, Warned]
-    assert ann.store.context == {7: 1}
-
-
-def test_ten_seconds_ahead_are_let_in_and_one_millisecond_more_is_not() -> None:
-    for ahead, there in ((10_000, True), (10_001, False)):
-        wire = Wire()
-        ann, bob = wire.cluster("ann", "bob")
-        ann.clock = ahead
-        ann.write(k=1)
-        assert ("k" in bob.data) == there
-
-
-def test_who_heard_of_a_later_write_writes_later_still() -> None:
-    wire = Wire()
-    ann, bob = wire.cluster("ann", "bob")
-    ann.clock = 9_000
-    ann.write(k="ann")
-    bob.clock = -3_600_000
-    bob.write(k="bob, an hour behind")
-    assert ann.data == bob.data == {"k": "bob, an hour behind"}
-
-
-# -- the audit -----------------------------------------------------------------------------------------------------
-
-
-def tamper(node: Node, key: str, value: Any) -> None:
-    """Changes a store behind its own back."""
-    store = Store()
-    store.context.join(node.store.context)
-    live = node.store.objects[(1, "m")].pop(encode_element(key))
-    node.store.fingerprint = (node.store.fingerprint - 1) % 2**64
-    node.store.objects[(1, "m")][encode_element(key)] = (*live[:3], encode_value(value), *live[4:])
-
-
-def test_equal_contexts_with_unequal_states_raise_the_alarm_with_the_next_ping() -> None:
-    wire = Wire()
-    ann, bob = wire.cluster("ann", "bob")
-    ann.write(k=1, other=2)
-    wire.advance(10.0)
-    assert not ann.saw(Warned) and not bob.saw(Warned)
-    tamper(bob, "k", "wrong")
-    wire.advance(1.5)
-    assert {(warning.kind, warning.peer) for warning in ann.saw(Warned)} == {("diverged", bob.instance)}
-    assert {(warning.kind, warning.peer) for warning in bob.saw(Warned)} == {("diverged", ann.instance)}
-    assert ann.engine.counters["diverged"] > 0
-
-
-def test_no_alarm_while_writes_are_on_their_way_or_a_transaction_is_open() -> None:
-    wire = Wire(latency=0.4)
-    nodes = ann, bob, cat = tuple(wire.start(name) for name in ("ann", "bob", "cat"))
-    bob.join("ann")
-    cat.join("ann")
-    wire.advance(2.0)
-    for number in range(40):
-        node = nodes[number % 3]
-        if number % 5 == 0:
-            ann.engine.begin()
-        node.set(f"k{number % 7}", number)
-        node.flush()
-        wire.advance(0.3)
-        if number % 5 == 0:
-            ann.engine.end()
-    wire.advance(10.0)
-    assert agree(*nodes)
-    assert not [node for node in nodes if node.saw(Warned)]
-
-
-# -- who knows my own writes best ----------------------------------------------------------------------------------
-
-
-def test_a_batch_in_my_own_name_is_not_for_others_to_send() -> None:
-    """S5: own dots with another payload, and ones that I have not made yet."""
-    wire = Wire()
-    ann, bob = wire.cluster("ann", "bob")
-    ann.write(k="mine")
-    for first in (1, 2):
-        forged = Batch(ann.instance, first, first, (Write((ann.instance, first), (1, "m", b"\xa1k"), 9, b"\x09", ()),))
-        assert ann.hear(ann.engine.codec.encode(99, Push((encode_batch(forged),)))) == []
-    assert ann.store.context == {ann.instance: 1}
-    ann.write(k="still mine")
-    assert ann.data == bob.data == {"k": "still mine"}
-
-
-def test_a_state_that_knows_more_of_my_writes_than_i_do_is_refused() -> None:
-    """Else my next write would be numbered beyond it, and no peer could ever read the batch."""
-    wire = Wire()
-    ann, bob = wire.cluster("ann", "bob")
-    with wire.losing(lambda packet: isinstance(packet.message, Pull)):
-        bob.write(b=1)
-        wire.perform(ann, ann.engine._pull(bob.instance, wire.now))
-    claimed = State(Context({ann.instance: 2**62}), frozenset(), {})
-    (head,) = state_parts(claimed)
-    assert ann.hear(bob.engine.codec.encode(bob.instance, StatePart(1, 0, True, head))) == []
-    assert ann.engine.counters["malformed"] == 1
-    assert ann.instance not in ann.store.context
-    ann.write(k="mine")
-    assert bob.data == {"b": 1, "k": "mine"}
-
-
-def test_a_range_too_long_claims_nothing() -> None:
-    wire = Wire()
-    ann, bob = wire.cluster("ann", "bob")
-    endless = encode_batch(Batch(bob.instance, 1, 2**62, ()))
-    assert ann.hear(ann.engine.codec.encode(99, Push((endless,)))) == []
-    assert ann.engine.counters["malformed"] == 1
-    bob.write(b=1)
-    assert ann.data == {"b": 1}
-
-
-def test_batches_that_come_too_early_fill_no_more_than_their_room() -> None:
-    wire = Wire(Settings(held_bytes=10_000))
-    ann = wire.start("ann")
-    for first in range(2, 1_000):
-        write = Write((7, first), (1, "m", b"\xa1k"), 1, encode_value("x" * 100), ())
-        ann.hear(ann.engine.codec.encode(99, Push((encode_batch(Batch(7, first, first, (write,))),))))
-    assert ann.engine.replication.inbox.size <= 10_000
-    assert ann.engine.replication.inbox.refused > 800
-    assert ann.store.context == {}

@@ -65,8 +65,11 @@ def _on_all_cores(one: partial[Report], seeds: range, jobs: int) -> Iterator[Rep
 
 
 def _progress(text: str) -> None:
+    """One line that changes on a terminal; a line now and then in a log."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+    elif text.partition(" ")[0].endswith("00"):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _tell(reports: list[Report], failures: int, took: float) -> None:
@@ -81,7 +84,7 @@ def _tell(reports: list[Report], failures: int, took: float) -> None:
     print(f"{hours:.1f} virtual hours in {took:.0f} s")
     print(f"{total['nodes']} nodes, {total['writes']} writes, {total['deliveries']} deliveries, ", end="")
     print(f"{total['states']} states transferred; healed within {healing[len(healing) // 2]:.1f} s (median), ", end="")
-    print(f"{healing[-1]:.1f} s (worst)")
+    print(f"{healing[-1]:.1f} s (worst, seed {max(reports, key=lambda report: report.healing).seed})")
     for kind in [*KINDS, *sorted(times.keys() - set(KINDS))]:
         print(f"  {kind:12} in {seeds[kind]:5} seeds, {times[kind]:8} times")
 

@@ -134,7 +134,7 @@ class Network:
         return True
 
     def _damage(self, payload: bytes) -> bytes:
-        broken = bytearray(payload)
+        broken = bytearray(payload or b"cut off by other weather")
         place = self._rng.randrange(len(broken))
         match self._rng.randrange(4):
             case 0:

@@ -44,7 +44,10 @@ def run(
     report = Report(seed)
     try:
         report.healing = play(world)
-    except Violation as violation:
+    except Exception as error:
+        if trace and not isinstance(error, Violation):
+            raise
+        violation = error if isinstance(error, Violation) else f"the simulation itself raised {error!r}"
         more = f" --nodes {nodes}" * bool(nodes) + f" --seconds {seconds:g}" * bool(seconds)
         replay = f"replay: python -m tests.simulation --seeds {seed}{more}"
         report.failure = f"seed {seed} at {world.now:.3f} s: {violation}; {replay}"

@@ -19,7 +19,7 @@ from tests.simulation.options import HARMLESS, KINDS, only
 from tests.simulation.run import Report, run
 
 CHUNK = 15
-CHUNKS = 10
+CHUNKS = 8
 
 
 @cache

@@ -99,7 +99,7 @@ def a_write_names_only_what_is_shown(patch: pytest.MonkeyPatch) -> None:
 
 @planted()
 def a_blank_takes_its_names_with_it(patch: pytest.MonkeyPatch) -> None:
-    gather = Replication._gather
+    gather: Any = Replication._gather
 
     def wrong(self: Replication, write: Any, size: int) -> None:
         gather(self, write, size)

@@ -9,6 +9,7 @@ Invariant: each write is told to the model with what the program meant by it, be
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ class Workload:
     def write(self, process: Process, asks: list[Callable[[Store, int, int], tuple[Write | None, Meaning]]]) -> None:
         """Writes of one turn."""
         for ask in asks:
-            self.world.event(process, "update", lambda now, wall, ask=ask: self._update(process, ask, now, wall))
+            self.world.event(process, "update", partial(self._update, process, ask))
 
     def _update(
         self, process: Process, ask: Callable[[Store, int, int], tuple[Write | None, Meaning]], now: float, wall: int

@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import blake2b
 from math import inf
 from random import Random
@@ -102,7 +103,7 @@ class World:
         self.workload = Workload(self, Random(f"workload {seed}"))
         self.rng = Random(f"world {seed}")
         self._seed = seed
-        self._heap: list[tuple[float, int, str, Callable[[], None]]] = []
+        self._heap: list[tuple[float, int, str, Callable[[], object]]] = []
         self._order = 0
         self._hash = blake2b(digest_size=16)
         self._trace = trace
@@ -111,12 +112,12 @@ class World:
 
     # -- time ------------------------------------------------------------------------------------------------------
 
-    def at(self, time: float, action: Callable[[], None], kind: str) -> None:
+    def at(self, time: float, action: Callable[[], object], kind: str) -> None:
         """Something will happen."""
         self._order += 1
         heapq.heappush(self._heap, (time, self._order, kind, action))
 
-    def later(self, seconds: float, action: Callable[[], None], kind: str) -> None:
+    def later(self, seconds: float, action: Callable[[], object], kind: str) -> None:
         """Something will happen in so many seconds."""
         self.at(self.now + seconds, action, kind)
 
@@ -188,7 +189,7 @@ class World:
             instance = process.engine.me.instance
             for other in self.processes:
                 if not self.network.cut(process.address, other.address):
-                    self.later(self.rng.random() * 0.01, lambda other=other: self.lost(other, instance), "lost")
+                    self.later(self.rng.random() * 0.01, partial(self.lost, other, instance), "lost")
 
     def dies_while_sending(self, process: Process) -> None:
         """A node writes, and is gone before it told everybody."""
@@ -277,7 +278,7 @@ class World:
         deadline = process.engine.deadline
         if deadline < process.armed and not process.paused:
             process.armed = max(deadline, self.now) + self.rng.random() * 0.002
-            self.at(process.armed, lambda due=process.armed: self._due(process, due), "tick")
+            self.at(process.armed, partial(self._due, process, process.armed), "tick")
 
     def _due(self, process: Process, due: float) -> None:
         if process.armed != due or self.listening.get(process.address) is not process:

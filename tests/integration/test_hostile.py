@@ -1,0 +1,257 @@
+"""Does a node live on, unchanged, whatever comes to its sockets?
+
+The packets are captured from real nodes, cut, bent and played again over real sockets: UDP, TCP and the unix socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from typing import Any
+
+import pytest
+
+import gossip
+from tests.integration.processes import free_port
+from tests.waiting import nodes, until
+
+KEY = secrets.token_bytes(32)
+sealed_and_open = pytest.mark.parametrize("key", [b"", KEY], ids=["open", "sealed"])
+
+
+class Target:
+    """A node that listens everywhere, with what it was sent by a peer that it no longer has."""
+
+    def __init__(self, node: gossip.Node, port: int) -> None:
+        self.node = node
+        self.port = port
+        self.packets: list[bytes] = []
+
+    @property
+    def refused(self) -> int:
+        counters = self.node.status()["counters"]
+        return int(counters.get("unsealed", 0) + counters.get("malformed", 0))
+
+    def capture(self) -> None:
+        """Keeps what comes in from here on, as it came."""
+        transport = self.node._runtime.transport  # type: ignore[union-attr]
+        real = transport._received
+
+        def received(packet: bytes) -> None:
+            self.packets.append(packet)
+            real(packet)
+
+        transport._received = received
+
+    @contextmanager
+    def sender(self, wire: str) -> Iterator[Callable[[bytes], None]]:
+        """Something that sends packets to the node over UDP, TCP or its unix socket."""
+        if wire == "udp":
+            with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as datagrams:
+                datagrams.connect(("127.0.0.1", self.port))
+                yield lambda packet: datagrams.send(packet) and None
+            return
+        family, where = (socket.AF_INET, ("127.0.0.1", self.port)) if wire == "tcp" else (socket.AF_UNIX, self.unix)
+        with closing(socket.socket(family)) as stream:
+            stream.connect(where)
+            yield lambda packet: stream.sendall(len(packet).to_bytes(4, "big") + packet)
+
+    @property
+    def unix(self) -> str:
+        return self.node.me.address.removeprefix("unix:")
+
+    async def send(self, wire: str, packets: list[bytes]) -> None:
+        """Sends them all, and waits until the node has seen them."""
+        with self.sender(wire) as send:
+            for number, packet in enumerate(packets):
+                send(packet)
+                if number % 20 == 0:  # a socket's buffer is small, and what overflows it says nothing
+                    await asyncio.sleep(0.001)  # waits: the kernel does not tell when a datagram was taken
+            await asyncio.sleep(0.01)  # waits: likewise
+
+
+@asynccontextmanager
+async def target(cluster: str, key: bytes, port: int = 0) -> Any:
+    port = port or free_port()
+    async with gossip.Node(cluster, name="target", bind=f"127.0.0.1:{port}", key=key, probe_interval=0.1) as node:
+        yield Target(node, port)
+
+
+async def captured(cluster: str, key: bytes, it: Target, short: str) -> list[bytes]:
+    """Real packets of a peer over TCP and UDP that wrote, pinged, and left: all kinds that there are."""
+    it.capture()
+    peer = gossip.Node(
+        cluster,
+        name="peer",
+        bind="127.0.0.1:0",
+        seeds=[f"127.0.0.1:{it.port}"],
+        key=key,
+        probe_interval=0.05,
+        runtime_dir=short,
+    )
+    async with peer:
+        peer.map("m", int)["from the peer"] = 1
+        await until(lambda: "from the peer" in it.node.map("m") and len(it.packets) > 12)
+        del peer.map("m")["from the peer"]
+        await until(lambda: not it.node.map("m"))
+    await until(lambda: len(it.node.members) == 1)
+    return list(it.packets)
+
+
+@pytest.fixture
+def short() -> Iterator[str]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="gm-") as path:
+        yield path
+
+
+def bent(packets: list[bytes], chance: random.Random) -> list[bytes]:
+    """Every truncation of some packets, and a sample of single flipped bits of all."""
+    cut = [packet[:length] for packet in packets[:6] for length in range(0, len(packet), 1 + len(packet) // 60)]
+    flipped = []
+    for _ in range(600):
+        packet = bytearray(chance.choice([each for each in packets if each]))
+        packet[chance.randrange(len(packet))] ^= 1 << chance.randrange(8)
+        flipped.append(bytes(packet))
+    return cut + flipped
+
+
+@sealed_and_open
+@pytest.mark.parametrize("wire", ["udp", "tcp", "unix"])
+def test_random_bytes_cost_a_counter_each(cluster: str, wire: str, key: bytes) -> None:
+    async def story() -> None:
+        chance = random.Random(7)
+        async with target(cluster, key) as it, nodes(cluster + "-witness", 1):
+            it.node.map("m", int)["k"] = 1
+            packets = [b"", b"\0", b"g", b"gm", b"gm\1", chance.randbytes(65_507)]
+            packets += [chance.randbytes(chance.randrange(1, 1200)) for _ in range(300)]
+            with it.sender(wire) as send:
+                for number, packet in enumerate(packets, 1):
+                    send(packet)
+                    await until(lambda number=number: it.refused == number)
+            assert it.node.map("m", int) == {"k": 1} and len(it.node.members.all) == 1
+            assert it.node.status()["writes_delivered"] == 1
+
+    asyncio.run(story())
+
+
+@sealed_and_open
+@pytest.mark.parametrize("wire", ["udp", "tcp", "unix"])
+def test_real_packets_cut_and_bent_change_nothing(cluster: str, wire: str, key: bytes, short: str) -> None:
+    async def story() -> None:
+        async with target(cluster, key) as it:
+            packets = await captured(cluster, key, it, short)
+            it.node.map("own", int)["k"] = 1
+            before = it.node.status()
+            changed = bent(packets, random.Random(7))
+            await it.send(wire, changed)
+            await until(lambda: it.refused - refused_of(before) >= 300)
+            if key:
+                await until(lambda: it.refused - refused_of(before) == len(changed))
+                after = it.node.status()
+                assert after["members"] == before["members"] and after["writes_delivered"] == before["writes_delivered"]
+            # without a key a flipped bit may make another honest message: what it says is believed, and then outlived
+            await until(lambda: len(it.node.members) == 1)
+            assert it.node.map("own", int) == {"k": 1}
+            it.node.map("own", int)["still"] = 1
+            async with gossip.Node(cluster, seeds=[f"127.0.0.1:{it.port}"], bind="127.0.0.1:0", key=key) as friend:
+                assert friend.map("own", int) == {"k": 1, "still": 1}
+
+    asyncio.run(story())
+
+
+def refused_of(status: dict[str, Any]) -> int:
+    return int(status["counters"].get("unsealed", 0) + status["counters"].get("malformed", 0))
+
+
+@sealed_and_open
+def test_packets_played_again_after_the_sender_left_change_nothing(cluster: str, key: bytes, short: str) -> None:
+    async def story() -> None:
+        async with target(cluster, key) as it:
+            packets = await captured(cluster, key, it, short)
+            before = it.node.status()
+            for wire in ("udp", "tcp", "unix"):
+                await it.send(wire, [packet for packet in packets if len(packet) < 60_000])
+            await until(lambda: it.node.status()["counters"].get("from_the_dead", 0) >= len(packets))
+            after = it.node.status()
+            assert after["members"] == before["members"], "who left stays gone"
+            assert after["writes_delivered"] == before["writes_delivered"] and it.node.map("m") == {}
+            assert [member.name for member in it.node.members] == ["target"]
+
+    asyncio.run(story())
+
+
+@sealed_and_open
+def test_packets_played_again_after_a_restart_are_outlived(cluster: str, key: bytes, short: str) -> None:
+    """The restarted node does not know that their sender left. It believes them, looks, and finds nobody there."""
+
+    async def story() -> None:
+        port = free_port()
+        async with target(cluster, key, port) as it:
+            packets = await captured(cluster, key, it, short)
+        async with target(cluster, key, port) as it:
+            it.node.map("own", int)["k"] = 1
+            await it.send("udp", packets[:-2])  # all but the goodbye
+            await until(lambda: len(it.node.members.all) == 2)
+            await until(lambda: [member.name for member in it.node.members] == ["target"], timeout=20)
+            assert it.node.map("own", int) == {"k": 1} and it.refused == 0
+            await it.send("udp", packets[:-2])
+            assert [member.name for member in it.node.members] == ["target"], "and once found dead, it stays so"
+
+    asyncio.run(story())
+
+
+def test_claims_with_addresses_that_are_none_harm_nobody(cluster: str) -> None:
+    """A member (or anybody, where there is no key) tells of others at addresses that no socket takes."""
+    from gossip.protocol.codec import Codec
+    from gossip.protocol.members import Claim
+    from gossip.protocol.messages import Gossip
+
+    async def story() -> None:
+        async with target(cluster, b"") as it:
+            addresses = [
+                "nonsense",
+                "127.0.0.1:99999",
+                "0.0.0.0:1",
+                "224.0.0.251:5353",
+                "unix:/no/such",
+                "[::1]:0",
+                "x" * 290,
+                "",
+            ]
+            claims = tuple(
+                Claim(number, f"phantom {number}", (address,), 1) for number, address in enumerate(addresses, 100)
+            )
+            with it.sender("udp") as send:
+                send(Codec(cluster).encode(99, Gossip(claims)))
+                await until(lambda: len(it.node.members.all) == 1 + len(addresses))
+                await until(lambda: len(it.node.members) == 1, "each is found dead", timeout=20)
+            assert it.node.map("m") == {}
+            async with gossip.Node(
+                cluster, seeds=[f"127.0.0.1:{it.port}"], bind="127.0.0.1:0", runtime_dir=""
+            ) as friend:
+                await until(lambda: len(friend.members) == 2)
+                assert it.node._runtime.transport._datagrams is not None  # type: ignore[union-attr]
+                it.node.map("m")["k"] = 1
+                await until(lambda: "k" in friend.map("m"))
+
+    asyncio.run(story())
+
+
+def test_a_flood_of_streams_is_refused_and_once_over_friends_get_in(cluster: str) -> None:
+    async def story() -> None:
+        port = free_port()
+        async with gossip.Node(cluster, bind=f"127.0.0.1:{port}", max_connections=20) as node:
+            flood = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
+            await until(lambda: node.status()["counters"].get("refused_connections", 0) >= 20)
+            for each in flood:
+                each.close()
+            async with gossip.Node(cluster) as friend:
+                await until(lambda: len(node.members) == len(friend.members) == 2)
+
+    asyncio.run(story())

@@ -1,0 +1,135 @@
+"""What does a worker of a real program do? A program for the process tests to start, to talk to, and to kill.
+
+    python -m tests.integration.worker CLUSTER '{"name": "w1", "probe_interval": 0.2}'
+
+It starts a node, says {"ready": ...}, obeys one JSON request a line from its input, and answers each with one line. It
+leaves when its input ends or SIGTERM comes, as a program would that was written with care.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import gossip
+
+Request = dict[str, Any]
+
+
+class Load:
+    """Work in the background: one transaction a turn, of one count and one entry that says which count it was."""
+
+    def __init__(self, node: gossip.Node) -> None:
+        self.done = 0
+        self._node = node
+        self._going = True
+
+    async def run(self) -> None:
+        counter, log = self._node.counter("load"), self._node.map("load", int)
+        name = self._node.me.name
+        while self._going:
+            self.done += 1
+            with self._node.batch():
+                counter.increment()
+                log[f"{name}:{self.done}"] = self.done
+            await asyncio.sleep(0.002)  # waits: the pace of the work, nothing is asserted after it
+
+    def stop(self) -> int:
+        self._going = False
+        return self.done
+
+
+def obey(node: gossip.Node, load: Load, request: Request) -> Any:
+    name = request.get("name", "shared")
+    match request["do"]:
+        case "set":
+            node.map(name)[request["key"]] = request["value"]
+        case "delete":
+            del node.map(name)[request["key"]]
+        case "get":
+            return node.map(name).get(request["key"])
+        case "size":
+            return len(node.map(name))
+        case "map":
+            return dict(node.map(name))
+        case "fill":
+            for number in range(request["count"]):
+                node.map(name)[f"{number:06}"] = number
+        case "big":
+            node.map(name)[request["key"]] = request["letter"] * ((1 << 20) - 5)
+        case "big?":
+            value = node.map(name).get(request["key"]) or ""
+            return [len(value), sorted(set(value))]
+        case "add":
+            node.set(name).add(request["element"])
+        case "elements":
+            return sorted(node.set(name))
+        case "count":
+            node.counter(name).increment(request["amount"])
+        case "value":
+            return node.counter(name).value
+        case "put":
+            node.register(name).set(request["value"])
+        case "read":
+            return node.register(name).value
+        case "me":
+            return asdict(node.me)
+        case "members":
+            return [asdict(member) for member in node.members.all]
+        case "status":
+            return node.status()
+        case "load":
+            return load.done
+        case "stop load":
+            return load.stop()
+        case _:
+            raise ValueError(request)
+    return None
+
+
+async def answers(node: gossip.Node, load: Load) -> None:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=4 << 20)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    working = None
+    batch = contextlib.ExitStack()
+    while line := await reader.readline():
+        request = json.loads(line)
+        if request["do"] == "start load":
+            working = asyncio.create_task(load.run())
+            say({"answer": None})
+            continue
+        if request["do"] == "open a batch":
+            batch.enter_context(node.batch())
+        try:
+            say({"answer": None if request["do"] == "open a batch" else obey(node, load, request)})
+        except Exception as error:
+            say({"error": repr(error)})
+    if working is not None:
+        load.stop()
+        await working
+
+
+def say(what: Any) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+async def main(cluster: str, settings: dict[str, Any]) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        async with gossip.Node(cluster, **settings) as node:
+            say({"ready": {"pid": os.getpid(), **asdict(node.me)}})
+            await answers(node, Load(node))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], json.loads(sys.argv[2])))
