@@ -197,7 +197,7 @@ def test_packets_played_again_after_a_restart_are_outlived(cluster: str, key: by
         async with target(cluster, key, port) as it:
             it.node.map("own", int)["k"] = 1
             await it.send("udp", packets[:-2])  # all but the goodbye
-            await until(lambda: len(it.node.members.all) == 2)
+            await until(lambda: "peer" in [member.name for member in it.node.members.all])
             await until(lambda: [member.name for member in it.node.members] == ["target"], timeout=20)
             assert it.node.map("own", int) == {"k": 1} and it.refused == 0
             await it.send("udp", packets[:-2])
@@ -222,7 +222,6 @@ def test_claims_with_addresses_that_are_none_harm_nobody(cluster: str) -> None:
                 "unix:/no/such",
                 "[::1]:0",
                 "x" * 290,
-                "",
             ]
             claims = tuple(
                 Claim(number, f"phantom {number}", (address,), 1) for number, address in enumerate(addresses, 100)
@@ -247,10 +246,10 @@ def test_a_flood_of_streams_is_refused_and_once_over_friends_get_in(cluster: str
     async def story() -> None:
         port = free_port()
         async with gossip.Node(cluster, bind=f"127.0.0.1:{port}", max_connections=20) as node:
-            flood = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
+            flood = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
             await until(lambda: node.status()["counters"].get("refused_connections", 0) >= 20)
-            for each in flood:
-                each.close()
+            for _, writer in flood:
+                writer.close()
             async with gossip.Node(cluster) as friend:
                 await until(lambda: len(node.members) == len(friend.members) == 2)
 
