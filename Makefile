@@ -20,8 +20,9 @@ venv: $(STAMP)  ## create .venv with the project (editable) and everything neede
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0] + "; say: make venv PYTHON=python3.11")'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "python3-venv is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cli,dev]'
+	@echo "installing into $(VENV) (about half a minute) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cli,dev]'
 	@touch $@
 
 demo: $(STAMP)  ## workers that share state, live in the terminal and in the browser
@@ -39,9 +40,9 @@ format: $(STAMP)  ## put every file into the one format, and fix what the linter
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## how fast the store is, and how fast a write spreads
-	$(BIN)/python benchmarks/store.py $(ARGS)
-	$(BIN)/python benchmarks/propagate.py $(ARGS)
+bench: $(STAMP)  ## how fast the store is, and how fast a write spreads; STORE_ARGS and PROPAGATE_ARGS go to the one and the other
+	$(BIN)/python benchmarks/store.py $(STORE_ARGS)
+	$(BIN)/python benchmarks/propagate.py $(PROPAGATE_ARGS)
 
 sim: $(STAMP)  ## thousands of simulated clusters; SEEDS=7 replays one, SEEDS=0:2000 is the default range
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)

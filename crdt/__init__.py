@@ -13,24 +13,21 @@ bring stores together. The rule behind all of it stands at the top of `crdt.stor
 from crdt.causality import Context, Dot
 from crdt.codec import (
     Malformed,
-    Stage,
     decode_batch,
     decode_context,
     decode_element,
-    decode_state,
     decode_value,
     encode_batch,
     encode_context,
     encode_element,
-    encode_state,
     encode_value,
-    state_parts,
 )
 from crdt.counter import PNCounter
 from crdt.inbox import Inbox
 from crdt.maps import LWWMap
 from crdt.register import LWWRegister
 from crdt.sets import ORSet
+from crdt.state import Stage, decode_state, encode_state, state_parts
 from crdt.store import FOREVER, WITH_AUTHOR, Batch, Change, Key, Live, State, Store, Write, chain, visible
 from crdt.timestamp import ClockSkew, Timestamp
 

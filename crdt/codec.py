@@ -1,25 +1,26 @@
-"""How do values, writes and states become bytes, and bytes only ever what was meant?
+"""How do values, writes and contexts become bytes, and bytes only ever what was meant?
 
 One format for wire and disk: msgpack arrays of fixed shape, no maps, no extension types. Values are encoded once, when
 they are set, and forwarded, stored and compared as bytes: nobody who later changes what he passed in changes the store.
 Elements (map keys, set members) have one canonical encoding: `1`, `True` and `1.0` are three elements.
 
-Invariants: `decode(encode(x)) == x`; equal states have equal bytes; whatever the bytes, decoding gives a well-formed
+Invariants: `decode(encode(x)) == x`; equal contexts have equal bytes; whatever the bytes, decoding gives a well-formed
 value or raises `Malformed`, and never allocates more than a small multiple of what was received.
 
-Source: the msgpack specification. Not here: messages, versions and seals (the protocol's codec wraps these bytes).
+Source: the msgpack specification. Not here: states (`state`), and messages, versions and seals (the protocol's codec
+wraps these bytes).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgpack
 
 from crdt.causality import Context, Dot
-from crdt.store import FOREVER, MAX_NAMES, WITH_AUTHOR, Batch, Key, Live, Object, State, Write, chain
+from crdt.store import FOREVER, MAX_NAMES, WITH_AUTHOR, Batch, Write
 
 MAX_ELEMENT: Final = 512
 """Bytes of a map key or set element. Keys are in every write and every log: they are labels, not documents."""
@@ -65,7 +66,7 @@ def encode_element(element: object) -> bytes:
     ValueError: nan can not be a key: it equals nothing, not even itself
     """
     try:
-        encoded: bytes = msgpack.packb(element if type(element) is str else _canonical(element))
+        encoded = _packed(element if type(element) is str else _canonical(element))
     except UnicodeEncodeError:
         raise ValueError(
             f"{element!a} can not be a key: it has a lone surrogate, which UTF-8 can not express"
@@ -75,6 +76,27 @@ def encode_element(element: object) -> bytes:
     if len(encoded) > MAX_ELEMENT:
         raise ValueError(f"a key of {len(encoded)} bytes is too long: at most {MAX_ELEMENT} are allowed")
     return encoded
+
+
+def _packed(value: object) -> bytes:
+    """The bytes of anything; of a small scalar in a third of the time, since no packer is made for it.
+
+    One packer for all threads is safe for just these: no Python code runs while one of them is packed in C. Its buffer
+    stays as large as it once had to be, so what is long does not go through it.
+    """
+    kind = type(value)
+    if kind in _NUMBERS or (kind in _TEXTS and len(value) <= _MAX_UNWALKED):  # type: ignore[arg-type]
+        return _PACK(value)
+    packed: bytes = msgpack.packb(value)
+    return packed
+
+
+_NUMBERS = frozenset({type(None), bool, int, float})
+_TEXTS = frozenset({str, bytes})
+_SCALARS = _NUMBERS | _TEXTS
+_PACK: Callable[[object], bytes] = (
+    msgpack.packb if msgpack.Packer.__module__ == "msgpack.fallback" else msgpack.Packer(autoreset=True).pack
+)
 
 
 def _canonical(element: object, depth: int = 0) -> object:
@@ -119,7 +141,7 @@ def encode_value(value: object) -> bytes:
     if type(value) not in _SCALARS:
         _check(value, 0)
     try:
-        encoded: bytes = msgpack.packb(value)
+        encoded = _packed(value)
     except UnicodeEncodeError:
         raise ValueError("a value's text has a lone surrogate, which UTF-8 can not express") from None
     except OverflowError:
@@ -130,9 +152,6 @@ def encode_value(value: object) -> bytes:
             "Keep large data in files and share where it is"
         )
     return encoded
-
-
-_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 
 
 def _check(value: object, depth: int) -> None:
@@ -156,7 +175,8 @@ def _check(value: object, depth: int) -> None:
 def decode_value(encoded: bytes) -> Any:
     """The value whose bytes these are; a fresh one at every call. Raises `Malformed`."""
     try:
-        _walk(encoded)
+        if len(encoded) > _MAX_UNWALKED:
+            _walk(encoded)
         return msgpack.unpackb(encoded, strict_map_key=False, max_ext_len=0, ext_hook=_no_extension)
     except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
         raise Malformed(f"not a value: {error}") from error
@@ -173,13 +193,12 @@ def _no_map(fields: object) -> object:
 def _walk(data: bytes) -> None:
     """Raises `ValueError` unless every length field is borne out by what follows it; allocates nothing but a copy.
 
-    Room for an array is made when its length is read, so 8 KiB of nested, never finished arrays took 64 MB (and
-    1 MiB took 8 GB with msgpack 1.1). What fits a datagram can not do much harm and is not walked twice.
+    Room for an array is made when its length is read: 8 KiB of nested, never finished arrays took 64 MB, and 1 MiB more
+    than 3 GB with msgpack 1.1.0 (75 MB with 1.2.4). What fits a datagram can not do much harm and is not walked twice.
     """
-    if len(data) > _MAX_UNWALKED:
-        unpacker = msgpack.Unpacker(max_buffer_size=len(data))
-        unpacker.feed(data)
-        unpacker.skip()
+    unpacker = msgpack.Unpacker(max_buffer_size=len(data))
+    unpacker.feed(data)
+    unpacker.skip()
 
 
 def pack(fields: object) -> bytes:
@@ -200,7 +219,8 @@ def unpack(data: bytes) -> Any:
     crdt.codec.Malformed: not msgpack of the expected kind: 4294967295 exceeds max_array_len(5)
     """
     try:
-        _walk(data)
+        if len(data) > _MAX_UNWALKED:
+            _walk(data)
         return msgpack.unpackb(
             data, use_list=False, max_map_len=0, max_ext_len=0, object_hook=_no_map, ext_hook=_no_extension
         )
@@ -248,10 +268,10 @@ def decode_batch(data: bytes) -> Batch:
     True
     """
     fields = unpack(data)
-    _demand(type(fields) is tuple and len(fields) == 5, "a batch has five fields")
+    demand(type(fields) is tuple and len(fields) == 5, "a batch has five fields")
     replica, first, last, more, flats = fields
-    _demand(_is_replica(replica) and type(more) is bool and type(flats) is tuple, "a batch's fields have their types")
-    _demand(
+    demand(is_replica(replica) and type(more) is bool and type(flats) is tuple, "a batch's fields have their types")
+    demand(
         type(first) is int and type(last) is int and 1 <= first <= last <= _MAX_SEQUENCE and last - first < MAX_RANGE,
         "a batch's range is ordered and bounded",
     )
@@ -259,7 +279,7 @@ def decode_batch(data: bytes) -> Batch:
     previous = -1
     for flat in flats:
         write = _write(flat, replica, first)
-        _demand(previous < write.dot[1] <= last, "a batch's writes are in sequence")
+        demand(previous < write.dot[1] <= last, "a batch's writes are in sequence")
         previous = write.dot[1]
         writes.append(write)
     return Batch(replica, first, last, tuple(writes), more)
@@ -267,25 +287,26 @@ def decode_batch(data: bytes) -> Batch:
 
 def _write(flat: Any, replica: int, first: int) -> Write:
     """One write of a batch. The checks stand in line: as calls they took longer than all the rest of the decoding."""
-    _demand(type(flat) is tuple and len(flat) in (7, 8), "a write has seven or eight fields")
+    demand(type(flat) is tuple and len(flat) in (7, 8), "a write has seven or eight fields")
     offset, kind, name, element, stamp, value, names = flat[:7]
     expires = flat[7] if len(flat) == 8 else FOREVER
     if not (
         type(offset) is int
         and 0 <= offset < MAX_RANGE
-        and _is_key(kind, name, element)
-        and _is_content(stamp, value, expires)
+        and is_key(kind, name, element)
+        and is_content(stamp, value, expires)
         and (expires != FOREVER or len(flat) == 7)
     ):
         raise Malformed("broken rule of the format: a write's fields are of their types and within their bounds")
-    _check_element(kind, element, value, replica)
-    dots = () if names == () else _dots(names, MAX_NAMES)
+    check_element(kind, element, value, replica)
+    dots = () if names == () else dots_of(names, MAX_NAMES)
     for named in dots:
-        _demand(named[0] != replica or named[1] < first + offset, "a write names only what came before it")
+        demand(named[0] != replica or named[1] < first + offset, "a write names only what came before it")
     return Write((replica, first + offset), (kind, name, element), stamp, value, dots, expires)
 
 
-def _is_key(kind: Any, name: Any, element: Any) -> bool:
+def is_key(kind: Any, name: Any, element: Any) -> bool:
+    """Whether these are the parts of a key, each within its bounds."""
     return (
         type(kind) is int
         and 0 <= kind <= 255
@@ -296,7 +317,8 @@ def _is_key(kind: Any, name: Any, element: Any) -> bool:
     )
 
 
-def _is_content(stamp: Any, value: Any, expires: Any) -> bool:
+def is_content(stamp: Any, value: Any, expires: Any) -> bool:
+    """Whether these are the contents of a write, each within its bounds."""
     return (
         type(stamp) is int
         and 0 <= stamp <= _MAX_64
@@ -306,7 +328,7 @@ def _is_content(stamp: Any, value: Any, expires: Any) -> bool:
     )
 
 
-def _check_element(kind: int, element: bytes, value: bytes | None, replica: int) -> None:
+def check_element(kind: int, element: bytes, value: bytes | None, replica: int) -> None:
     """Whether the element is one that a call could name: another one could never be deleted, nor a map be read.
 
     Types of a later version pass: who does not read them only keeps and forwards them.
@@ -316,11 +338,11 @@ def _check_element(kind: int, element: bytes, value: bytes | None, replica: int)
             canonical = _is_text(element[1:])  # short text, the usual case, without taking it apart
         else:
             canonical = _is_canonical(element)
-        _demand(canonical, "an element is in its one canonical encoding")
+        demand(canonical, "an element is in its one canonical encoding")
     elif kind == COUNTER:
         _check_counter(element, value, replica)
     elif kind == REGISTER:
-        _demand(element == b"", "a register has no elements")
+        demand(element == b"", "a register has no elements")
 
 
 def _is_text(encoded: bytes) -> bool:
@@ -340,36 +362,36 @@ def _is_canonical(element: bytes) -> bool:
 
 def _check_counter(element: bytes, value: bytes | None, replica: int) -> None:
     """A counter's value is summed over all authors at every read: one bad part would spoil it for everybody."""
-    _demand(element == replica.to_bytes(8, "big"), "a counter's part is written by its own replica")
+    demand(element == replica.to_bytes(8, "big"), "a counter's part is written by its own replica")
     parts = None if value is None else unpack(value)
-    _demand(
+    demand(
         type(parts) is tuple and len(parts) == 2 and all(type(part) is int and 0 <= part <= _MAX_64 for part in parts),
         "a counter's part is (increments, decrements)",
     )
 
 
-def _dots(numbers: Any, limit: int) -> tuple[Dot, ...]:
+def dots_of(numbers: Any, limit: int) -> tuple[Dot, ...]:
     """Dots from a flat run of numbers: replica, sequence, replica, sequence, ..."""
-    _demand(
-        type(numbers) is tuple and len(numbers) % 2 == 0 and len(numbers) <= 2 * limit, "dots come in bounded pairs"
-    )
+    demand(type(numbers) is tuple and len(numbers) % 2 == 0 and len(numbers) <= 2 * limit, "dots come in bounded pairs")
     dots = tuple(zip(numbers[::2], numbers[1::2], strict=True))
     for replica, sequence in dots:
-        if not (_is_replica(replica) and type(sequence) is int and 1 <= sequence <= _MAX_SEQUENCE):
+        if not (is_replica(replica) and type(sequence) is int and 1 <= sequence <= _MAX_SEQUENCE):
             raise Malformed("broken rule of the format: a dot is a replica and a sequence")
     return dots
 
 
-def _is_replica(replica: Any) -> bool:
+def is_replica(replica: Any) -> bool:
+    """Whether this is a replica's id."""
     return type(replica) is int and 0 < replica <= _MAX_64
 
 
-def _demand(condition: bool, what: str) -> None:
+def demand(condition: bool, what: str) -> None:
+    """Raises `Malformed`, unless a rule of the format was kept."""
     if not condition:
         raise Malformed(f"broken rule of the format: {what}")
 
 
-# -- contexts and states ---------------------------------------------------------------------------------------------
+# -- contexts --------------------------------------------------------------------------------------------------------
 
 
 def encode_context(context: Context) -> bytes:
@@ -383,143 +405,7 @@ def decode_context(data: bytes) -> Context:
     >>> decode_context(encode_context(Context({9: 4, 7: 2})))
     {7: 2, 9: 4}
     """
-    pairs = _dots(unpack(data), MAX_REPLICAS)
+    pairs = dots_of(unpack(data), MAX_REPLICAS)
     context = Context(pairs)
-    _demand(len(context) == len(pairs), "a context has each replica once")
+    demand(len(context) == len(pairs), "a context has each replica once")
     return context
-
-
-def state_parts(state: State, limit: int = 1 << 18) -> Iterator[bytes]:
-    """A state as parts of about `limit` bytes: first what was delivered, then the live writes, object by object.
-
-    The first part also says how many live writes there are, so that nobody takes a state for whole that lacks a part.
-
-    Lazy, so that a large state can be sent a part a time; `Stage` puts it together again at the other side.
-    """
-    named = [number for dot in sorted(state.named) for number in dot]
-    yield pack((encode_context(state.context), named, _count(state)))
-    for (kind, name), elements in state.objects.items():
-        flats: list[tuple[object, ...]] = []
-        size = 0
-        for element, head in elements.items():
-            for live in chain(head):
-                flats.append((element, *live[:5]))
-                size += len(element) + len(live[3]) + 32
-                if size >= limit:  # between two conflicts too: a key may have many, and each of a megabyte
-                    yield pack((kind, name, flats))
-                    flats, size = [], 0
-        if flats:
-            yield pack((kind, name, flats))
-
-
-def _count(state: State) -> int:
-    """How many live writes there are; most keys have one."""
-    conflicts = [head for elements in state.objects.values() for head in elements.values() if head[5] is not None]
-    return sum(map(len, state.objects.values())) + sum(len(list(chain(head))) - 1 for head in conflicts)
-
-
-class Stage:
-    """A state on its way in: takes the parts in order, and gives the whole or nothing.
-
-    >>> stage = Stage()
-    >>> for part in state_parts(State(Context({7: 1}), frozenset(), {})):
-    ...     stage.add(part)
-    >>> stage.state().context
-    {7: 1}
-    """
-
-    def __init__(self) -> None:
-        self._context: Context | None = None
-        self._named: frozenset[Dot] = frozenset()
-        self._missing = 0
-        self._objects: dict[Object, dict[bytes, Live]] = {}  # chains upside down, since they come greatest first
-        self._conflicts: dict[Key, None] = {}
-        self._broken = False
-        self.newest = 0
-        """The greatest stamp of the live writes so far."""
-
-    def add(self, part: bytes) -> None:
-        """Takes the next part. Raises `Malformed`; the stage gives nothing any more then."""
-        try:
-            self._take(part)
-        except Malformed:
-            self._broken = True
-            raise
-
-    def _take(self, part: bytes) -> None:
-        fields = unpack(part)
-        if self._context is None:
-            _demand(
-                type(fields) is tuple and len(fields) == 3 and type(fields[0]) is bytes, "a state starts with its head"
-            )
-            _demand(type(fields[2]) is int and fields[2] >= 0, "a state tells how many live writes it has")
-            self._context = decode_context(fields[0])
-            self._named = frozenset(_dots(fields[1], MAX_REPLICAS))
-            _demand(not any(map(self._context.covers, self._named)), "a named dot was not delivered")
-            self._missing = fields[2]
-            return
-        _demand(type(fields) is tuple and len(fields) == 3 and type(fields[2]) is tuple, "a part has three fields")
-        kind, name, flats = fields
-        _demand(flats != (), "a part has live writes")
-        _demand(_is_key(kind, name, b""), "a part names its object")
-        elements = self._objects.setdefault((kind, name), {})
-        self._missing -= len(flats)
-        for flat in flats:
-            _demand(type(flat) is tuple and len(flat) == 6, "a live write has six fields")
-            self._add(kind, name, elements, flat)
-
-    def _add(self, kind: int, name: str, elements: dict[bytes, Live], flat: tuple[Any, ...]) -> None:
-        """Adds one live write. They come greatest first, so each is appended to the chain of its element."""
-        element, stamp, replica, sequence, value, expires = flat
-        _demand(_is_key(kind, name, element), "a live write has a key")
-        _demand(_is_content(stamp, value, expires) and value is not None, "a live write has a value")
-        _demand(_is_replica(replica) and type(sequence) is int, "a live write has a dot")
-        assert self._context is not None
-        _demand(1 <= sequence <= self._context[replica], "a live write was delivered")
-        _check_element(kind, element, value, replica)
-        above = elements.get(element)
-        if above is not None:
-            _demand((stamp, replica, sequence) < above[:3], "live writes come greatest first")
-            self._conflicts[kind, name, element] = None
-        elements[element] = (stamp, replica, sequence, value, expires, above)
-        self.newest = max(self.newest, stamp)
-
-    def state(self) -> State:
-        """All that was added. Raises `Malformed` if a part is missing, or was malformed."""
-        if self._context is None or self._broken or self._missing != 0:
-            raise Malformed("a state of which a part is missing, or was refused")
-        for kind, name, element in self._conflicts:
-            elements = self._objects[kind, name]
-            elements[element] = _turned(elements[element])
-        self._conflicts.clear()
-        return State(self._context, self._named, self._objects)
-
-
-def _turned(lowest: Live) -> Live:
-    """The chain of an element the right way up: greatest first."""
-    turned: Live | None = None
-    for live in chain(lowest):
-        turned = (*live[:5], turned)
-    assert turned is not None
-    return turned
-
-
-def encode_state(state: State) -> bytes:
-    """A whole state in one piece, in canonical order: equal states have equal bytes. For files and for comparing."""
-    objects = {name: dict(sorted(state.objects[name].items())) for name in sorted(state.objects)}
-    return pack(list(state_parts(state._replace(objects=objects))))
-
-
-def decode_state(data: bytes) -> State:
-    """The state whose bytes these are. Raises `Malformed`.
-
-    >>> from crdt import Store
-    >>> decode_state(encode_state(Store().state())) == Store().state()
-    True
-    """
-    parts = unpack(data)
-    _demand(type(parts) is tuple and all(type(part) is bytes for part in parts), "a state is a list of parts")
-    stage = Stage()
-    for part in parts:
-        stage.add(part)
-    return stage.state()

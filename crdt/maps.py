@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from crdt.codec import MAP, decode_element, decode_value, encode_element, encode_value, object_name
-from crdt.store import FOREVER, Key, Live, Store, Write, chain
+from crdt.store import Key, Live, Store, Write, chain
 from crdt.timestamp import Timestamp
 
 
@@ -36,9 +36,9 @@ class LWWMap:
         self.store = store
         self.name = (MAP, object_name(name))
 
-    def set(self, key: object, value: object, replica: int, stamp: Timestamp, expires: int = FOREVER) -> Write:
+    def set(self, key: object, value: object, replica: int, stamp: Timestamp) -> Write:
         """The write that sets a key. Raises `TypeError` or `ValueError` for what can not be a key or a value."""
-        return self.store.write(self._key(key), encode_value(value), replica, stamp, expires)
+        return self.store.write(self._key(key), encode_value(value), replica, stamp)
 
     def delete(self, key: object, replica: int, stamp: Timestamp) -> Write | None:
         """The write that deletes a key; None if nothing is live under it."""

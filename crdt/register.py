@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from crdt.codec import REGISTER, decode_value, encode_value, object_name
-from crdt.store import FOREVER, Live, Store, Write, chain
+from crdt.store import Live, Store, Write, chain
 from crdt.timestamp import Timestamp
 
 
@@ -31,9 +31,9 @@ class LWWRegister:
         self.name = (REGISTER, object_name(name))
         self._key = (*self.name, b"")
 
-    def set(self, value: object, replica: int, stamp: Timestamp, expires: int = FOREVER) -> Write:
+    def set(self, value: object, replica: int, stamp: Timestamp) -> Write:
         """The write that sets the value."""
-        return self.store.write(self._key, encode_value(value), replica, stamp, expires)
+        return self.store.write(self._key, encode_value(value), replica, stamp)
 
     def delete(self, replica: int, stamp: Timestamp) -> Write | None:
         """The write that empties the register; None if it is empty."""

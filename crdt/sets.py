@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from crdt.codec import SET, decode_element, encode_element, object_name
-from crdt.store import FOREVER, Live, Store, Write
+from crdt.store import Live, Store, Write
 from crdt.timestamp import Timestamp
 
 
@@ -35,9 +35,9 @@ class ORSet:
         self.store = store
         self.name = (SET, object_name(name))
 
-    def add(self, element: object, replica: int, stamp: Timestamp, expires: int = FOREVER) -> Write:
+    def add(self, element: object, replica: int, stamp: Timestamp) -> Write:
         """The write that adds an element."""
-        return self.store.write((*self.name, encode_element(element)), b"", replica, stamp, expires)
+        return self.store.write((*self.name, encode_element(element)), b"", replica, stamp)
 
     def remove(self, element: object, replica: int, stamp: Timestamp) -> Write | None:
         """The write that removes an element; None if it is not there."""

@@ -13,7 +13,8 @@ Invariants, which every test may check at any moment:
   - whoever joins a context has applied everything that it covers, in the same step.
 
 Source: DottedDB (Goncalves et al. 2017) and optimized OR-sets (Bieniusa et al. 2012), one rule for all types.
-Not here: bytes (`codec`), writes that came early (`inbox`), what a type makes of its live writes (`maps`, `sets`, ...).
+Not here: bytes (`codec`, `state`), writes that came early (`inbox`), what a type makes of its live writes (`maps`,
+`sets`, ...).
 """
 
 from __future__ import annotations
@@ -213,15 +214,25 @@ class Store:
 
         One of mine that they delivered but no longer hold is dead there, so it dies here. One of theirs that I
         delivered but no longer hold is dead here, so it stays dead. Only then does the context join: it must
-        never claim what was not applied, which is why half a state can not be merged at all (see `Stage` in `codec`).
+        never claim what was not applied, which is why half a state can not be merged at all (see `state.Stage`).
         """
+        if not self.context:
+            return self._take_over(theirs)
         changes: list[Change] = []
         for name in {**theirs.objects, **self.objects}:
             mine, other = self.objects.get(name, _NOTHING), theirs.objects.get(name, _NOTHING)
-            for element in [*other, *(element for element in mine if element not in other)]:
-                before = mine.get(element)
-                after = self._joined(before, other.get(element), theirs)
+            for element, there in other.items():
+                before: Live | None = mine.get(element)
+                if before is not None and before[:3] == there[:3] and before[5] is there[5] is None:
+                    continue  # the usual case between nodes that know each other: one write, the same here and there
+                after = self._joined(before, there, theirs)
                 if after is not before:  # a chain of the same links is the same chain, see `_linked`
+                    changes.append(((*name, element), before, after))
+            for element, before in mine.items():
+                if element in other:
+                    continue
+                after = self._joined(before, None, theirs)
+                if after is not before:
                     changes.append(((*name, element), before, after))
         for key, before, after in changes:
             for live in chain(before):
@@ -233,7 +244,22 @@ class Store:
         self.named = {dot for dot in self.named | theirs.named if not self.context.covers(dot)}
         return changes
 
+    def _take_over(self, theirs: State) -> list[Change]:
+        """The same for a newcomer: to whom nothing was delivered nothing can be dead, or concurrent with anything."""
+        self.objects = {name: dict(elements) for name, elements in theirs.objects.items()}
+        self.context.join(theirs.context)
+        self.named = set(theirs.named)
+        changes: list[Change] = []
+        for name, elements in self.objects.items():
+            for element, head in elements.items():
+                changes.append(((*name, element), None, head))
+                for live in chain(head):
+                    self._tally(live, +1)
+        return changes
+
     def _joined(self, mine: Live | None, theirs: Live | None, state: State) -> Live | None:
+        if mine is None and theirs is not None and theirs[5] is None:
+            return None if self._knows(theirs) else theirs
         my_dots, their_dots = _dots(mine), _dots(theirs)
         joined = []
         for live in chain(mine):
@@ -242,11 +268,16 @@ class Store:
                 joined.append(live)
         for live in chain(theirs):
             dot = (live[1], live[2])
-            if not (dot in my_dots or self.context.covers(dot) or dot in self.named):
+            if not (dot in my_dots or self._knows(live)):
                 joined.append(live)
         if len(joined) > 1:
             joined.sort(key=_place, reverse=True)
         return _linked(joined, None)
+
+    def _knows(self, live: Live) -> bool:
+        """Whether a write was delivered here, or was named by one that was: if it is not live, then it is dead."""
+        dot = (live[1], live[2])
+        return dot[1] <= self.context.get(dot[0], 0) or dot in self.named
 
 
 _NOTHING: Mapping[bytes, Live] = {}
@@ -267,6 +298,8 @@ def visible(live: Live | None, now: Timestamp, gone: Container[int] = ()) -> Ite
     """The live writes of a key that a reader may see at `now`, while the replicas in `gone` are dead or have left.
 
     Expiry and ownership belong to the reading: what was concurrent with an expired write shows again, for every reader.
+    The format and `Store.write` know them already, so that no later version need change either. The four types do not
+    read by them yet, and therefore do not offer them: who writes with `expires` must read with this.
 
     >>> kept, expired, owned = (
     ...     (5, 2, 1, b"kept", 0, None),

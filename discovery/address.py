@@ -131,7 +131,9 @@ def parse_address(text: str, default_port: int | None = None, *, allow_port_zero
     host, digits = _split(text)
     port = default_port if digits is None else _port(text, digits)
     if port is None:
-        raise _refusal(text, "it has no port", "add one, such as :7946")
+        if text.isascii() and text.isdigit():
+            raise _refusal(text, "it is a port alone", _whole(text))
+        raise _refusal(text, "it has no port", f"write it as in {text[:_SHOWN]}:7946")
     if port == 0 and not allow_port_zero:
         raise _refusal(text, "nobody can be reached at port 0", "give the port that is listened on")
     return Address(host, port)
@@ -195,13 +197,18 @@ def _split(text: str) -> tuple[str, str | None]:
         raise _refusal(text, "it is not clear where its port begins", "put IPv6 in brackets: [::1]:7946")
     host, colon, digits = text.partition(":")
     if not host:
-        raise _refusal(text, "it has no host", "name one; to listen everywhere, write 0.0.0.0 or [::]")
+        raise _refusal(text, "it has no host", _whole(digits if _PORT.fullmatch(digits) else "7946"))
     return host, digits if colon else None
+
+
+def _whole(port: str) -> str:
+    """What somebody may have meant who wrote a port and no host."""
+    return f"write 127.0.0.1:{port} for this host alone, or 0.0.0.0:{port} for every interface"
 
 
 def _port(text: str, digits: str) -> int:
     if not _PORT.fullmatch(digits):
-        raise _refusal(text, "its port is not a number from 1 to 65535", "write it as in :7946")
+        raise _refusal(text, "its port is not a number from 1 to 65535", "write it as in 127.0.0.1:7946")
     return int(digits)
 
 

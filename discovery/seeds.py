@@ -88,7 +88,7 @@ def parse_seeds(
     Traceback (most recent call last):
       ...
     ValueError: seed 'b:x' in GOSSAMESH_SEEDS: cannot use 'b:x' as an address: its port is not a number \
-from 1 to 65535; write it as in :7946
+from 1 to 65535; write it as in 127.0.0.1:7946
     """
     if isinstance(entries, str):
         entries = (entry for entry in _BETWEEN.split(entries) if entry)

@@ -34,7 +34,24 @@ def _check_neighbours() -> None:
 
 
 _OURS = frozenset(
-    "__init__ __main__ config control errors node roster runtime schema seal shared thread transport watch".split()  # noqa: SIM905
+    [
+        "__init__",
+        "__main__",
+        "answers",
+        "config",
+        "control",
+        "errors",
+        "forks",
+        "node",
+        "roster",
+        "runtime",
+        "schema",
+        "seal",
+        "shared",
+        "thread",
+        "transport",
+        "watch",
+    ]
 )
 
 _check_neighbours()

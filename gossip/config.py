@@ -69,10 +69,8 @@ class Config(Settings):
     """Labels that others see: `role`, `version`, `zone`."""
     runtime_dir: str = ""
     """Where the nodes of this host meet; by default the user's runtime directory."""
-    join_timeout: float = 1.0
-    """How long a start waits for the state of the others, if there are any."""
-    leave_timeout: float = 1.0
-    """How long a leave may take to hand over what was not sent yet."""
+    leave_timeout: float = 0.7
+    """How long a leave may take to end conversations and hand over what was not sent yet; with the rest, a second."""
     discovery_interval: float = 15.0
     """Between two looks at every source of addresses."""
     send_buffer: int = 16 << 20
@@ -92,6 +90,7 @@ class Config(Settings):
         object.__setattr__(self, "tags", dict(self.tags))
         object.__setattr__(self, "seeds", _seeds(self.seeds))
         self._check_network()
+        self._check_room()
 
     def _check_types(self) -> None:
         for each in fields(self):
@@ -136,6 +135,19 @@ class Config(Settings):
                 f"bind={self.bind!r} would listen beyond this machine without a key, so anybody who reaches it could "
                 "read and write everything. Make a key with `gossip keygen` and give it to every node (key=... or "
                 "GOSSAMESH_KEY); or say insecure=True where the network itself is trusted"
+            )
+
+    def _check_room(self) -> None:
+        """A transaction that finds no room on its way would be asked for, and dropped, for ever."""
+        if 2 * self.max_transaction > self.held_bytes:
+            raise ConfigError(
+                f"max_transaction={self.max_transaction} must be at most half of held_bytes={self.held_bytes}: peers "
+                "hold a transaction back until its last part has come, and one that does not fit never arrives"
+            )
+        if self.max_transaction + 2 * self.push_bytes > self.send_buffer:
+            raise ConfigError(
+                f"max_transaction={self.max_transaction} and twice push_bytes={self.push_bytes} must fit "
+                f"send_buffer={self.send_buffer}: what does not is dropped on its way to a peer, however often it asks"
             )
 
     @classmethod

@@ -11,6 +11,7 @@ Not here: how anything is done. `runtime` drives, `shared` reads and writes, `th
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,7 @@ from gossip.config import Config
 from gossip.errors import AlreadyStarted, ConfigError, NotRunning, StartError
 from gossip.protocol.effects import MemberChanged
 from gossip.roster import Member, Roster, member_of
-from gossip.runtime import Runtime
+from gossip.runtime import NO_AWAIT, Runtime
 from gossip.schema import Schema
 from gossip.shared import Counter, Map, Register, Set
 from gossip.watch import Change, Kind, Watch
@@ -124,12 +125,13 @@ class Node:
         self._state = "it has left"
         with runtime.lock:
             for watch in self._all_watches():
-                watch.end()
+                watch._end()
+        deadline = asyncio.get_running_loop().time() + self.config.leave_timeout
         try:
             if self._control is not None:
-                await self._control.stop()
+                await self._control.stop(self.config.leave_timeout / 2)
         finally:
-            await runtime.stop()
+            await runtime.stop(deadline)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -151,9 +153,11 @@ class Node:
         return self
 
     def close(self) -> None:
-        """Leaves, and ends the thread that `open` started."""
+        """Leaves, and ends the thread that `open` started. Raises `RuntimeError` if the node lives in your own loop."""
         if self._thread is not None:
             self._thread.stop()
+        elif self._runtime is not None and self._runtime.running:
+            raise RuntimeError("this node was started in your own event loop, and ends there: `await node.leave()`")
 
     def __enter__(self) -> Self:
         return self.open()
@@ -202,14 +206,18 @@ class Node:
         """What is written inside becomes visible in one step at every peer.
 
         Here it is visible at once, and stays, even if the block ends by an exception. Nothing leaves before the end of
-        the block, so await nothing slow in it.
+        the block, so batches of threads wait for each other, and there is no `await` in one: raises `RuntimeError` at
+        the end of a block that did, and at the beginning of another task's meanwhile.
         """
         runtime = self._running()
-        runtime.begin()
+        batch = runtime.begin()
         try:
             yield
-        finally:
-            runtime.end()
+        except BaseException:
+            runtime.end(batch)  # what went wrong first is what is told
+            raise
+        if not runtime.end(batch):
+            raise RuntimeError(NO_AWAIT)
 
     @property
     def me(self) -> Member:
@@ -221,7 +229,7 @@ class Node:
         runtime = self._running()
         with runtime.lock:
             engine, replication = runtime.engine, runtime.engine.replication
-            digest = replication.digest()
+            digest = engine.digest
             objects = [
                 {"type": _TYPES.get(kind, str(kind)), "name": name, "entries": len(elements)}
                 for (kind, name), elements in sorted(self._store.objects.items())
@@ -273,7 +281,10 @@ class Node:
         return runtime.write(ask, *arguments)
 
     def _watch(
-        self, name: Object, read: Callable[[bytes, Live | None, Live | None, Kind], Change[K, V]]
+        self,
+        name: Object,
+        read: Callable[[bytes, Live | None, Live | None, Kind], Change[K, V] | None],
+        snapshot: bool,
     ) -> Watch[K, V]:
         def enter(watch: Watch[K, V]) -> AbstractContextManager[object]:
             lock = self._running().lock
@@ -289,10 +300,10 @@ class Node:
                 if not watches:
                     del self._watches[name]
 
-        def snapshot() -> Iterator[tuple[bytes, Live]]:
+        def present() -> Iterator[tuple[bytes, Live]]:
             return iter(list(self._store.elements(name).items()))
 
-        return Watch(enter, leave, snapshot, read, self.config.watch_keys)
+        return Watch(enter, leave, present, read, self.config.watch_keys, snapshot)
 
     # -- told by the runtime ----------------------------------------------------------------------------------------
 
@@ -301,10 +312,11 @@ class Node:
             return
         for key, before, after in changes:
             for watch in self._watches.get(key[:2], ()):
-                watch.changed(key[2], before, after)
+                watch._changed(key[2], before, after)
 
     def _member_changed(self, effect: MemberChanged) -> None:
-        self._since[effect.claim.instance] = (time.time(), effect.why)
+        if effect.before is None or not effect.before.gone:  # why somebody is gone is not overwritten by an echo
+            self._since[effect.claim.instance] = (time.time(), effect.why)
         table = self._running().engine.members.table
         if len(self._since) > 2 * len(table):
             self._since = {instance: since for instance, since in self._since.items() if instance in table}

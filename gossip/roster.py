@@ -6,10 +6,12 @@ was got from it never changes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gossip.errors import NotRunning
 from gossip.protocol.members import Claim
 
 StatusName = Literal["alive", "suspect", "dead", "left"]
@@ -19,8 +21,9 @@ StatusName = Literal["alive", "suspect", "dead", "left"]
 class Member:
     """A node, as this node knows it.
 
-    `instance` is one start of it (64 bits), `since` the wall-clock second in which it took its status, as seen here,
-    `evidence` why, as a sentence, and `rtt` the last round trip in seconds, if there was one.
+    `instance` is one start of it (64 bits), and `id` the same as the command line prints it. `address` is for people:
+    that on the network, or for a node of this host its unix socket. `since` is the wall-clock second in which it took
+    its status, as seen here, `evidence` why, as a sentence, and `rtt` the last round trip in seconds, if there was one.
     """
 
     name: str
@@ -32,12 +35,32 @@ class Member:
     tags: Mapping[str, str] = field(default_factory=dict)
     rtt: float | None = None
 
+    @property
+    def id(self) -> str:
+        """The instance in 16 hex digits."""
+        return f"{self.instance:016x}"
+
 
 def member_of(claim: Claim, since: float, evidence: str, rtt: float | None) -> Member:
     """A claim as a member."""
     status: tuple[StatusName, ...] = ("alive", "suspect", "dead", "left")
-    address = claim.addresses[0] if claim.addresses else ""
-    return Member(claim.name, claim.instance, address, status[claim.status], since, evidence, dict(claim.tags), rtt)
+    return Member(
+        claim.name,
+        claim.instance,
+        _address(claim.addresses),
+        status[claim.status],
+        since,
+        evidence,
+        dict(claim.tags),
+        rtt,
+    )
+
+
+def _address(addresses: tuple[str, ...]) -> str:
+    """The one at which it can be reached from here. A socket of another host has a path as well, and none here."""
+    network = next((each for each in addresses if not each.startswith("unix:")), "")
+    local = next((each for each in addresses if each.startswith("unix:")), "")
+    return local if local and (not network or os.path.exists(local[5:])) else network
 
 
 class Roster:
@@ -82,4 +105,7 @@ class Roster:
         raise KeyError(name)
 
     def __repr__(self) -> str:
-        return f"<members: {', '.join(member.name for member in self)}>"
+        try:
+            return f"<members: {', '.join(member.name for member in self)}>"
+        except NotRunning:
+            return "<members: the node is not running>"

@@ -6,6 +6,10 @@ out. The loop is the program's own; nothing here makes one, sets a policy or sta
 Reads and writes may come from any thread. One lock guards the engine; it is held for microseconds, never over an await.
 A write from the loop's own thread leaves at the end of the same turn; one from another thread wakes the loop first.
 
+A batch belongs to the thread and task that began it. Threads wait for each other's batches; the loop waits for nobody:
+what it writes while a thread has a batch open is a part of that. A batch of the loop is over when its turn is, so every
+batch ends, and what is written beside it leaves.
+
 Invariants: effects are done in their order; after `stop` or a fork nothing is sent, and no socket or file is left.
 """
 
@@ -19,14 +23,15 @@ import secrets
 import socket
 import threading
 import time
-import weakref
+from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from random import Random
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 from crdt import Change, Malformed, Store, Write
 from discovery import Address, HostDirectory, Place, parse_address, read_seeds, runtime_directory
+from gossip import forks
 from gossip.config import Config
 from gossip.errors import ConfigError, NotRunning, StartError
 from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
@@ -41,6 +46,24 @@ P = ParamSpec("P")
 
 _WATCHFUL = 0.05
 """Seconds between two looks for neighbours while a start waits for the first of them."""
+NO_AWAIT = (
+    "no await inside a batch: what other tasks write meanwhile would become a part of it, and wait for its end. What "
+    "was written before the await stays and is a batch, what came after it is none. Await first, and then write all in "
+    "one `with node.batch():`"
+)
+
+
+class Batch:
+    """A batch that is open, or was."""
+
+    __slots__ = ("depth", "over", "task", "thread")
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.task = _current_task()
+        self.depth = 0
+        """How many blocks of its task are open: one inside another is a part of it."""
+        self.over = False
 
 
 class Runtime:
@@ -60,6 +83,12 @@ class Runtime:
     ) -> None:
         self.config = config
         self.lock = threading.RLock()
+        self._no_batch = threading.Condition(self.lock)
+        self._batches: dict[int, Batch] = {}
+        """The open batches by thread: one of the loop's and one of another thread's at most."""
+        self._waiting: deque[Batch] = deque()
+        """Those of other threads that wait for their turn. In order: a thread that begins one after another would
+        otherwise let nobody in."""
         self.running = False
         self.forked = False
         self.place: Place | None = None
@@ -84,7 +113,7 @@ class Runtime:
         self._thread = threading.get_ident()
         config = self.config
         self.transport = Transport(self._receive, self._lost, config.send_buffer, config.max_connections)
-        _running.add(self)
+        forks.enter(self)
         try:
             instance = secrets.randbits(64) | 1
             addresses = await self._listen(instance)
@@ -123,13 +152,19 @@ class Runtime:
     async def _join(self) -> None:
         """Joins all that can be found; waits until the state of one of them is here, if there is anybody."""
         deadline = self._loop.time() + self.config.join_timeout
-        while self._offer(await self._candidates()) and self._loop.time() < deadline:
+        while self._offer(await self._first_candidates()) and self._loop.time() < deadline:
             try:
                 async with asyncio.timeout(min(4 * _WATCHFUL, deadline - self._loop.time())):
                     await self._ready.wait()
                 return
             except TimeoutError:
                 continue
+
+    async def _first_candidates(self) -> list[str]:
+        try:
+            return await self._candidates()
+        except OSError as error:
+            raise StartError(error.errno, f"can not look for other nodes: {error}") from error
 
     async def _search_on(self) -> None:
         """Asks every source again and again: others come, and partitions heal, without telling anybody."""
@@ -164,15 +199,17 @@ class Runtime:
             self._perform(self.engine.join(candidates, self._loop.time()))
         return bool(candidates)
 
-    async def stop(self) -> None:
-        """Leaves: says so, hands over what was not sent yet (bounded by `leave_timeout`), closes everything."""
+    async def stop(self, deadline: float | None = None) -> None:
+        """Leaves: says so, hands over what was not sent yet (until `deadline`, a time of the loop, or for
+        `leave_timeout`), closes everything."""
         if not self.running:
             return
         try:
             with self.lock:
                 self._perform(self.engine.leave(self._loop.time()))
                 self.running = False  # who writes from here on must be told: it would leave after the goodbye
-            async with asyncio.timeout(self.config.leave_timeout):
+                self._no_batch.notify_all()
+            async with asyncio.timeout_at(deadline or self._now() + self.config.leave_timeout):
                 await self.transport.drain()
         except TimeoutError:
             log.warning("left without handing over everything: a peer took too long")
@@ -181,7 +218,7 @@ class Runtime:
 
     async def _close(self) -> None:
         self.running = False
-        _running.discard(self)
+        forks.leave(self)
         search = None if self._search is asyncio.current_task() else self._search
         if search is not None:
             search.cancel()
@@ -198,11 +235,8 @@ class Runtime:
         self.running = False
         self.forked = True
         self.lock = threading.RLock()  # whoever held it does not exist here
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for descriptor in self.transport.descriptors():
-            # replaced, not closed: its owner will close the number again, when it may be that of somebody else's file
-            os.dup2(nothing, descriptor, inheritable=False)
-        os.close(nothing)
+        self._no_batch = threading.Condition(self.lock)
+        forks.let_go(self.transport.descriptors())
         if self.place is not None:
             self.place.abandon()
 
@@ -217,26 +251,69 @@ class Runtime:
             if write is None:
                 return False
             self._perform(engine.update(write, self._now()))
-            if not self._flush_due:
-                self._flush_due = True
-                self._soon(self._flush)
+            self._flush_soon()
         return True
 
-    def begin(self) -> None:
-        """Opens a batch."""
+    def begin(self) -> Batch:
+        """Opens a batch, or another block of the one that this task has open. In a thread that is not the loop's, waits
+        for the batches of others to end. Raises `RuntimeError` if another task of this thread awaits inside of one."""
         with self.lock:
             self._check_loop()
-            self.engine.begin()
+            batch = self._batches.get(threading.get_ident())
+            if batch is None:
+                batch = self._begin()
+            elif batch.task is not _current_task():
+                raise RuntimeError(NO_AWAIT)
+            batch.depth += 1
+            return batch
 
-    def end(self) -> None:
-        """Closes a batch. One that is open when the node leaves is not sent at all: a batch is whole or not there."""
+    def _begin(self) -> Batch:
+        batch = Batch()
+        if batch.thread == self._thread:
+            self._loop.call_soon(self._turn_over, batch)
+        else:
+            self._waiting.append(batch)
+            try:
+                while self._batches or self._waiting[0] is not batch:
+                    self._no_batch.wait()
+                    self._check_loop()
+            finally:
+                self._waiting.remove(batch)
+                self._no_batch.notify_all()
+        self._batches[batch.thread] = batch
+        self.engine.begin()
+        return batch
+
+    def end(self, batch: Batch) -> bool:
+        """Closes a block of a batch, and with the outermost the batch. False if that was over long before, with the
+        turn of the loop. One that is open when the node leaves is not sent at all: a batch is whole or not there."""
         with self.lock:
-            if not self.running or self._loop.is_closed():
-                return
+            batch.depth -= 1
+            if batch.depth == 0 and batch.over:
+                return False
+            if batch.depth == 0:
+                self._end(batch)
+            return True
+
+    def _end(self, batch: Batch) -> None:
+        batch.over = True
+        self._batches.pop(batch.thread, None)
+        if not self._batches:
+            self._no_batch.notify_all()
+        if self.running and not self._loop.is_closed():
             self.engine.end()
-            if not self._flush_due:
-                self._flush_due = True
-                self._soon(self._flush)
+            self._flush_soon()
+
+    def _turn_over(self, batch: Batch) -> None:
+        """The turn in which this batch began on the loop is over: if its block is not, somebody awaits in there."""
+        with self.lock:
+            if not batch.over:
+                self._end(batch)
+
+    def _flush_soon(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            self._soon(self._flush)
 
     def _check_loop(self) -> None:
         if not self.running:
@@ -261,18 +338,21 @@ class Runtime:
             if self.running:
                 self._perform(self.engine.flush())
 
-    def _receive(self, packet: bytes) -> None:
+    def _receive(self, packet: bytes) -> bool:
+        """Takes a packet; says whether it was one of this cluster."""
         if not self.running:
-            return
+            return True  # nothing is read any more, so nobody is judged
         with self.lock:
             if self._seal is not None:
                 try:
                     packet = self._seal.open(packet)
                 except Malformed:
                     self.engine.counters["unsealed"] += 1
-                    return
+                    return False
+            malformed = self.engine.counters["malformed"]
             self._perform(self.engine.receive(packet, self._now(), _wall()))
             self._schedule()
+            return self.engine.counters["malformed"] == malformed
 
     def _lost(self, peer: int) -> None:
         if not self.running:
@@ -320,7 +400,8 @@ class Runtime:
                     self._member_changed(effect)
                     if effect.claim.gone:
                         self.transport.forget(effect.claim.instance)
-                case Reborn():
+                case Reborn(claim):
+                    self._member_changed(MemberChanged(claim, None, "this node itself, anew: others declared it dead"))
                     log.warning("this node was declared dead by others; it goes on as a new instance, with its data")
                 case Ready():
                     self._ready.set()
@@ -339,6 +420,13 @@ class Runtime:
 
     def _sealed(self, packet: bytes) -> bytes:
         return packet if self._seal is None else self._seal.seal(packet)
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs in this thread
+        return None
 
 
 def _default_name() -> str:
@@ -367,13 +455,3 @@ def _reachable(bound: Address) -> Address:
 
 
 _numbers = itertools.count(1)
-_running: weakref.WeakSet[Runtime] = weakref.WeakSet()
-
-
-def _abandon_all() -> None:
-    for runtime in list(_running):
-        runtime.abandon()
-    _running.clear()
-
-
-os.register_at_fork(after_in_child=_abandon_all)

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, MutableMapping, MutableSet, ValuesView
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from crdt import Live, LWWMap, LWWRegister, ORSet, PNCounter, chain, decode_element, decode_value
 from gossip.errors import WrongType
 from gossip.schema import Schema
-from gossip.watch import Change, Kind, Watch
+from gossip.watch import Change, Kind, Watch, time_of
 
 if TYPE_CHECKING:
     from gossip.node import Node
@@ -31,14 +32,20 @@ T = TypeVar("T")
 class Entry(Generic[V]):
     """A key of a map, with its story.
 
-    `stamp` is the hybrid timestamp of the write that is shown, `author` the instance that made it, and `conflicts`
-    are the values of concurrent writes that are not shown; the next write of the key settles them.
+    `stamp` is the hybrid timestamp of the write that is shown (`time` shows when that was), `author` the instance that
+    made it, and `conflicts` are the values of concurrent writes that are not shown; the next write of the key settles
+    them.
     """
 
     value: V
     stamp: int
     author: int
     conflicts: tuple[V, ...]
+
+    @property
+    def time(self) -> datetime:
+        """When it was written, by its author's clock, in UTC."""
+        return time_of(self.stamp)
 
 
 class _Handle:
@@ -50,7 +57,7 @@ class _Handle:
         self._node = node
         self.name = name
 
-    def _elements(self, view: LWWMap | ORSet) -> list[tuple[bytes, Live]]:
+    def _elements(self, view: LWWMap | ORSet | PNCounter) -> list[tuple[bytes, Live]]:
         """What is live now, in one step even while another thread merges a batch."""
         with self._node._running().lock:
             return list(self._node._store.elements(view.name).items())
@@ -85,8 +92,7 @@ class Map(_Handle, MutableMapping[K, V]):
         self._view = LWWMap(node._store, name)
 
     def __getitem__(self, key: K) -> V:
-        self._node._check_running()
-        live = self._view.live(self._keys.dump(key))
+        live = self._find(key)
         if live is None:
             raise KeyError(key)
         return self._load(key, live)
@@ -120,8 +126,14 @@ class Map(_Handle, MutableMapping[K, V]):
         return len(self._view)
 
     def __contains__(self, key: object) -> bool:
+        return self._find(key) is not None
+
+    def _find(self, key: object) -> Live | None:
         self._node._check_running()
-        return self._view.live(self._keys.dump(key)) is not None  # type: ignore[arg-type]
+        try:
+            return self._view.live(self._keys.dump(key))  # type: ignore[arg-type]
+        except WrongType:
+            return None  # what can not be a key is not here; only who writes it is told
 
     def clear(self) -> None:
         """Deletes every key that is here now, in one visible step."""
@@ -131,16 +143,18 @@ class Map(_Handle, MutableMapping[K, V]):
 
     def entry(self, key: K) -> Entry[V]:
         """The value with its stamp, author and conflicts. Raises `KeyError`."""
-        self._node._check_running()
-        live = self._view.live(self._keys.dump(key))
+        live = self._find(key)
         if live is None:
             raise KeyError(key)
         value, *conflicts = (self._load(key, each) for each in chain(live))
         return Entry(value, live[0], live[1], tuple(conflicts))
 
-    def watch(self) -> Watch[K, V]:
-        """The present state, then every change: `async with flags.watch() as changes: async for change in changes`."""
-        return self._node._watch(self._view.name, self._read)
+    def watch(self, *, snapshot: bool = True) -> Watch[K, V]:
+        """The present state, then every change: `async with flags.watch() as changes: async for change in changes`.
+
+        With `snapshot=False` only what changes from here on.
+        """
+        return self._node._watch(self._view.name, self._read, snapshot)
 
     def _read(self, element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[K, V]:
         key = self._read_element(self._keys, element, after or before or _NOBODY)
@@ -198,7 +212,10 @@ class Set(_Handle, MutableSet[T]):
 
     def __contains__(self, element: object) -> bool:
         self._node._check_running()
-        return self._schema.dump(element) in self._view  # type: ignore[arg-type]
+        try:
+            return self._schema.dump(element) in self._view  # type: ignore[arg-type]
+        except WrongType:
+            return False  # as in a map
 
     def __iter__(self) -> Iterator[T]:
         """The elements as of now: writing while iterating is safe."""
@@ -212,9 +229,9 @@ class Set(_Handle, MutableSet[T]):
     def _from_iterable(cls, iterable: Any) -> Any:
         return set(iterable)  # what `online & {"ann"}` gives is a plain set
 
-    def watch(self) -> Watch[T, bool]:
+    def watch(self, *, snapshot: bool = True) -> Watch[T, bool]:
         """The present elements, then every change. `value` is True while the element is in the set."""
-        return self._node._watch(self._view.name, self._read)
+        return self._node._watch(self._view.name, self._read, snapshot)
 
     def _read(self, element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[T, bool]:
         value = self._read_element(self._schema, element, after or before or _NOBODY)
@@ -244,12 +261,24 @@ class Counter(_Handle):
         """Takes `amount` away, 1 or more."""
         self._node._write(self._view.add, -_positive(amount))
 
-    def watch(self) -> Watch[int, int]:
-        """The present parts, then every change of one: `key` is the instance that counts, `value` what it counted."""
-        return self._node._watch(self._view.name, self._read)
+    def parts(self) -> dict[int, int]:
+        """What each instance has counted. One that is long gone has still counted what it has."""
+        return {int.from_bytes(element, "big"): _part(live) for element, live in self._elements(self._view)}
 
-    def _read(self, element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[int, int]:
-        return _change(int.from_bytes(element, "big"), _part(after), _part(before), kind, before, after)
+    def watch(self, *, snapshot: bool = True) -> Watch[None, int]:
+        """The present total if anybody has counted, then every change of it: `value` and `previous` are totals."""
+        seen, told = self._view.value, False
+
+        def read(element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[None, int] | None:
+            nonlocal seen, told
+            previous, seen = seen, self._view.value
+            if kind == "present" and not told:
+                told = True
+                return _change(None, seen, None, kind, before, after)
+            # which instance counted is an inner matter, and changes of several may have been read as one
+            return None if seen == previous else _change(None, seen, previous, "set", before, after)
+
+        return self._node._watch(self._view.name, read, snapshot)
 
 
 class Register(_Handle, Generic[V]):
@@ -283,9 +312,9 @@ class Register(_Handle, Generic[V]):
         self._node._check_running()
         return tuple(self._load(live) for live in chain(self._view.live))[1:]
 
-    def watch(self) -> Watch[None, V]:
+    def watch(self, *, snapshot: bool = True) -> Watch[None, V]:
         """The present value if there is one, then every change."""
-        return self._node._watch(self._view.name, self._read)
+        return self._node._watch(self._view.name, self._read, snapshot)
 
     def _read(self, element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[None, V]:
         value = None if after is None else self._load(after)

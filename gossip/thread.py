@@ -2,7 +2,8 @@
 
 In a thread that runs one. The node's reads and writes may be made from any thread, so nothing else is needed.
 
-Invariant: at interpreter exit the node leaves like any other, within its `leave_timeout`, and never hangs the exit.
+Invariant: at interpreter exit the node leaves like any other, within its `leave_timeout`, and never hangs the exit. Who
+is interrupted while it waits for the start leaves no thread behind.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._end: asyncio.Event | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._given_up = False
 
     def run(self, start: Coroutine[None, None, None], at_end: Callable[[], Coroutine[None, None, None]]) -> None:
         """Starts the thread, runs `start` in it and returns when that is done; raises what it raised.
@@ -32,9 +35,14 @@ class LoopThread:
         ready = threading.Event()
 
         async def live() -> None:
-            self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+            self._end, self._starting = asyncio.Event(), asyncio.current_task()
+            self._loop = asyncio.get_running_loop()
             try:
+                if self._given_up:
+                    start.close()
+                    raise asyncio.CancelledError
                 await start
+                self._starting = None
             except BaseException as error:
                 started.append(error)
                 return
@@ -56,11 +64,29 @@ class LoopThread:
 
         self._thread = threading.Thread(target=run, name=self._name, daemon=True)
         self._thread.start()
-        ready.wait()
+        try:
+            ready.wait()
+        except BaseException:  # Ctrl-C
+            self._give_up()
+            raise
         if started and started[0] is not None:
             self._thread.join()
             raise started[0]
         atexit.register(self.stop)  # after it, daemon threads are stopped dead, without a goodbye
+
+    def _give_up(self) -> None:
+        """Nobody waits for the start any more: cancels it, or ends what has started just now."""
+        self._given_up = True
+        if self._loop is not None and self._thread is not None:
+            with suppress(RuntimeError):  # it ended just now by itself
+                self._loop.call_soon_threadsafe(self._cancel)
+            self._thread.join(timeout=5.0)
+
+    def _cancel(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+        elif self._end is not None:
+            self._end.set()
 
     def stop(self) -> None:
         """Runs `at_end` and ends the thread; does nothing the second time."""

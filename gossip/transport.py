@@ -7,7 +7,8 @@ which of two to keep. Best effort: a packet that can not be sent is dropped and 
 A stream is a run of frames: 4 bytes of length, then the packet.
 
 Invariants: nothing is allocated on the word of a length before its bytes are there; every buffer is bounded, as is the
-number of connections; a stream that ends is told once (`lost`); a stranger's stream that says nothing is closed.
+number of connections; a stream that ends is told once (`lost`). A stream is a stranger's until its first good packet:
+strangers have a quarter of the connections, a few seconds, and the oldest of them gives way. What is not good ends it.
 
 Not here: what packets mean, and sealing (the runtime hands over sealed bytes).
 """
@@ -31,7 +32,7 @@ from gossip.seal import OVERHEAD
 _LENGTH = 4
 _MAX_FRAME = MAX_MESSAGE + OVERHEAD
 _SILENCE = 5.0
-"""Seconds that a stranger's stream may take until its first whole frame."""
+"""Seconds that a stranger's stream may take until its first good packet."""
 _CONNECT = 5.0
 """Seconds to open a stream."""
 _LINGER = 5.0
@@ -43,13 +44,13 @@ _P = TypeVar("_P", bound=asyncio.Protocol)
 class Transport:
     """The sockets of one node.
 
-    `received` is called with every packet, `lost` with the peer whose stream ended or could not be opened. Both are
-    called from the loop, and must not raise.
+    `received` is called with every packet and says whether it was one of our cluster, `lost` with the peer whose stream
+    ended or could not be opened. Both are called from the loop, and must not raise.
     """
 
     def __init__(
         self,
-        received: Callable[[bytes], None],
+        received: Callable[[bytes], bool],
         lost: Callable[[int], None],
         send_buffer: int,
         max_connections: int,
@@ -64,6 +65,8 @@ class Transport:
         self._links: dict[int, _Link] = {}
         self._leaving: set[_Link] = set()
         self._inbound: set[_Inbound] = set()
+        self._strangers: dict[_Inbound, None] = {}
+        """Those of them of which no good packet has come, the oldest first."""
         self._servers: list[asyncio.Server] = []
         self._datagrams: asyncio.DatagramTransport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -208,6 +211,16 @@ class Transport:
 
     # -- told by streams ------------------------------------------------------------------------------------------
 
+    def _make_room(self) -> bool:
+        """Whether another stream may come. Who has no key must not keep out those who have one."""
+        full = len(self._inbound) >= self._max_connections
+        if full and len(self._inbound) - len(self._strangers) >= self._max_connections:
+            return False
+        if full or len(self._strangers) >= max(1, self._max_connections // 4):
+            self.counters["strangers_closed"] += 1
+            next(iter(self._strangers)).close()
+        return True
+
     def _call_lost(self, peer: int) -> None:
         asyncio.get_running_loop().call_soon(self._tell_lost, peer)
 
@@ -230,11 +243,12 @@ class _Inbound(asyncio.Protocol):
         if self._owner._closed:  # it was accepted in the very turn in which we closed
             self.transport.abort()
             return
-        if len(self._owner._inbound) >= self._owner._max_connections:
+        if not self._owner._make_room():
             self._owner.counters["refused_connections"] += 1
             self.transport.abort()
             return
         self._owner._inbound.add(self)
+        self._owner._strangers[self] = None
         self._silence = asyncio.get_running_loop().call_later(self._owner._silence, self.close)
 
     def data_received(self, data: bytes) -> None:
@@ -251,20 +265,25 @@ class _Inbound(asyncio.Protocol):
                 break
             packet = bytes(self._buffer[start + _LENGTH : end])
             start = end
-            self._spoke()
-            self._owner._received(packet)
+            if not self._owner._received(packet):
+                self._owner.counters["foreign_streams"] += 1
+                self.close()
+                return
+            self._known()
         del self._buffer[:start]
 
-    def _spoke(self) -> None:
+    def _known(self) -> None:
+        self._owner._strangers.pop(self, None)
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._spoke()
+        self._known()
         self._owner._inbound.discard(self)
 
     def close(self) -> None:
+        self._known()  # `connection_lost` comes a turn later
         if self.transport is not None:
             self.transport.abort()
 

@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
@@ -34,7 +35,7 @@ class Change(Generic[K, V]):
 
     `kind` is `present` for what was there when the watch began, `set`, `deleted`, or `lagged`: changes were lost, and
     the present state follows. `value` and `previous` are None where there is none. `author` is the instance that
-    wrote it and `stamp` when, as a hybrid timestamp (milliseconds since 1970 shifted left by 16).
+    wrote it and `stamp` when, as a hybrid timestamp (milliseconds since 1970 shifted left by 16), which `time` shows.
     """
 
     key: K | None
@@ -43,6 +44,16 @@ class Change(Generic[K, V]):
     kind: Kind
     author: int
     stamp: int
+
+    @property
+    def time(self) -> datetime:
+        """When it was written, by its author's clock, in UTC."""
+        return time_of(self.stamp)
+
+
+def time_of(stamp: int) -> datetime:
+    """The wall-clock time in a hybrid timestamp."""
+    return datetime.fromtimestamp((stamp >> 16) / 1000, UTC)
 
 
 _Unread = tuple[bool, Live | None, Live | None]
@@ -53,7 +64,8 @@ class Watch(Generic[K, V]):
     """The changes of one object: `async with flags.watch() as changes: async for change in changes: ...`.
 
     Made by an object's `watch()`. `enter` has the node tell this watch of changes from now on, and gives the lock under
-    which it does; `snapshot` gives the live elements; `read` makes a change of what was live before and is now.
+    which it does; `snapshot` gives the live elements; `read` makes a change of what was live before and is now, or None
+    if that is none to its reader. `present` says whether what is there at the beginning is given.
     """
 
     def __init__(
@@ -61,14 +73,16 @@ class Watch(Generic[K, V]):
         enter: Callable[[Watch[K, V]], AbstractContextManager[object]],
         leave: Callable[[Watch[K, V]], None],
         snapshot: Callable[[], Iterator[tuple[bytes, Live]]],
-        read: Callable[[bytes, Live | None, Live | None, Kind], Change[K, V]],
+        read: Callable[[bytes, Live | None, Live | None, Kind], Change[K, V] | None],
         limit: int,
+        present: bool,
     ) -> None:
         self._enter = enter
         self._leave = leave
         self._snapshot = snapshot
         self._read = read
         self._limit = limit
+        self._present = present
         # Not a dict: it looks for its first key past all that were deleted, which made 200 000 keys take a minute.
         self._unread: OrderedDict[bytes, _Unread] = OrderedDict()
         self._changes = 0
@@ -83,14 +97,15 @@ class Watch(Generic[K, V]):
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._lock = self._enter(self)
-        with self._lock:
-            self._begin()
+        if self._present:
+            with self._lock:
+                self._begin()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.end()
+        self._end()
         self._leave(self)
 
     def __aiter__(self) -> Self:
@@ -100,21 +115,30 @@ class Watch(Generic[K, V]):
 
     async def __anext__(self) -> Change[K, V]:
         while True:
+            unread = await self._next()
+            if unread is None:
+                return Change(None, None, None, "lagged", 0, 0)
+            element, (present, before, after) = unread
+            change = self._read(element, before, after, _kind(present, after))
+            if change is not None:
+                return change
+
+    async def _next(self) -> tuple[bytes, _Unread] | None:
+        """What is unread of one key, or None if this watch lagged."""
+        while True:
             with self._lock:  # changes may come from any thread
                 if self._lagged:
                     self._lagged = False
                     self._begin()
-                    return Change(None, None, None, "lagged", 0, 0)
+                    return None
                 if self._unread:
                     element = next(iter(self._unread))
-                    present, before, after = self._take(element)
-                    break
+                    return element, self._take(element)
                 if self._ended:
                     raise StopAsyncIteration
                 self._something.clear()
                 self._woken = False
             await self._something.wait()
-        return self._read(element, before, after, _kind(present, after))
 
     def _begin(self) -> None:
         """Takes the present state as unread."""
@@ -128,14 +152,9 @@ class Watch(Generic[K, V]):
 
     # -- told by the node, with its lock held -----------------------------------------------------------------------
 
-    def skip(self) -> None:
-        """Forgets what is unread: what will be given is what changes from here."""
-        self._unread.clear()
-        self._changes = 0
-
-    def changed(self, element: bytes, before: Live | None, after: Live | None) -> None:
+    def _changed(self, element: bytes, before: Live | None, after: Live | None) -> None:
         """A key changed; what of it was unread is replaced."""
-        if self._lagged or before == after:
+        if self._lagged or _head(before) == _head(after):
             return
         present, seen, _ = self._take(element) if element in self._unread else (False, before, None)
         if present and after is None:
@@ -143,12 +162,12 @@ class Watch(Generic[K, V]):
         if self._changes >= self._limit and not present:
             self._unread.clear()
             self._lagged = True
-        elif seen != after:
+        elif _head(seen) != _head(after):
             self._unread[element] = (present, seen, after)
             self._changes += not present
         self._wake()
 
-    def end(self) -> None:
+    def _end(self) -> None:
         """There will be no more: what is unread can still be read."""
         self._ended = True
         self._wake()
@@ -166,6 +185,11 @@ class Watch(Generic[K, V]):
             return
         with suppress(RuntimeError):  # the watcher's loop was closed: it reads no more
             self._loop.call_soon_threadsafe(self._something.set)
+
+
+def _head(live: Live | None) -> tuple[int, int, int] | None:
+    """Which write is shown. Conflicts hang below it in a chain, and comparing chains recurses as deep as they are."""
+    return None if live is None else live[:3]
 
 
 def _kind(present: bool, after: Live | None) -> Kind:

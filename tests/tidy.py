@@ -21,6 +21,7 @@ LAYERS = (
     {
         "gossip.config",
         "gossip.errors",
+        "gossip.forks",
         "gossip.roster",
         "gossip.runtime",
         "gossip.schema",
@@ -28,7 +29,8 @@ LAYERS = (
         "gossip.transport",
         "gossip.watch",
     },
-    {"gossip.control", "gossip.node", "gossip.shared", "gossip.thread"},  # a node makes handles and lends them itself
+    # a node makes handles and lends them itself
+    {"gossip.answers", "gossip.control", "gossip.node", "gossip.shared", "gossip.thread"},
     {"gossip.coordination", "gossip.history"},
     {"gossip"},  # the public face, gossip/__init__.py: it shows what lies below and nothing above
     {"gossip.http", "gossip.integrations"},

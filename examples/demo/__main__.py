@@ -70,7 +70,11 @@ async def _run(options: Options, screen: Screen) -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="examples.demo", description="Four uvicorn workers share state by gossip.")
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.demo",
+        description="Four uvicorn workers share state by gossip.",
+        epilog='By make: make demo ARGS="--seconds 30 --workers 8"',
+    )
     parser.add_argument("--seconds", type=_number(2, 86_400), default=12.0, help="of visits (default 12)")
     parser.add_argument("--workers", type=_whole(1, 16), default=4, help="of uvicorn (default 4)")
     parser.add_argument("--rate", type=_number(1, 100_000), default=400.0, help="requests a second (default 400)")
@@ -87,7 +91,10 @@ def _arguments() -> argparse.Namespace:
 
 def _number(least: float, most: float) -> Callable[[str], float]:
     def number(text: str) -> float:
-        value = float(text)
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
         if not least <= value <= most:
             raise argparse.ArgumentTypeError(f"must be between {least:g} and {most:g}, not {text}")
         return value
@@ -97,7 +104,11 @@ def _number(least: float, most: float) -> Callable[[str], float]:
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
     def number(text: str) -> int:
-        return int(_number(least, most)(str(int(text))))
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, not {text!r}") from None
+        return int(_number(least, most)(str(value)))
 
     return number
 

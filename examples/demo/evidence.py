@@ -97,15 +97,13 @@ async def views_of(node: gossip.Node) -> list[View]:
     return [answer for answer in answers if isinstance(answer, View)]
 
 
-async def hits_by_worker(node: gossip.Node) -> dict[str, int]:
+def hits_by_worker(node: gossip.Node) -> dict[str, int]:
     """How many hits of each worker, by pid, have arrived at this node. The dead are remembered, so they count."""
     pids = {member.instance: member.tags.get("pid", "") for member in node.members.all}
     parts: dict[str, int] = {}
-    async with node.counter("hits").watch() as changes:
-        changes.end()  # what is present can still be read, and nothing more will come
-        async for part in changes:
-            pid = pids.get(part.key or 0, "")
-            parts[pid] = parts.get(pid, 0) + (part.value or 0)
+    for instance, hits in node.counter("hits").parts().items():
+        pid = pids.get(instance, "")
+        parts[pid] = parts.get(pid, 0) + hits
     return parts
 
 

@@ -76,7 +76,8 @@ class Story:
         self._load = load
         self._scene = Scene(server.url, node.config.cluster, options.seconds)
         self._reports = node.map("reports", Report)
-        self._began = time.monotonic()
+        self._began: float | None = None
+        """When the visits began: the one clock of all that is shown, which stands still before."""
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._tallies: deque[Tally] = deque(maxlen=10_000)
@@ -104,14 +105,12 @@ class Story:
         """The visitors begin; returns when the first were answered."""
         self._scene.phase = "serving"
         self._began = time.monotonic()
-        self._scene.events = [(0.0, text) for _, text in self._scene.events]
         self._tasks.append(asyncio.create_task(self._follow_load()))
         await self._must(lambda: self._scene.tally.answered > 0, _START, "a first answer")
 
     async def _accident(self) -> tuple[Kill, Replacement | None]:
         """Kills the busiest worker in the middle, and waits for the one that comes instead."""
-        middle = self._began + self._options.seconds / 2
-        await self._until(lambda: time.monotonic() >= middle, self._options.seconds)
+        await self._until(lambda: self._clock() >= self._options.seconds / 2, self._options.seconds)
         before = {report.pid: report for report in self._scene.reports}
         pid = max(before, key=lambda each: self._scene.tally.workers.get(str(each), 0))
         kill = Kill(f"worker-{pid}", time.time(), time.monotonic_ns())
@@ -147,7 +146,7 @@ class Story:
         assert self._outcome is not None
         self._scene.phase = "done"
         workers, kill_wanted = self._options.workers, self._options.kill
-        parts = await hits_by_worker(self._node)
+        parts = hits_by_worker(self._node)
         return judge(Evidence(workers, views, parts, self._outcome, agreed_ms, kill, replacement, kill_wanted))
 
     async def _views(self, enough: Callable[[list[View]], bool]) -> list[View]:
@@ -202,7 +201,7 @@ class Story:
             self._look_at_members()
             scene = self._scene
             if self._outcome is None:
-                scene.elapsed = time.monotonic() - self._began
+                scene.elapsed = self._clock()
             recent = [each for each in self._tallies if each.at_ns > time.monotonic_ns() - 2_000_000_000]
             if len(recent) > 1:
                 first, last = recent[0], recent[-1]
@@ -227,9 +226,10 @@ class Story:
             status = member.status if member.status != "alive" else "serving" if row.report else "starting"
             if status == row.status:
                 continue
-            if member.status != "alive":
-                since = self._began_wall(member.since)
-                self._event(f"worker {pid} is {member.status}: {member.evidence}", since)
+            if member.status == "dead":
+                self._tasks.append(asyncio.create_task(self._tell_death(member, pid)))
+            elif member.status != "alive":
+                self._event(f"worker {pid} is {member.status}: {member.evidence}", self._on_clock(member.since))
             row.status = status
             if member.status in ("dead", "left"):
                 self._reports.pop(str(pid), None)
@@ -237,12 +237,23 @@ class Story:
 
     # -- words ------------------------------------------------------------------------------------------------------
 
-    def _began_wall(self, since: float) -> float:
-        """A moment of the wall clock in seconds from the beginning."""
-        return since - time.time() + time.monotonic() - self._began
+    def _clock(self) -> float:
+        """Seconds since the visits began."""
+        return 0.0 if self._began is None else time.monotonic() - self._began
+
+    def _on_clock(self, since: float) -> float:
+        """A moment of the wall clock in seconds since the visits began."""
+        return max(0.0, self._clock() + since - time.time())
+
+    async def _tell_death(self, member: gossip.Member, pid: int) -> None:
+        """With the reason of whoever noticed it first: the screen may only have heard of it."""
+        views = await views_of(self._node)
+        known = [view.deaths[member.name] for view in views if member.name in view.deaths]
+        since, why = min(known, default=(member.since, member.evidence))
+        self._event(f"worker {pid} is dead: {why}", self._on_clock(since))
 
     def _event(self, text: str, at: float | None = None) -> None:
-        at = time.monotonic() - self._began if at is None else at
+        at = self._clock() if at is None else at
         self._scene.events.append((at, text))
         self._screen.event(at, text)
 

@@ -90,7 +90,7 @@ def _agreement(evidence: Evidence) -> Finding:
     held = len(views) == wanted and members == {wanted} and agree(views) and not diverged
     if held:
         return Finding(
-            True, "all agree", f"{wanted} nodes hold the same writes, {evidence.agreed_ms:.0f} ms after the end"
+            True, "all agree", f"{wanted} nodes hold the same writes, {evidence.agreed_ms:.0f} ms after the last answer"
         )
     parts = [f"{len(views)} of {wanted} nodes answered", f"members seen: {sorted(members)}"]
     parts += [
@@ -109,12 +109,8 @@ def _hits(evidence: Evidence) -> Finding:
     lost = max(beyond, answered - min(counted))
     extra = max(counted) - (answered - lost)
     held = answered > 0 and not lost and 0 <= extra <= outcome.tally.hits_unanswered
-    return Finding(
-        held,
-        "no answered hit is lost",
-        f"{answered} answered, {min(counted)} counted, {lost} lost; "
-        f"{outcome.tally.hits_unanswered} in flight at the kill, {extra} of them counted",
-    )
+    numbers = f"{answered} hits answered, {min(counted)} counted, {lost} lost, {outcome.tally.hits_unanswered} broken"
+    return Finding(held, "no answered hit is lost", numbers if held else f"{numbers}, {extra} counted too many")
 
 
 def _sessions(evidence: Evidence) -> Finding:
@@ -129,8 +125,8 @@ def _sessions(evidence: Evidence) -> Finding:
     return Finding(
         bool(outcome.kept) and not missing and not risen and not strange,
         "every session is everywhere",
-        f"{len(outcome.kept)} open: {len(missing)} missing; {len(outcome.ended)} ended: {len(risen)} still there; "
-        f"{len(strange)} of unknown origin",
+        f"{len(outcome.kept)} open: {len(missing)} missing; {len(outcome.ended)} ended: {len(risen)} still there"
+        f"{_origin(strange)}",
     )
 
 
@@ -145,9 +141,12 @@ def _online(evidence: Evidence) -> Finding:
     return Finding(
         bool(here) and not missing and not risen and not strange,
         "who is online is known everywhere",
-        f"{len(here)} online: {len(missing)} missing; {len(gone)} gone: {len(risen)} still shown; "
-        f"{len(strange)} of unknown origin",
+        f"{len(here)} online: {len(missing)} missing; {len(gone)} gone: {len(risen)} shown{_origin(strange)}",
     )
+
+
+def _origin(strange: set[str]) -> str:
+    return f"; {len(strange)} of unknown origin" if strange else ""
 
 
 def _is_strange(name: str, outcome: Outcome) -> bool:
@@ -161,9 +160,9 @@ def _errors(evidence: Evidence) -> Finding:
     held = not tally.refused and (evidence.kill_wanted or not tally.unanswered)
     return Finding(
         held,
-        "the others went on serving",
-        f"{tally.answered} requests answered by {len(tally.workers)} workers; "
-        f"{tally.unanswered} broken by the kill, {tally.refused} refused",
+        "serving went on",
+        f"{tally.answered} requests answered by {len(tally.workers)} workers, "
+        f"{tally.unanswered} broken, {tally.refused} refused",
     )
 
 
@@ -180,19 +179,15 @@ def _death(evidence: Evidence) -> Finding:
         return Finding(False, claim, f"{kill.name} is known to be dead to {len(seen)} of {len(witnesses)} nodes")
     (first, why), (last, _) = seen[0], seen[-1]
     took = f"{(first - kill.at) * 1000:.0f} to {(last - kill.at) * 1000:.0f} ms"
-    return Finding(True, claim, f"{len(seen)} nodes, after {took}; the first because {why}")
+    return Finding(True, claim, f"{len(seen)} nodes, after {took}: {why}")
 
 
 def _replaced(evidence: Evidence) -> Finding:
-    claim = "the new worker knew all before it served"
+    claim = "the new worker knew all"
     kill, new = evidence.kill, evidence.replacement
     if kill is None or new is None:
         return Finding(False, claim, "no worker came instead")
     held = new.hits >= new.answered_hits and new.sessions >= new.answered_sessions
-    return Finding(
-        held,
-        claim,
-        f"{new.hits} hits and {new.sessions} sessions (before it began, {new.answered_hits} and "
-        f"{new.answered_sessions} had been answered); its node took {new.joined_ms:.0f} ms, "
-        f"the worker {(new.ready_ns - kill.at_ns) / 1e6:.0f} ms from the kill",
-    )
+    numbers = f"{new.hits} hits and {new.sessions} sessions, {new.joined_ms:.0f} ms after it began"
+    owed = f"; {new.answered_hits} and {new.answered_sessions} had been answered before"
+    return Finding(held, claim, numbers if held else numbers + owed)

@@ -75,6 +75,11 @@ class Conversation:
             parts += answer["part"]
         raise no_node(f"the node {self.name!r} closed the conversation: whether it did what was asked is not known")
 
+    def types(self, name: str) -> list[str]:
+        """The types under which there is something of this name. Raises `Failure`."""
+        found, _ = self.ask_all("keys")
+        return [str(each["type"]) for each in found if each["name"] == name]
+
     def follow(
         self, do: str, patience: float | None, before_reading: Callable[[], None] = lambda: None, **request: Any
     ) -> Iterator[dict[str, Any]]:
@@ -130,7 +135,8 @@ def _failure(answer: dict[str, Any]) -> Failure:
     message = str(answer["error"])
     match answer.get("kind"):
         case "missing":
-            return missing(message)
+            nothing = message.startswith("there is nothing called")
+            return missing(f"{message}: `gossip keys` lists what is there" if nothing else message)
         case "left" | "busy":
             return no_node(message)
     return refused(message)

@@ -6,7 +6,14 @@ import click
 
 from gossip.cli.asking import json_key, key_of, of_node
 from gossip.cli.conversation import converse
-from gossip.cli.printing import document, say
+from gossip.cli.printing import Failure, document, missing, say
+
+_HOW = {
+    "map": "name the key to delete",
+    "set": "gossip remove {} ELEMENT",
+    "counter": "it can not be deleted, only counted back with gossip incr",
+    "register": "it is empty",
+}
 
 
 @click.command("delete")
@@ -28,6 +35,13 @@ def command(
     """
     found = key_of(key, json_key)
     with converse(cluster, node) as conversation:
-        conversation.ask("delete", object=name, key=found)
+        try:
+            conversation.ask("delete", object=name, key=found)
+        except Failure as failure:
+            if failure.kind != "missing" or key is not None:
+                raise
+            for type_ in conversation.types(name):
+                raise missing(f"{name!r} is a {type_}: {_HOW[type_].format(name)}") from None
+            raise
     if as_json:
         say(document({"object": name, "key": found}))

@@ -10,7 +10,7 @@ import click
 
 from gossip.cli.asking import json_key, key_of, of_node, of_type
 from gossip.cli.conversation import converse
-from gossip.cli.printing import document, refused, say, say_table, shown
+from gossip.cli.printing import cut, document, refused, say, say_table, shown
 
 
 @click.command("get")
@@ -50,7 +50,7 @@ def command(
     elif kind == "set":
         say_table(("element",), [(shown(element),) for element in found])
     else:
-        say(shown(found))
+        say(cut(shown(found)))
 
 
 def _sorted(kind: str, entries: list[Any]) -> list[Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,9 @@ from typing import Any
 
 _ACTED_ON = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that are not shown but do something: control, direction, surrogates, line separators."""
+_LONGEST_SHOWN = 400
+"""Characters of a value on a terminal."""
+_ERRNO = re.compile(r"\[Errno -?[0-9]+\] ")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -73,6 +77,14 @@ def shown(value: Any) -> str:
     return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
+def cut(text: str) -> str:
+    """What a person can look at; on a terminal only, for a pipe gets all."""
+    if len(text) <= _LONGEST_SHOWN or not sys.stdout.isatty():
+        return text
+    number = f"{len(text):,}".replace(",", " ")
+    return f"{text[:_LONGEST_SHOWN]}… ({number} characters; --json or a pipe gives all)"
+
+
 def document(value: Any) -> str:
     r"""A value as JSON in ASCII on one line, which any program can read.
 
@@ -112,7 +124,8 @@ def forget_output() -> None:
 
 
 def say_error(message: str, kind: str, as_json: bool, hint: str = "") -> None:
-    """An error on stderr."""
+    """An error on stderr. The numbers of the system's errors are left out: their texts stand beside them."""
+    message = _ERRNO.sub("", message)
     try:
         if as_json:
             print(document({"error": message, "kind": kind}), file=sys.stderr)
@@ -138,5 +151,5 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column in ("status", "instance", "rtt"))
     for row in rows:
-        table.add_row(*(Text(printable(field)) for field in row))  # a Text is not searched for markup
+        table.add_row(*(Text(cut(printable(field))) for field in row))  # a Text is not searched for markup
     Console(highlight=False, emoji=False).print(table)

@@ -8,8 +8,10 @@ Invariant: whatever goes wrong is one message on stderr, as JSON if that was ask
 
 from __future__ import annotations
 
+import difflib
 import io
 import os
+import re
 import sys
 from importlib import import_module
 
@@ -35,6 +37,18 @@ _COMMANDS = {
 """Described here too, so that `gossip --help` imports none of them."""
 
 
+_MEANT = {
+    "decr": "gossip incr OBJECT -1 takes from a counter",
+    "list": "gossip keys lists what is there",
+    "ls": "gossip keys lists what is there",
+    "rm": "gossip delete OBJECT KEY, or gossip remove OBJECT ELEMENT for a set",
+    "put": "gossip set OBJECT [KEY] VALUE",
+    "start": "gossip run -c CLUSTER",
+    "version": "gossip --version",
+}
+"""What people type who come from elsewhere."""
+
+
 class _Commands(click.Group):
     """The commands, each imported when it is called."""
 
@@ -55,7 +69,9 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            ctx.fail(f"there is no command {args[0]!r}: there are {', '.join(_COMMANDS)}")
+            near = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+            meant = _MEANT.get(args[0]) or (f"did you mean gossip {near[0]}?" if near else None)
+            ctx.fail(f"there is no command {args[0]!r}: {meant or 'there are ' + ', '.join(_COMMANDS)}")
         return super().resolve_command(ctx, args)
 
 
@@ -65,7 +81,7 @@ def program() -> None:
     """Shared state of a cluster of Python workers, from the shell.
 
     Commands speak to a running node of yours on this host: one inside a program of yours, or one that `gossip run`
-    started. Of several clusters, --cluster or GOSSAMESH_CLUSTER says which.
+    started. Of several clusters, -c NAME (--cluster, or GOSSAMESH_CLUSTER) says which, before the command or after it.
 
     \b
     Example:
@@ -81,6 +97,30 @@ def program() -> None:
     """
 
 
+def _in_order(arguments: list[str]) -> list[str]:
+    """The arguments as click wants them: the options of a command after it, and its help by an option.
+
+    >>> _in_order(["-c", "shop", "--json", "get", "flags"]), _in_order(["help", "get"]), _in_order(["help"])
+    (['get', '-c', 'shop', '--json', 'flags'], ['get', '--help'], ['--help'])
+    """
+    moved: list[str] = []
+    rest = list(arguments)
+    while rest:
+        if rest[0] == "--json":
+            moved.append(rest.pop(0))
+        elif rest[0] in ("-c", "--cluster", "--node") and len(rest) > 1:
+            moved += (rest.pop(0), rest.pop(0))
+        elif rest[0].startswith(("--cluster=", "--node=")) or re.match("-c.", rest[0]):
+            moved.append(rest.pop(0))
+        else:
+            break
+    if not rest or rest[0].startswith("-"):
+        return rest if moved and rest else list(arguments)
+    if rest[0] == "help":
+        return [*rest[1:2], "--help"]
+    return [rest[0], *moved, *rest[1:]]
+
+
 def run_program(arguments: list[str]) -> int:
     """Runs one command; gives the exit code."""
     as_json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
@@ -90,7 +130,7 @@ def run_program(arguments: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal of another encoding is no reason to fail
     try:
-        result = program.main(arguments, prog_name="gossip", standalone_mode=False)
+        result = program.main(_in_order(arguments), prog_name="gossip", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except Failure as failure:
@@ -101,7 +141,10 @@ def run_program(arguments: list[str]) -> int:
         return 2
     except click.UsageError as error:
         hint = "" if error.ctx is None else f"\n{error.ctx.get_usage()}\nTry: {error.ctx.command_path} --help"
-        say_error(error.format_message(), "usage", as_json, hint)
+        message = error.format_message()
+        if isinstance(error, click.MissingParameter):
+            message = " ".join(message.split())  # click lists choices on lines of their own
+        say_error(message, "usage", as_json, hint)
         return 2
     except click.ClickException as error:
         say_error(error.format_message(), "usage", as_json)

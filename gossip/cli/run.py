@@ -63,7 +63,7 @@ def command(
     try:
         node = Node(cluster, config=Config.load(cluster, config, **told))
     except ConfigError as error:
-        raise click.UsageError(str(error)) from None
+        raise click.UsageError(_as_option(str(error), told["bind"])) from None
     _log_to_stderr()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -97,6 +97,18 @@ async def _live(node: Node, as_json: bool) -> None:
             await node.leave()
     except TimeoutError:
         logging.getLogger("gossip").warning("left without waiting for everybody: a peer took too long")
+
+
+def _as_option(message: str, bind: str | None) -> str:
+    """The message as it helps at a prompt, where settings are options."""
+    if "without a key" not in message:
+        return message
+    what = f"--bind {bind}" if bind else "bind"
+    return (
+        f"{what} would listen beyond this machine without a key, so anybody who reaches it "
+        "could read and write everything: make a key with `gossip keygen` and give it to every node by --key-file (or "
+        "GOSSAMESH_KEY), or say --insecure where the network itself is trusted"
+    )
 
 
 def _say_ready(node: Node, as_json: bool) -> None:

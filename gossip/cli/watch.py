@@ -16,7 +16,7 @@ import click
 
 from gossip.cli.asking import of_node, of_type
 from gossip.cli.conversation import Conversation, converse
-from gossip.cli.printing import document, forget_output, no_node, printable, say, shown
+from gossip.cli.printing import cut, document, forget_output, no_node, printable, say, shown
 
 
 class _Ended(BaseException):
@@ -63,8 +63,11 @@ def _print_changes(conversation: Conversation, count: int | None, as_json: bool,
     line_of: Callable[[dict[str, Any]], str] = document if as_json else _line
     for answer in conversation.follow("watch", None, _until_readable(conversation), **request):
         change = answer["ok"]
+        counts = change["kind"] in ("set", "deleted")
+        if change["type"] == "set":
+            change["kind"] = {"set": "added", "deleted": "removed"}.get(change["kind"], change["kind"])
         say(line_of(change))
-        if count is not None and change["kind"] in ("set", "deleted"):
+        if count is not None and counts:
             count -= 1
             if count == 0:
                 return 0
@@ -98,9 +101,9 @@ def _line(change: dict[str, Any]) -> str:
                 fields.append(shown(change["key"]))
                 fields += [shown(change["value"])] if kind != "deleted" else []
             case "set":
-                fields = [{"set": "added", "deleted": "removed"}.get(kind, kind), shown(change["key"])]
+                fields.append(shown(change["key"]))
             case _:
                 fields += [shown(change["value"])] if kind != "deleted" else []
     if not sys.stdout.isatty():
         return "\t".join(map(printable, fields))
-    return f"{fields[0]:<8} {' = '.join(map(printable, fields[1:]))}".rstrip()
+    return f"{fields[0]:<8} {' = '.join(cut(printable(field)) for field in fields[1:])}".rstrip()

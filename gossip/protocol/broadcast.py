@@ -37,14 +37,20 @@ class Broadcast:
         self._told[claim.instance] = (0, claim)
 
     def take(self, members: int, limit: int) -> tuple[Claim, ...]:
-        """Claims to tell now, of at most `limit` bytes together, least told and newest first; counts them as told."""
+        """Claims to tell now, of at most `limit` bytes together, least told and newest first; counts them as told.
+
+        One that would not fit by itself counts as told as well, or it would stay for ever and never go.
+        """
         taken = []
+        room = limit
         news = list(self._told.values())
         news.reverse()  # newest first, and the sort keeps that order among those told equally often
         news.sort(key=lambda item: item[0])
-        for _, claim in news:
+        for told, claim in news:
             size = size_of(claim)
             if size > limit:
+                if size > room and told:
+                    self._count(claim, members)  # what nobody was told of yet is left to `take_fresh`, which has room
                 continue
             limit -= size
             taken.append(claim)

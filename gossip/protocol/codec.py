@@ -21,6 +21,7 @@ from crdt.codec import pack, unpack
 from gossip.protocol.members import Claim, Status
 from gossip.protocol.messages import (
     Ack,
+    Busy,
     Digest,
     Gossip,
     Join,
@@ -123,8 +124,9 @@ def _batches(field: Any) -> tuple[bytes, ...]:
 
 
 def _digest(field: Any) -> Digest:
-    _demand(type(field) is tuple and len(field) == 2, "a digest is two fingerprints")
-    return Digest(_number(field[0]), _number(field[1]))
+    _demand(type(field) is tuple and len(field) == 3, "a digest is two fingerprints and a flag")
+    state = None if field[1] is None else _number(field[1])
+    return Digest(_number(field[0]), state, _flag(field[2]))
 
 
 def _text(field: Any, limit: int, what: str) -> str:
@@ -176,6 +178,7 @@ _KINDS: Final[tuple[tuple[type[Any], tuple[_Check, ...]], ...]] = (
     (Pull, (_bytes,)),
     (StatePart, (_number, _number, _flag, _bytes)),
     (StateNext, (_number, _number)),
+    (Busy, ()),
 )
 """Every kind of message, in the order of their numbers on the wire, with the check of each field."""
 _NUMBERS = {message_type: number for number, (message_type, _) in enumerate(_KINDS)}

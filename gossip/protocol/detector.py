@@ -2,8 +2,8 @@
 
 One member is probed an interval: a ping; if no ack comes in time, others are asked to ping it as well; if none comes by
 the end of the interval, it is suspected. A suspect that does not refute in time is dead. A *hint* (its stream ended
-without a leave) starts the same probe at once, directly and through others, with a short end: it decides quickly and
-never kills by itself, since any ack cancels it.
+without a leave) starts the same probe at once, directly and through others, with a short end, and leaves a suspect
+little time. It never kills by itself: any ack cancels it. Whose death is *proved* is no concern of this file.
 
 Invariant: no verdict is given by a node that was late itself. If a tick comes late, everything that was due meanwhile
 is put off by as much: the acks may be waiting unread.
@@ -22,11 +22,15 @@ from gossip.protocol.settings import Settings
 
 
 class Verdict(NamedTuple):
-    """What a probe or a suspicion came to: `dead` or merely suspected, and why, as a sentence for people."""
+    """What a probe or a suspicion came to: `dead` or merely suspected, and why, as a sentence for people.
+
+    `hinted` says that there was a hint besides: such a suspect has little time to refute.
+    """
 
     instance: int
     dead: bool
     why: str
+    hinted: bool = False
 
 
 class Ask(NamedTuple):
@@ -138,10 +142,14 @@ class Detector:
         """We are somebody else now: what was asked in the name of the dead is not answered."""
         self._probes.clear()
 
-    def suspect(self, instance: int, members: int, now: float) -> None:
-        """Starts the time in which a suspect may refute; the one that runs already is kept."""
+    def suspect(self, instance: int, members: int, now: float, hinted: bool = False) -> None:
+        """Starts the time in which a suspect may refute; a shorter one that runs already is kept.
+
+        With a hint besides it is one interval: enough for a living one whose stream was reset, and for its answer.
+        """
         patience = self._settings.suspicion_factor * max(1.0, log10(members)) * self._settings.probe_interval
-        self._suspects.setdefault(instance, now + patience)
+        due = now + (self._settings.probe_interval if hinted else patience)
+        self._suspects[instance] = min(due, self._suspects.get(instance, inf))
 
     def clear(self, instance: int) -> None:
         """The suspicion is over: refuted, or the member is gone."""
@@ -177,7 +185,7 @@ class Detector:
     def _verdict(self, probe: _Probe, now: float) -> Verdict:
         took = now - probe.started
         if probe.hint:
-            return Verdict(probe.target, True, f"{probe.hint}, and nobody reached it within {took:.2f} s")
+            return Verdict(probe.target, False, f"{probe.hint}, and nobody reached it within {took:.2f} s", hinted=True)
         return Verdict(probe.target, False, f"no ack within {took:.2f} s, directly or through others")
 
     def _next_number(self) -> int:

@@ -18,15 +18,27 @@ from collections.abc import Iterable, Sequence
 from math import inf
 from random import Random
 
-from crdt import Batch, ClockSkew, Malformed, Stage, Store, Timestamp, Write, decode_batch, decode_context, state_parts
+from crdt import (
+    Batch,
+    Change,
+    ClockSkew,
+    Malformed,
+    Stage,
+    Store,
+    Timestamp,
+    Write,
+    decode_batch,
+    decode_context,
+    state_parts,
+)
 from gossip.protocol.broadcast import Broadcast, size_of
 from gossip.protocol.codec import MAX_CLAIMS, Codec
 from gossip.protocol.detector import Ask, Detector, Verdict
 from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
-from gossip.protocol.log import Entry
 from gossip.protocol.members import Claim, Members, Status
 from gossip.protocol.messages import (
     Ack,
+    Busy,
     Digest,
     Gossip,
     Join,
@@ -39,6 +51,7 @@ from gossip.protocol.messages import (
     StatePart,
     Welcome,
 )
+from gossip.protocol.repair import Repair
 from gossip.protocol.replication import Replication
 from gossip.protocol.settings import Settings
 from gossip.protocol.transfer import Transfers
@@ -47,8 +60,6 @@ _LIST_BYTES = 1 << 20
 """Of claims in a `Join` or `Welcome`."""
 _FANOUT = 4
 """How many are told of news at once in a cluster of more than `full_fanout`."""
-_REPAIRS = 8
-"""Members that are asked for what lies before something held back, one after the other."""
 _UNREFUTABLE = 1 << 63
 """An incarnation from which there is no room to go on raising it."""
 
@@ -68,22 +79,16 @@ class Engine:
         self.broadcast = Broadcast()
         self.replication = Replication(store, settings, me.instance)
         self.transfers = Transfers(settings)
+        self.repair = Repair(settings)
         self.counters: Counter[str] = Counter()
         """What happened how often; for people, never read by the protocol."""
         self._settings = settings
         self._rng = rng
-        self._pulls: dict[int, float] = {}
-        """Peers that were asked for what is missing, and until when an answer may take."""
-        self._differs: dict[int, float] = {}
-        """Since when a peer's context was seen to differ."""
-        self._delivered_at = -inf
-        self._repair_due = inf
-        self._repairs = 0
-        """How often somebody was asked for what is missing, since it was last seen to be."""
+        self._skewed: set[int] = set()
+        """Replicas whose writes wait because of a clock: told once, when it begins."""
         self._heal_due = inf
         self._born_at = -inf
         """When this node took a new instance last."""
-        self._ready = False
 
     @property
     def me(self) -> Claim:
@@ -91,9 +96,14 @@ class Engine:
         return self.members.me
 
     @property
+    def digest(self) -> Digest:
+        """How far this node is."""
+        return self.replication.digest(self.repair.ready)
+
+    @property
     def deadline(self) -> float:
         """When to call `tick` next; infinite if nothing is due."""
-        return min(self.detector.deadline, self.transfers.deadline, self._repair_due, self._heal_due)
+        return min(self.detector.deadline, self.transfers.deadline, self.repair.deadline, self._heal_due)
 
     # -- what a program does --------------------------------------------------------------------------------------
 
@@ -104,7 +114,7 @@ class Engine:
     def update(self, write: Write, now: float) -> list[Effect]:
         """A local write: delivered here at once, sent with the next `flush`."""
         change = self.replication.update(write)
-        self._delivered_at = now
+        self.repair.delivered(now)
         return [Changed((change,))]
 
     def begin(self) -> None:
@@ -122,13 +132,15 @@ class Engine:
             return []
         self.counters["batches_sent"] += len(batches)
         peers = tuple(self.members.peers())
-        return [Send(peers, push) for push in self._pushes(batches)] if peers else []
+        return [Send(peers, push) for push in self.replication.pushes(batches)] if peers else []
 
     def join(self, addresses: Iterable[str], now: float) -> list[Effect]:
         """Introduces this node at addresses where others may be; those of living members are passed over."""
         known = {address for claim in self.members.table.values() if not claim.gone for address in claim.addresses}
-        message = Join(self._all_claims(), self.replication.digest())
-        return [*self.flush(), *(Dial(address, message) for address in addresses if address not in known)]
+        unknown = [address for address in addresses if address not in known]
+        self.repair.dialled(unknown, now)
+        message = Join(self._all_claims(now), self.digest)
+        return [*self.flush(), *(Dial(address, message) for address in unknown), *self._readiness(now)]
 
     def leave(self, now: float) -> list[Effect]:
         """Says goodbye: what was written leaves first, then the claim that this instance has left."""
@@ -156,7 +168,7 @@ class Engine:
             return self._from_the_dead(known, message, now)
         effects = self.flush()
         effects += self._route(sender, message, content, now, wall)
-        return effects + self._news()
+        return [*effects, *self._readiness(now), *self._news()]
 
     def lost(self, instance: int, now: float) -> list[Effect]:
         """A stream to this member ended, or could not be opened. A hint: look at once, through others too."""
@@ -164,6 +176,13 @@ class Engine:
         if claim is None or claim.gone:
             return []
         return self._ask(self.detector.probe(instance, now, hint="its stream ended without a leave"), now)
+
+    def exited(self, instance: int, now: float) -> list[Effect]:
+        """The process of this member is gone: proof, so it is dead at once, and all are told."""
+        claim = self.members.table.get(instance)
+        if claim is None or claim.gone:
+            return []
+        return [*self._hear((claim._replace(status=Status.DEAD),), now, "its process has ended"), *self._news()]
 
     def tick(self, now: float, wall: int) -> list[Effect]:
         """Time passed: does all that is due."""
@@ -184,9 +203,9 @@ class Engine:
         again = self.transfers.tick(now)
         if again is not None:
             effects.append(Send((again[0],), again[1]))
-        if self._repair_due <= now:
-            effects += self._repair(now)
-        return effects + self._news()
+        if self.repair.gap_is_due(now, held=bool(self.replication.inbox.waiting())) and self.members.peers():
+            effects += self._pull(self._rng.choice(self.members.peers()), now)
+        return [*effects, *self._readiness(now), *self._news()]
 
     # -- routing --------------------------------------------------------------------------------------------------
 
@@ -195,28 +214,34 @@ class Engine:
         return [decode_batch(payload) for payload in message.batches] if isinstance(message, Push) else []
 
     def _route(self, sender: int, message: Message, batches: list[Batch], now: float, wall: int) -> list[Effect]:
+        if isinstance(message, Join | Welcome | Ping | Ack):
+            self.repair.heard(sender, message.digest)
         match message:
             case Join(claims, digest):
                 effects = self._hear(claims, now, "it joined")
-                welcome = Welcome(self._all_claims(), self.replication.digest())
+                welcome = Welcome(self._all_claims(now), self.digest)
                 return [*effects, Send((sender,), welcome), *self._compare(sender, digest, now)]
             case Welcome(claims, digest):
-                return [*self._hear(claims, now, "a member told of it"), *self._welcomed(sender, digest, now)]
+                effects = self._hear(claims, now, self._told_by(sender))
+                self.repair.reached(claims[0].addresses if claims else ())
+                return [*effects, *self._compare(sender, digest, now)]
             case Ping(number, digest, claims):
-                effects = self._hear(claims, now, "a ping told of it")
-                ack = Ack(number, self.replication.digest(), self._riding(sender))
+                effects = self._hear(claims, now, self._told_by(sender))
+                ack = Ack(number, self.digest, self._riding(sender))
                 return [*effects, Send((sender,), ack), *self._compare(sender, digest, now)]
             case Ack(number, digest, claims):
-                effects = self._hear(claims, now, "an ack told of it")
+                effects = self._hear(claims, now, self._told_by(sender))
                 return [*effects, *self._acked(number, sender, now), *self._compare(sender, digest, now)]
             case PingReq(number, target):
                 return self._relay(sender, number, target, now)
             case Gossip(claims):
-                return self._hear(claims, now, "it was gossiped")
+                return self._hear(claims, now, self._told_by(sender))
             case Push():
                 return self._receive(sender, batches, message, now, wall)
             case Pull(context):
                 return self._answer(sender, context, now)
+            case Busy():
+                return self._busy(sender, now)
             case StatePart():
                 return self._part(sender, message, now, wall)
             case StateNext():
@@ -244,8 +269,7 @@ class Engine:
         if claim.gone:
             self.detector.gone(claim.instance)
             self.transfers.gone(claim.instance)
-            self._pulls.pop(claim.instance, None)
-            self._differs.pop(claim.instance, None)
+            self.repair.gone(claim.instance)
             self._heal_due = min(self._heal_due, now + self._settings.heal_interval)
             self.members.forget(-inf, self._settings.max_remembered)
             return []
@@ -259,7 +283,10 @@ class Engine:
         if self.members.replaced(claim):
             return self._hear((claim._replace(status=Status.DEAD),), now, "somebody else listens at its address now")
         replaced = [old._replace(status=Status.DEAD) for old in self.members.replaced_by(claim)]
-        return self._hear(replaced, now, f"{claim.name} listens at its address now")
+        effects = self._hear(replaced, now, f"{claim.name} listens at its address now")
+        if self.repair.wonders(claim.instance):
+            effects.append(Send((claim.instance,), Join(self._all_claims(now), self.digest)))
+        return effects
 
     def _from_the_dead(self, known: Claim, message: Message, now: float) -> list[Effect]:
         """One that is gone speaks: it is told so, and nothing it says counts, except that it calls us dead in turn.
@@ -301,11 +328,26 @@ class Engine:
         self.members.hear(old._replace(status=Status.DEAD), now)
         self.replication.become(born.instance)
         self.broadcast.add(born)
-        return [*effects, Reborn(born)]
+        why = "others called it dead; it went on as a new instance"
+        return [*effects, MemberChanged(self.members.table[old.instance], old, why), Reborn(born)]
 
-    def _all_claims(self) -> tuple[Claim, ...]:
-        """All that is known of whom, the living first, as much as fits into one message."""
-        rest = [claim for claim in self.members.table.values() if claim.instance != self.me.instance]
+    def _told_by(self, sender: int) -> str:
+        """Where news came from, for people."""
+        claim = self.members.table.get(sender)
+        return f"{claim.name if claim else 'a stranger'} said so"
+
+    def _all_claims(self, now: float) -> tuple[Claim, ...]:
+        """All that is known of whom, the living first, as much as fits into one message.
+
+        Of the dead only the younger half: two that forget at different times would remind each other for ever.
+        """
+        old = now - self._settings.remember_dead / 2
+        gone_at = self.members.gone_at
+        rest = [
+            claim
+            for claim in self.members.table.values()
+            if claim.instance != self.me.instance and gone_at.get(claim.instance, now) >= old
+        ]
         claims, size = [self.me], size_of(self.me)
         for claim in sorted(rest, key=lambda claim: claim.gone):
             size += size_of(claim)
@@ -347,7 +389,7 @@ class Engine:
     def _ask(self, ask: Ask | None, now: float) -> list[Effect]:
         if ask is None:
             return []
-        ping = Ping(ask.number, self.replication.digest(), self._riding(ask.instance))
+        ping = Ping(ask.number, self.digest, self._riding(ask.instance))
         effects: list[Effect] = [*self.flush(), Send((ask.instance,), ping)]
         witnesses = [peer for peer in self.members.peers() if peer != ask.instance] if ask.others else []
         if witnesses:
@@ -360,21 +402,26 @@ class Engine:
         if claim is None or claim.gone:
             return []
         mine = self.detector.relay(asker, number, target, now)
-        return [Send((target,), Ping(mine, self.replication.digest(), self._riding(target)))]
+        return [Send((target,), Ping(mine, self.digest, self._riding(target)))]
 
     def _acked(self, number: int, sender: int, now: float) -> list[Effect]:
         relayed = self.detector.acked(number, sender, now)
         if relayed is None:
             return []
         asker, theirs = relayed
-        return [Send((asker,), Ack(theirs, self.replication.digest(), self._riding(asker)))]
+        return [Send((asker,), Ack(theirs, self.digest, self._riding(asker)))]
 
     def _judge(self, verdict: Verdict, now: float) -> list[Effect]:
         claim = self.members.table.get(verdict.instance)
         if claim is None or claim.gone:
             return []
-        status = Status.DEAD if verdict.dead else Status.SUSPECT
-        return self._hear((claim._replace(status=status),), now, verdict.why)
+        if not verdict.hinted:
+            status = Status.DEAD if verdict.dead else Status.SUSPECT
+            return self._hear((claim._replace(status=status),), now, verdict.why)
+        self.detector.suspect(claim.instance, len(self.members.peers()) + 1, now, hinted=True)
+        effects = self._hear((claim._replace(status=Status.SUSPECT),), now, verdict.why)
+        effects += self._news()
+        return [*effects, *self._ask(self.detector.probe(claim.instance, now), now)]  # so that it hears, and refutes
 
     def _heal(self, now: float) -> list[Effect]:
         """Tries two of the dead: a partition ends without telling anybody."""
@@ -387,105 +434,65 @@ class Engine:
 
     # -- writes ---------------------------------------------------------------------------------------------------
 
-    def _first_run(self, batches: Sequence[Entry]) -> Sequence[Entry]:
-        """About `push_bytes` of batches, and never a part of a transaction.
-
-        A context tells nothing of what is held back, so a peer that was sent the first part only would be sent just
-        that at every pull.
-        """
-        size = 0
-        for place, entry in enumerate(batches):
-            size += len(entry.payload)
-            if size >= self._settings.push_bytes and not entry.open:
-                return batches[: place + 1]
-        return batches
-
-    def _pushes(self, batches: Sequence[bytes]) -> list[Push]:
-        """Batches as messages of about `push_bytes`."""
-        pushes: list[Push] = []
-        run: list[bytes] = []
-        size = 0
-        for batch in batches:
-            if run and size + len(batch) > self._settings.push_bytes:
-                pushes.append(Push(tuple(run)))
-                run, size = [], 0
-            run.append(batch)
-            size += len(batch)
-        return [*pushes, Push(tuple(run))]
-
     def _receive(self, sender: int, batches: list[Batch], push: Push, now: float, wall: int) -> list[Effect]:
         delivered = self.replication.receive(list(zip(batches, push.batches, strict=True)), wall)
         self.counters["batches_received"] += len(batches)
         effects = self._show(delivered.steps, now)
+        self._skewed -= {batch.replica for batch in batches} - {replica for replica, _ in delivered.skewed}
         effects += self._warn_of_skew(delivered.skewed)
         if delivered.gap:
             self.counters["gaps"] += 1
-            self._repair_due = min(self._repair_due, now + self._settings.pull_timeout)
-            self._repairs = 0
+            self.repair.gap(now)
             effects += self._pull(sender, now)
         if push.more and delivered.steps:
-            self._pulls.pop(sender, None)
+            self.repair.more(sender)
             effects += self._pull(sender, now)
-        elif push.answer and sender in self._pulls and not delivered.gap:
-            effects += self._be_ready()
+        elif push.answer and not delivered.gap and self.repair.asked(sender):
+            self.repair.served(sender, self.digest)
         return effects
 
-    def _show(self, steps: Iterable[tuple[object, ...]], now: float) -> list[Effect]:
-        effects: list[Effect] = [Changed(step) for step in steps if step]  # type: ignore[arg-type]
+    def _show(self, steps: Iterable[tuple[Change, ...]], now: float) -> list[Effect]:
+        effects: list[Effect] = [Changed(step) for step in steps if step]
         if effects:
-            self._delivered_at = now
+            self.repair.delivered(now)
         return effects
 
     def _warn_of_skew(self, skewed: Sequence[tuple[int, ClockSkew]]) -> list[Effect]:
         self.counters["skewed"] += len(skewed)
-        return [Warned("skewed", replica, f"writes of {replica:016x} wait: {skew}") for replica, skew in skewed]
+        effects: list[Effect] = []
+        for replica, skew in skewed:
+            if replica not in self._skewed:
+                effects.append(Warned("skewed", replica, f"writes of {replica:016x} wait: {skew}"))
+                self._skewed.add(replica)
+        return effects
 
     def _compare(self, peer: int, theirs: Digest, now: float) -> list[Effect]:
         """A digest came: pull, if contexts stay different; cry out, if equal contexts have unequal states."""
-        mine = self.replication.digest()
-        if mine.context == theirs.context:
-            self._differs.pop(peer, None)
-            if mine.state != theirs.state and mine.state and theirs.state:
-                self.counters["diverged"] += 1
-                return [Warned("diverged", peer, "equal contexts with unequal states: please report this as a bug")]
-            return self._be_ready()
-        since = self._differs.setdefault(peer, now)
-        if now - max(since, self._delivered_at) < self._settings.settle and now - since < self._settings.probe_interval:
-            return []
-        return self._pull(peer, now)
+        mine = self.digest
+        if self.repair.differs(peer, theirs, mine, now):
+            return self._pull(peer, now)
+        if mine.context == theirs.context and mine.state != theirs.state and None not in (mine.state, theirs.state):
+            self.counters["diverged"] += 1
+            return [Warned("diverged", peer, "equal contexts with unequal states: please report this as a bug")]
+        return []
 
-    def _welcomed(self, peer: int, theirs: Digest, now: float) -> list[Effect]:
-        if self.replication.digest().context == theirs.context:
-            return self._be_ready()
-        return self._pull(peer, now)
-
-    def _be_ready(self) -> list[Effect]:
-        if self._ready:
+    def _readiness(self, now: float) -> list[Effect]:
+        if self.repair.ready or not self.repair.is_ready(self.digest, self.members.peers(), now):
             return []
-        self._ready = True
         return [Ready()]
 
     def _pull(self, peer: int, now: float) -> list[Effect]:
         """Asks a peer for what is missing, unless it was asked just now or a full state is coming in."""
-        if self.transfers.receiving or self._pulls.get(peer, -inf) > now:
+        if self.transfers.receiving is not None or not self.repair.ask(peer, now):
             return []
-        self._pulls[peer] = now + self._settings.pull_timeout
-        self._differs.pop(peer, None)
         self.counters["pulls_sent"] += 1
         return [Send((peer,), Pull(self.replication.encoded_context()))]
 
-    def _repair(self, now: float) -> list[Effect]:
-        """Something is still held back: ask anybody for what lies between.
-
-        Not for ever: it may have died with its author. Whoever turns up with it has another context, so pings tell.
-        """
-        peers = self.members.peers()
-        self._repairs += 1
-        if not self.replication.inbox.waiting() or not peers or self._repairs > _REPAIRS:
-            self._repair_due = inf
-            return []
-        self._repair_due = now + self._settings.pull_timeout
-        return self._pull(self._rng.choice(peers), now)
+    def _busy(self, peer: int, now: float) -> list[Effect]:
+        """A peer can not give us its state, or does not take ours."""
+        self.transfers.gone(peer)
+        other = self.repair.busy(peer, self.members.peers(), self.digest, now)
+        return self._pull(other, now) if other is not None else []
 
     def _answer(self, peer: int, encoded: bytes, now: float) -> list[Effect]:
         """A peer told what it has: send what it misses, or start on the full state."""
@@ -498,20 +505,23 @@ class Engine:
             return [Send((peer,), Push((), answer=True))]
         batches = self.replication.missing(theirs)
         if batches is not None:
-            run = self._first_run(batches)
-            pushes = self._pushes([entry.payload for entry in run])
+            run = self.replication.first_run(batches)
+            pushes = self.replication.pushes([entry.payload for entry in run])
             pushes[-1] = pushes[-1]._replace(more=len(run) < len(batches), answer=len(run) == len(batches))
             return [Send((peer,), push) for push in pushes]
-        if not self.replication.exposable:
-            return []  # a transaction is open; the peer will ask again
-        part = self.transfers.offer(peer, state_parts(self.replication.store.state(), self._settings.part_bytes), now)
-        self.counters["states_sent"] += part is not None
-        return [Send((peer,), part)] if part else []
+        if self.transfers.busy or not self.replication.exposable:  # or a transaction is open
+            self.counters["states_refused"] += 1
+            return [Send((peer,), Busy())]
+        parts = state_parts(self.replication.store.state(), self._settings.part_bytes)
+        self.counters["states_sent"] += 1
+        return [Send((peer,), self.transfers.offer(peer, parts, now))]
 
     def _part(self, sender: int, part: StatePart, now: float, wall: int) -> list[Effect]:
-        if not self.transfers.receiving and sender not in self._pulls:
+        if self.transfers.receiving is None and not self.repair.asked(sender):
             self.counters["unasked"] += 1
             return []
+        if self.transfers.receiving not in (None, sender):
+            return [Send((sender,), Busy())]
         try:
             result = self.transfers.receive(sender, part, now)
         except Malformed:
@@ -533,5 +543,6 @@ class Engine:
         except ClockSkew as skew:
             return self._warn_of_skew([(sender, skew)])
         self.counters["states_received"] += 1
-        self._pulls.pop(sender, None)
-        return [*self._show(steps, now), *self._be_ready()]
+        effects = self._show(steps, now)
+        self.repair.served(sender, self.digest)
+        return effects

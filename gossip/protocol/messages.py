@@ -18,7 +18,8 @@ Every message is a frozen value. The three conversations:
                    |---- Push(batches) ------>|              at the end of the turn in which they were made
                    |<--- Pull(context) -------|              a gap, or contexts that stay different
                    |---- Push(..., answer) -->|              from the log, or
-                   |---- StatePart(0, ...) -->|              the full state, a part at a time
+                   |---- StatePart(0, ...) -->|              the full state, a part at a time, or
+                   |---- Busy ---------------->|             "ask somebody else"
                    |<--- StateNext(1) --------|
                    |---- StatePart(1, last) ->|              committed in one step
 
@@ -34,10 +35,15 @@ from gossip.protocol.members import Claim
 
 
 class Digest(NamedTuple):
-    """Two fingerprints of 64 bits: of the context, and of the live state. Equal contexts must have equal states."""
+    """How far a node is: two fingerprints of 64 bits, of the context and of the live state.
+
+    Equal contexts must have equal states; `state` is None while they can not be compared, in an open transaction.
+    `ready` says that the sender has what the cluster shares: two newcomers agree at once, and that means nothing.
+    """
 
     context: int
-    state: int
+    state: int | None
+    ready: bool
 
 
 class Join(NamedTuple):
@@ -97,6 +103,10 @@ class Pull(NamedTuple):
     context: bytes
 
 
+class Busy(NamedTuple):
+    """Not now: to a `Pull`, ask somebody else; to a `StatePart`, somebody else is sending me a state already."""
+
+
 class StatePart(NamedTuple):
     """A part of a full state. Nothing of it counts until the last one is there."""
 
@@ -113,4 +123,4 @@ class StateNext(NamedTuple):
     number: int
 
 
-Message: TypeAlias = Join | Welcome | Ping | Ack | PingReq | Gossip | Push | Pull | StatePart | StateNext
+Message: TypeAlias = Join | Welcome | Ping | Ack | PingReq | Gossip | Push | Pull | Busy | StatePart | StateNext

@@ -37,7 +37,7 @@ from crdt import (
 from crdt.codec import MAX_RANGE
 from crdt.timestamp import observe, tick
 from gossip.protocol.log import Entry, Log
-from gossip.protocol.messages import Digest
+from gossip.protocol.messages import Digest, Push
 from gossip.protocol.settings import Settings
 
 _OVERHEAD = 64
@@ -177,20 +177,17 @@ class Replication:
                 delivered.skewed.append((batch.replica, skew))
                 continue
             before, refused = self.store.context[batch.replica], self.inbox.refused
-            ready = self.inbox.add(batch, len(payload), before)
-            if ready == [batch]:
-                delivered.steps.append(self._deliver(ready, [payload]))
-            elif ready:
-                delivered.steps.append(self._deliver(ready, None))
+            ready = self.inbox.add(batch, payload, before)
+            if ready:
+                delivered.steps.append(self._deliver(ready))
             elif batch.last > before:
                 gap = gap or self.inbox.refused > refused or self.inbox.gap(batch.replica, before) is not None
         return delivered._replace(gap=gap)
 
-    def _deliver(self, batches: list[Batch], payloads: list[bytes] | None) -> tuple[Change, ...]:
+    def _deliver(self, batches: list[tuple[Batch, bytes]]) -> tuple[Change, ...]:
         changes: list[Change] = []
-        for place, batch in enumerate(batches):
+        for batch, payload in batches:
             changes += self.store.merge_batch(batch)
-            payload = payloads[place] if payloads else encode_batch(batch)
             self.log.append(Entry(batch.replica, batch.first, batch.last, payload, batch.open))
         return tuple(changes)
 
@@ -219,7 +216,7 @@ class Replication:
         for replica in self.inbox.waiting():
             ready = self.inbox.release(replica, self.store.context[replica])
             if ready:
-                steps.append(self._deliver(ready, None))
+                steps.append(self._deliver(ready))
         return steps
 
     # -- what peers miss ------------------------------------------------------------------------------------------
@@ -247,9 +244,9 @@ class Replication:
         """`context`, for a pull."""
         return encode_context(self.context())
 
-    def digest(self) -> Digest:
-        """The fingerprints of what has left. While a transaction is open the state's is 0: not to be compared."""
-        return Digest(self.context().fingerprint(), self.store.fingerprint if self.exposable else 0)
+    def digest(self, ready: bool) -> Digest:
+        """The fingerprints of what has left; no state's while a transaction is open."""
+        return Digest(self.context().fingerprint(), self.store.fingerprint if self.exposable else None, ready)
 
     def missing(self, theirs: Context) -> list[Entry] | None:
         """The batches that complete a peer's context; None if the log does not reach back so far.
@@ -268,6 +265,32 @@ class Replication:
                     return None
                 batches += run
         return batches
+
+    def first_run(self, batches: Sequence[Entry]) -> Sequence[Entry]:
+        """About `push_bytes` of batches, and never a part of a transaction.
+
+        A context tells nothing of what is held back, so a peer that was sent the first part only would be sent just
+        that at every pull.
+        """
+        size = 0
+        for place, entry in enumerate(batches):
+            size += len(entry.payload)
+            if size >= self._settings.push_bytes and not entry.open:
+                return batches[: place + 1]
+        return batches
+
+    def pushes(self, batches: Sequence[bytes]) -> list[Push]:
+        """Batches as messages of about `push_bytes`."""
+        pushes: list[Push] = []
+        run: list[bytes] = []
+        size = 0
+        for batch in batches:
+            if run and size + len(batch) > self._settings.push_bytes:
+                pushes.append(Push(tuple(run)))
+                run, size = [], 0
+            run.append(batch)
+            size += len(batch)
+        return [*pushes, Push(tuple(run))]
 
 
 def _size_of(write: Write) -> int:

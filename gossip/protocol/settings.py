@@ -33,6 +33,8 @@ class Settings:
     """How long the dead are remembered: longer than any partition, so that no old claim brings them back."""
     max_remembered: int = 1024
     """How many of the dead are remembered, so that a host where workers come and go for months stays small."""
+    join_timeout: float = 1.0
+    """How long a newcomer waits for somebody who has what the cluster shares."""
     settle: float = 0.25
     """How long contexts may differ before something is pulled: what differs for less is on its way already."""
     pull_timeout: float = 1.0
@@ -43,7 +45,7 @@ class Settings:
     """Recent batches kept for peers that missed some; who missed more gets the full state."""
     held_bytes: int = 32 << 20
     """Batches that came early. Twice a transaction, so that one always fits."""
-    max_transaction: int = 16 << 20
+    max_transaction: int = 8 << 20
     """Bytes of one transaction: peers must hold it back whole until its last part has come."""
     batch_bytes: int = 64 << 10
     """A batch is closed beyond this, so that one large write does not wait for many small ones."""

@@ -56,17 +56,21 @@ class Transfers:
         return min(self._incoming.due if self._incoming else inf, *due, inf)
 
     @property
-    def receiving(self) -> bool:
-        """Whether a state is coming in."""
-        return self._incoming is not None
+    def receiving(self) -> int | None:
+        """The peer whose state is coming in."""
+        return None if self._incoming is None else self._incoming.peer
 
     # -- sending --------------------------------------------------------------------------------------------------
 
-    def offer(self, peer: int, parts: Iterator[bytes], now: float) -> StatePart | None:
-        """Starts to send a state to a peer, in place of an earlier one to it. None if too many go out already."""
+    @property
+    def busy(self) -> bool:
+        """Whether as many states go out as may; one that was sent to its end counts no more."""
+        going = sum(outgoing.coming is not None for outgoing in self._outgoing.values())
+        return going >= self._settings.max_transfers
+
+    def offer(self, peer: int, parts: Iterator[bytes], now: float) -> StatePart:
+        """Starts to send a state to a peer, in place of an earlier one to it. Look first whether we are `busy`."""
         self._outgoing.pop(peer, None)
-        if sum(outgoing.coming is not None for outgoing in self._outgoing.values()) >= self._settings.max_transfers:
-            return None  # one that was sent to its end counts no more: it holds its last part only, for a repetition
         self._number += 1
         first, second = next(parts), next(parts, None)
         part = StatePart(self._number, 0, second is None, first)

@@ -209,3 +209,35 @@ def test_a_closed_output_is_no_error(town: Shell) -> None:
     result = town.start_python(f"import sys; sys.argv = ['-', {str(GOSSIP)!r}]\n{program}").wait()
     assert (result.code, result.err) == (0, "")
     assert json.loads(town.ok("keys", "--json")) is not None
+
+
+def test_what_was_mistyped_is_met_with_what_was_meant(town: Shell) -> None:
+    town.ok("set", "colours", "sky", "blue")
+    town.ok("incr", "visits")
+    town.ok("add", "guests", "ann")
+    for arguments, code, told in (
+        (("gett", "colours"), 2, "did you mean gossip get?"),
+        (("decr", "visits"), 2, "gossip incr OBJECT -1"),
+        (("get", "colors"), 1, "`gossip keys` lists what is there"),
+        (("set", "colours", "sky"), 2, "gossip set colours sky VALUE"),
+        (("set", "visits", "5"), 4, "gossip incr visits"),
+        (("delete", "colours"), 1, "'colours' is a map: name the key to delete"),
+        (("delete", "guests"), 1, "'guests' is a set: gossip remove guests ELEMENT"),
+        (("completion",), 2, "Choose from: bash, zsh, fish"),
+        (("run", "-c", "x", "--bind", "0.0.0.0:0"), 2, "--key-file"),
+        (("run", "-c", "x", "--bind", "7946"), 2, "127.0.0.1:7946"),
+        (("run", "-c", "x", "--config", "/nowhere"), 2, "No such file"),
+    ):
+        result = town.run(*arguments)
+        assert (result.code, result.out) == (code, ""), arguments
+        assert told in result.err, arguments
+        assert "Errno" not in result.err
+        assert "\\n" not in result.err
+
+
+def test_options_may_stand_before_the_command(town: Shell) -> None:
+    assert town.ok("-c", "shop", "--node", "bob", "set", "early", "k", "1") == ""
+    assert json.loads(town.ok("--json", "--cluster=shop", "get", "early")) == {"k": 1}
+    assert town.run("-c", "none", "get", "early").code == 3
+    assert town.ok("help") == town.ok("--help")
+    assert town.ok("help", "get") == town.ok("get", "--help")

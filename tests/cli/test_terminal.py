@@ -111,3 +111,19 @@ def test_names_of_nodes_and_tables(shell: Shell) -> None:
     assert "role=[red]%s" in table
     assert "name" in table.splitlines()[0]
     assert "cluster" in on_a_terminal(shell, "status")
+
+
+def test_a_long_value_is_cut_on_a_terminal_alone(shell: Shell, daemon: Daemon) -> None:
+    shell.ok("set", "long", "k", "x" * 12_000)
+    for arguments in (("get", "long", "k"), ("get", "long")):
+        seen = on_a_terminal(shell, *arguments)
+        assert 400 <= seen.count("x") < 500
+        assert "12 000 characters" in " ".join(seen.split())
+        assert shell.ok(*arguments).count("x") == 12_000
+
+
+def test_what_was_made_is_said_to_a_person(shell: Shell, daemon: Daemon) -> None:
+    assert (
+        on_a_terminal(shell, "set", "motd", "hello", "world") == "gossip: made the map 'motd', with the key 'hello'\n"
+    )
+    assert on_a_terminal(shell, "set", "motd", "hello", "again") == ""

@@ -67,6 +67,14 @@ def test_count_and_no_snapshot(shell: Shell, daemon: Daemon) -> None:
     watching(daemon, 0)
 
 
+def test_a_set_speaks_the_same_words_to_programs(shell: Shell, daemon: Daemon) -> None:
+    process = shell.start("watch", "online", "--json", "--count", "2")
+    watching(daemon)
+    shell.ok("add", "online", "ann")
+    shell.ok("remove", "online", "ann")
+    assert [json.loads(line)["kind"] for line in process.wait().out.splitlines()] == ["added", "removed"]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_cleanly(shell: Shell, daemon: Daemon, number: int, code: int) -> None:
     process = shell.start("watch", "flags")

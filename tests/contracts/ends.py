@@ -31,8 +31,14 @@ class End:
     def __init__(self, send_buffer: int = 16 << 20, max_connections: int = 16, silence: float = 5.0) -> None:
         self.received: list[bytes] = []
         self.lost: list[int] = []
-        self.transport = Transport(self.received.append, self.lost.append, send_buffer, max_connections, silence)
+        self.foreign: set[bytes] = set()
+        """What this end says of which packets, if they come: that they are not of its cluster."""
+        self.transport = Transport(self._receive, self.lost.append, send_buffer, max_connections, silence)
         self.address = ""
+
+    def _receive(self, packet: bytes) -> bool:
+        self.received.append(packet)
+        return packet not in self.foreign
 
     @property
     def counters(self) -> dict[str, int]:
@@ -74,7 +80,7 @@ class World:
         else:
             listener = socket.socket()
             listener.bind(("127.0.0.1", 0))
-            address = "127.0.0.1:%d" % listener.getsockname()[1]
+            address = f"127.0.0.1:{listener.getsockname()[1]}"
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)  # a full reader is full soon
         listener.listen()
         listener.setblocking(False)
@@ -119,7 +125,7 @@ async def closed(stream: socket.socket) -> bool:
 
 
 def descriptors() -> set[str]:
-    """Which sockets and files are open in this process, as the kernel calls them. What a loop itself uses is not counted."""
+    """Which sockets and files are open in this process, as the kernel calls them; a loop's own do not count."""
     found = set()
     for name in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):  # that of the listing itself

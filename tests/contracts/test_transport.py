@@ -193,18 +193,58 @@ def test_no_more_streams_than_allowed_and_room_again_when_one_ends(run: Play) ->
     async def story(world: World) -> None:
         end = await world.end(max_connections=3)
         loop = asyncio.get_running_loop()
-        taken = [await world.stranger(end) for _ in range(3)]
-        await until(lambda: len(end.transport._inbound) == 3)
+        taken = []
+        for number in range(3):
+            taken.append(await world.stranger(end))
+            await loop.sock_sendall(taken[-1], frame(b"%d" % number))
+            await until(lambda number=number: len(end.received) == number + 1)
         for _ in range(5):
             assert await closed(await world.stranger(end))
         assert end.counters == {"refused_connections": 5}
-        for number, raw in enumerate(taken):
-            await loop.sock_sendall(raw, frame(b"%d" % number))
-        await until(lambda: sorted(end.received) == [b"0", b"1", b"2"])
         taken[0].close()
         await until(lambda: len(end.transport._inbound) == 2)
         await loop.sock_sendall(await world.stranger(end), frame(b"room"))
         await until(lambda: b"room" in end.received)
+
+    run(story)
+
+
+def test_strangers_never_keep_friends_out(run: Play) -> None:
+    """Whoever says nothing good has a quarter of the streams, and the oldest of them gives way."""
+
+    async def story(world: World) -> None:
+        end = await world.end(max_connections=8)
+        loop = asyncio.get_running_loop()
+        friends = []
+        for number in range(8):
+            strangers = [await world.stranger(end) for _ in range(3)]
+            for each in strangers:
+                await loop.sock_sendall(each, b"\0\0\1\0never whole")
+            assert await closed(strangers[0])
+            assert len(end.transport._strangers) <= 2
+            friends.append(await world.stranger(end))
+            await loop.sock_sendall(friends[-1], frame(b"%d" % number))
+            await until(lambda number=number: len(end.received) == number + 1)
+        for each in friends:
+            await loop.sock_sendall(each, frame(b"again"))
+        await until(lambda: end.received[8:] == [b"again"] * 8)
+        assert "refused_connections" not in end.counters
+
+    run(story)
+
+
+def test_the_first_packet_that_is_not_ours_ends_its_stream(run: Play) -> None:
+    async def story(world: World) -> None:
+        end = await world.end()
+        end.foreign.add(b"foreign")
+        loop = asyncio.get_running_loop()
+        first, later = await world.stranger(end), await world.stranger(end)
+        await loop.sock_sendall(first, frame(b"foreign") + frame(b"unread"))
+        assert await closed(first)
+        await loop.sock_sendall(later, frame(b"good") + frame(b"foreign") + frame(b"unread"))
+        assert await closed(later)
+        assert end.received == [b"foreign", b"good", b"foreign"] and end.counters == {"foreign_streams": 2}
+        await until(lambda: not end.transport._inbound and not end.transport._strangers)
 
     run(story)
 
@@ -295,7 +335,8 @@ def test_a_peer_without_an_address_that_can_be_reached_is_lost(run: Play) -> Non
 
 
 @pytest.mark.parametrize(
-    "address", ["nonsense", "127.0.0.1:99999", "127.0.0.1:-1", "0.0.0.0:80", "224.0.0.251:5353", ":", "[::1", "a" * 280 + ":1",
+    "address", ["nonsense", "127.0.0.1:99999", "127.0.0.1:-1", "0.0.0.0:80", "224.0.0.251:5353", ":", "[::1",
+                "a" * 280 + ":1",
                 "127.0.0.1:0", "255.255.255.255:9", "host name:1", "%s:1"],
 )  # fmt: skip
 @pytest.mark.parametrize("datagram", [True, False])

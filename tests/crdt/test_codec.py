@@ -312,7 +312,7 @@ def test_a_chain_of_conflicts_made_to_hurt_is_taken_in_one_go() -> None:
     replicas = range(1, 8_001)
     stage = Stage()
     stage.add(msgpack.packb((encode_context(Context(dict.fromkeys(replicas, 1))), (), 8_000)))
-    stage.add(msgpack.packb((1, "m", [(b"\xa1k", 9_000 - replica, replica, 1, b"\xc0", 0) for replica in replicas])))
+    stage.add(msgpack.packb((1, "m", [(b"\xa1k", replica, replica, 1, b"\xc0", 0) for replica in replicas])))
     assert len(LWWMap(store_of(stage.state()), "m").conflicts("k")) == 7_999
 
 
@@ -420,7 +420,7 @@ def test_a_state_says_only_what_it_delivered() -> None:
     context = encode_context(Context({7: 5}))
     good = (b"\xa1k", 5, 7, 5, b"\x01", 0)
     lower = (b"\xa1k", 4, 7, 4, b"\x01", 0)
-    decode_state(msgpack.packb([msgpack.packb((context, (8, 1), 2)), msgpack.packb((1, "m", (good, lower)))]))
+    decode_state(msgpack.packb([msgpack.packb((context, (8, 1), 2)), msgpack.packb((1, "m", (lower, good)))]))
     heads = [
         (context, (7, 5), 1),  # named early, yet delivered
         (context, (8, 0), 1),
@@ -435,7 +435,7 @@ def test_a_state_says_only_what_it_delivered() -> None:
             decode_state(msgpack.packb([msgpack.packb(head), msgpack.packb((1, "m", (good,)))]))
     wrong = [(0, "k"), (1, -1), (2, 0), (2, 8), (3, 0), (3, 6), (4, None), (5, -2)]  # which field, and what is in it
     parts = [
-        (1, "m", (lower, good)),  # not the greatest first
+        (1, "m", (good, lower)),  # not the least first
         (1, "m", (good, good)),
         (1, "m", ()),  # an object without elements
         *((1, "m", ((*good[:place], value, *good[place + 1 :]),)) for place, value in wrong),

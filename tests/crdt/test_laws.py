@@ -193,7 +193,7 @@ def test_batches_however_cut_repeated_and_ordered_make_the_full_state_byte_for_b
     store, inbox = Store(), Inbox(limit=1 << 20)
     for author, begin, last in cuts:
         encoded = encode_batch(world.model.batch(author, begin, last))
-        for ready in inbox.add(decode_batch(encoded), len(encoded), store.context[author]):
+        for ready, _ in inbox.add(decode_batch(encoded), encoded, store.context[author]):
             store.merge_batch(ready)
     assert inbox.waiting() == [] and inbox.size == 0
     whole_state = store_of(*(replica.store.state() for replica in world.replicas))

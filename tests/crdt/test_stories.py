@@ -17,16 +17,19 @@ from crdt import (
     Batch,
     ClockSkew,
     Inbox,
+    Live,
     LWWMap,
     LWWRegister,
     Malformed,
     ORSet,
     PNCounter,
     Stage,
+    State,
     Store,
     Write,
     chain,
     decode_value,
+    encode_element,
     encode_state,
     state_parts,
     visible,
@@ -129,7 +132,7 @@ def test_four_is_missing_and_nobody_claims_it() -> None:
     store, inbox = Store(), Inbox(limit=10_000)
     for batch in (Batch(ANN, 1, 3, tuple(plain(ANN, n) for n in (1, 2, 3))), Batch(ANN, 5, 7, (plain(ANN, 6),))):
         for _ in range(2):
-            for ready in inbox.add(batch, size=50, delivered=store.context[ANN]):
+            for ready, _ in inbox.add(batch, b"", delivered=store.context[ANN]):
                 store.merge_batch(ready)
     assert store.context == {ANN: 3} and not store.context.covers((ANN, 4))
     assert inbox.gap(ANN, delivered=3) == (4, 4)
@@ -147,10 +150,10 @@ def test_four_comes_late_and_lets_the_rest_in() -> None:
     store, inbox = Store(), Inbox(limit=10_000)
     early = Batch(ANN, 5, 7, (plain(ANN, 7, b"seven"),))
     store.merge_batch(Batch(ANN, 1, 3, ()))
-    assert inbox.add(early, size=50, delivered=3) == []
-    assert inbox.add(early, size=50, delivered=3) == []
+    assert inbox.add(early, b"early", delivered=3) == []
+    assert inbox.add(early, b"early", delivered=3) == []
     four = Batch(ANN, 4, 4, (plain(ANN, 4, b"four"),))
-    assert inbox.add(four, size=50, delivered=3) == [four, early]
+    assert inbox.add(four, b"four", delivered=3) == [(four, b"four"), (early, b"early")]
     for batch in (four, early):
         store.merge_batch(batch)
     assert store.context == {ANN: 7} and inbox.size == 0
@@ -379,9 +382,9 @@ def test_a_transaction_in_open_parts_becomes_visible_in_one_step(order: tuple[in
     parts = [Batch(ANN, n + 1, n + 1, (write,), n < 2) for n, write in enumerate(transaction())]
     store, inbox = Store(), Inbox(limit=1_000)
     for place in order[:2]:
-        assert inbox.add(parts[place], size=10, delivered=0) == []
-        assert inbox.add(parts[place], size=10, delivered=0) == []
-    ready = inbox.add(parts[order[2]], size=10, delivered=0)
+        assert inbox.add(parts[place], b"bytes", delivered=0) == []
+        assert inbox.add(parts[place], b"bytes", delivered=0) == []
+    ready = [batch for batch, _ in inbox.add(parts[order[2]], b"bytes", delivered=0)]
     assert ready == parts
     for batch in ready:
         store.merge_batch(batch)
@@ -504,6 +507,11 @@ def test_a_counter_says_what_it_can_not_count() -> None:
 # -- expiry and ownership belong to the reading ----------------------------------------------------------------------
 
 
+def until(expires: int, write: Write) -> Write:
+    """The write with an expiry, which the types do not offer."""
+    return write._replace(expires=expires)
+
+
 def shown(store: Store, now: int, gone: frozenset[int] = frozenset()) -> list[object]:
     return [decode_value(live[3]) for live in visible(LWWMap(store, "m").live("k"), now, gone)]
 
@@ -511,7 +519,7 @@ def shown(store: Store, now: int, gone: frozenset[int] = frozenset()) -> list[ob
 def test_what_was_concurrent_with_an_expired_write_shows_again() -> None:
     store, entries = Store(), LWWMap(NOBODY, "m")
     store.merge(entries.set("k", "kept", ANN, stamp=5))
-    store.merge(entries.set("k", "fleeting", BOB, stamp=9, expires=70))
+    store.merge(until(70, entries.set("k", "fleeting", BOB, stamp=9)))
     assert shown(store, now=69) == ["fleeting", "kept"]
     assert shown(store, now=70) == shown(store, now=LATEST) == ["kept"]
 
@@ -519,13 +527,13 @@ def test_what_was_concurrent_with_an_expired_write_shows_again() -> None:
 def test_what_an_expired_write_replaced_stays_replaced() -> None:
     store = Store()
     merged(store, LWWMap(store, "m").set("k", "old", ANN, stamp=5))
-    merged(store, LWWMap(store, "m").set("k", "fleeting", ANN, stamp=9, expires=70))
+    merged(store, until(70, LWWMap(store, "m").set("k", "fleeting", ANN, stamp=9)))
     assert shown(store, now=70) == []
 
 
 def test_an_owned_write_goes_with_its_author_and_nobody_else() -> None:
     store, entries = Store(), LWWMap(NOBODY, "m")
-    store.merge(entries.set("k", "bob is here", BOB, stamp=9, expires=WITH_AUTHOR))
+    store.merge(until(WITH_AUTHOR, entries.set("k", "bob is here", BOB, stamp=9)))
     store.merge(entries.set("k", "for all", ANN, stamp=5))
     assert shown(store, now=LATEST, gone=frozenset({ANN, EVE})) == ["bob is here", "for all"]
     assert shown(store, now=0, gone=frozenset({BOB})) == ["for all"]
@@ -534,10 +542,53 @@ def test_an_owned_write_goes_with_its_author_and_nobody_else() -> None:
 def test_the_fingerprint_counts_only_what_neither_expires_nor_is_owned() -> None:
     """Those may be dropped from memory at different moments by different nodes."""
     store = Store()
-    merged(store, LWWMap(store, "m").set("k", 1, ANN, stamp=1, expires=70))
-    merged(store, LWWMap(store, "m").set("j", 1, ANN, stamp=1, expires=WITH_AUTHOR))
+    merged(store, until(70, LWWMap(store, "m").set("k", 1, ANN, stamp=1)))
+    merged(store, until(WITH_AUTHOR, LWWMap(store, "m").set("j", 1, ANN, stamp=1)))
     assert store.fingerprint == 0
     merged(store, LWWMap(store, "m").set("k", 1, ANN, stamp=2))
     assert store.fingerprint != 0
     merged(store, LWWMap(store, "m").delete("k", ANN, stamp=3))
     assert store.fingerprint == 0
+
+
+# -- whole states that are large -------------------------------------------------------------------------------------
+
+
+class Joining(Store):
+    """Counts the keys whose chains are taken apart."""
+
+    joined = 0
+
+    def _joined(self, mine: Live | None, theirs: Live | None, state: State) -> Live | None:
+        self.joined += 1
+        return super()._joined(mine, theirs, state)
+
+
+def hundred() -> Store:
+    store = Store()
+    for n in range(100):
+        merged(store, LWWMap(store, "m").set(n, n, ANN, stamp=n))
+    return store
+
+
+def test_who_lacks_nothing_takes_no_key_apart() -> None:
+    """200 000 keys that were the same on both sides took 770 ms under the lock."""
+    state, store = hundred().state(), Joining()
+    assert len(store.merge_state(state)) == 100
+    assert store.merge_state(state) == [] and store.joined == 0
+    merged(store, LWWMap(store, "m").set(7, "mine", BOB, stamp=200))
+    assert store.merge_state(state) == [] and store.joined == 1
+    assert LWWMap(store, "m").get(7) == "mine"
+
+
+def test_a_newcomer_takes_a_state_as_it_is_and_shares_nothing_with_it() -> None:
+    theirs, store = hundred(), Joining()
+    state = theirs.state()
+    before = encode_state(state)
+    changes = store.merge_state(state)
+    assert [(key[2], was) for key, was, _ in changes] == [(encode_element(n), None) for n in range(100)]
+    assert encode_state(store.state()) == before and store.fingerprint == theirs.fingerprint
+    assert store.joined == 0
+    merged(store, LWWMap(store, "m").delete(7, BOB, stamp=200))
+    merged(store, ORSet(store, "s").add("x", BOB, stamp=201))
+    assert encode_state(state) == encode_state(theirs.state()) == before

@@ -183,7 +183,8 @@ class World:
         self.model.given[to.id] |= {(author, n) for n in range(first, last + 1)}
         for write in batch.writes:
             to.last = observe(to.last, write.stamp, to.clock, max_skew=10**9)
-        for ready in to.inbox.add(received, len(encoded), to.store.context[author]):
+        for ready, came_as in to.inbox.add(received, encoded, to.store.context[author]):
+            assert decode_batch(came_as) == ready
             to.store.merge_batch(ready)
 
     def merge(self, to: Replica, state: State, given: frozenset[tuple[int, int]], parts: bool) -> None:
@@ -197,7 +198,7 @@ class World:
             state = stage.state()
         to.store.merge_state(state)
         for author in to.inbox.waiting():
-            for ready in to.inbox.release(author, to.store.context[author]):
+            for ready, _ in to.inbox.release(author, to.store.context[author]):
                 to.store.merge_batch(ready)
         self.model.given[to.id] |= self._settled(given)
         self.check(to)
@@ -296,7 +297,7 @@ def _order_map(me: Replica, name: str, b: int, c: int) -> Meant | None:
         assert (write is None) == (key not in entries)
         return write and (write, None)
     value = VALUES[c % 5]
-    return entries.set(key, value, me.id, me.stamp(), expiry(c)), value
+    return entries.set(key, value, me.id, me.stamp())._replace(expires=expiry(c)), value
 
 
 def _order_set(me: Replica, name: str, b: int, c: int) -> Meant | None:
@@ -305,7 +306,7 @@ def _order_set(me: Replica, name: str, b: int, c: int) -> Meant | None:
         write = members.remove(element, me.id, me.stamp())
         assert (write is None) == (element not in members)
         return write and (write, None)
-    return members.add(element, me.id, me.stamp(), expiry(c)), element
+    return members.add(element, me.id, me.stamp())._replace(expires=expiry(c)), element
 
 
 def _order_counter(me: Replica, name: str, b: int, c: int) -> Meant | None:
@@ -319,7 +320,7 @@ def _order_register(me: Replica, name: str, b: int, c: int) -> Meant | None:
         write = register.delete(me.id, me.stamp())
         return write and (write, None)
     value = VALUES[b % 5]
-    return register.set(value, me.id, me.stamp(), expiry(c)), value
+    return register.set(value, me.id, me.stamp())._replace(expires=expiry(c)), value
 
 
 # -- looking at states -----------------------------------------------------------------------------------------------

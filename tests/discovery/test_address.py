@@ -255,3 +255,9 @@ def test_an_address_is_a_value(address: Address) -> None:
     assert len({address, parse_address(str(address), allow_port_zero=True)}) == 1
     with pytest.raises(AttributeError):
         address.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("text", ["7947", ":7947"])
+def test_a_port_alone_is_met_with_whole_addresses(text: str) -> None:
+    with pytest.raises(ValueError, match=r"write 127\.0\.0\.1:7947 .*, or 0\.0\.0\.0:7947"):
+        parse_address(text)

@@ -119,7 +119,7 @@ class Worker:
 
 
 class Host:
-    """Workers of one cluster. Without `apart` they share a runtime directory, as on one host; with it each has its own."""
+    """Workers of one cluster. They share a runtime directory, as on one host, or with `apart` have one each."""
 
     def __init__(self, cluster: str, directory: Path) -> None:
         self.cluster = cluster

@@ -1,4 +1,4 @@
-"""Do workers that share no runtime directory, as on different hosts, find each other by seeds and agree over TCP and UDP?
+"""Do workers that share no runtime directory, as on different hosts, find each other by seeds and agree?
 
 All of it on loopback. Each worker has a runtime directory of its own, so that no unix socket can be used.
 """

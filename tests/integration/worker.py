@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from dataclasses import asdict
 from typing import Any
 
@@ -98,7 +99,6 @@ async def answers(node: gossip.Node, load: Load) -> None:
     reader = asyncio.StreamReader(limit=4 << 20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     working = None
-    batch = contextlib.ExitStack()
     while line := await reader.readline():
         request = json.loads(line)
         if request["do"] == "start load":
@@ -106,7 +106,9 @@ async def answers(node: gossip.Node, load: Load) -> None:
             say({"answer": None})
             continue
         if request["do"] == "open a batch":
-            batch.enter_context(node.batch())
+            threading.Thread(target=never_end, args=(node,), daemon=True).start()
+            while not node._runtime._batches:  # type: ignore[union-attr]
+                await asyncio.sleep(0)
         try:
             say({"answer": None if request["do"] == "open a batch" else obey(node, load, request)})
         except Exception as error:
@@ -114,6 +116,12 @@ async def answers(node: gossip.Node, load: Load) -> None:
     if working is not None:
         load.stop()
         await working
+
+
+def never_end(node: gossip.Node) -> None:
+    """Holds a batch open, as long as the process lives: what the loop writes is a part of it."""
+    with node.batch():
+        threading.Event().wait()
 
 
 def say(what: Any) -> None:

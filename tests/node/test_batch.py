@@ -49,9 +49,7 @@ def test_a_batch_of_three_megabytes_is_one_step(cluster: str) -> None:
             with ann.batch():
                 for number in range(300):
                     mine[str(number)] = "x" * 10_000
-                    if number % 20 == 0:
-                        await asyncio.sleep(0)  # others run meanwhile, and nothing leaves
-                        assert len(theirs) == 0 and len(mine) == number + 1
+                    assert len(mine) == number + 1
             await until(lambda: sizes.add(len(theirs)) or len(theirs) == 300)
             assert sizes <= {0, 300}
 
@@ -102,8 +100,6 @@ def test_a_batch_in_a_batch_is_a_part_of_it(cluster: str) -> None:
             with ann.batch():
                 with ann.batch():
                     ann.map("m")["inner"] = 1
-                await asyncio.sleep(0)
-                assert "inner" not in bob.map("m")
                 ann.map("m")["outer"] = 1
             seen = await until(lambda: dict(bob.map("m")))
             assert seen == {"inner": 1, "outer": 1}
@@ -146,15 +142,132 @@ def test_a_batch_that_is_open_when_the_node_leaves_is_not_there_at_all(cluster: 
     async def story() -> None:
         async with nodes(cluster) as (ann, bob):
             ann.map("m")["before"] = 1
-            with ann.batch():
-                ann.map("m")["half"] = 1
-                await ann.leave()
-                with pytest.raises(gossip.NotRunning):
-                    ann.map("m")["other half"] = 1
+            open_, left = threading.Event(), threading.Event()
+
+            def half() -> None:
+                with ann.batch():
+                    ann.map("m")["half"] = 1
+                    open_.set()
+                    left.wait(10)
+                    with pytest.raises(gossip.NotRunning):
+                        ann.map("m")["other half"] = 1
+
+            work = asyncio.create_task(asyncio.to_thread(half))
+            await until(open_.is_set)
+            await ann.leave()
+            left.set()
+            await work
             await until(lambda: len(bob.members) == 1)
             assert dict(bob.map("m")) == {"before": 1}
 
     asyncio.run(story())
+
+
+def test_an_await_inside_a_batch_is_told_at_its_end_and_holds_up_nobody(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            with pytest.raises(RuntimeError, match="no await inside a batch"), ann.batch():
+                ann.map("m")["a"] = 1
+                ann.map("m")["b"] = 2
+                await until(lambda: bob.map("m") == {"a": 1, "b": 2})  # it is over with its turn, and leaves
+                ann.map("m")["c"] = 3
+                await until(lambda: "c" in bob.map("m"))
+            with ann.batch():
+                ann.map("m")["a"] = 2  # and the next one is as any other
+            await until(lambda: bob.map("m")["a"] == 2)
+
+    asyncio.run(story())
+
+
+def test_a_batch_over_an_await_hides_no_other_error(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster, 1) as (ann,):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    with ann.batch():
+                        await asyncio.sleep(30)
+
+    asyncio.run(story())
+
+
+def test_a_second_task_is_refused_while_a_batch_is_open(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            told: list[str] = []
+
+            async def write(number: int) -> None:
+                for turn in range(20):
+                    try:
+                        with ann.batch():
+                            ann.map("m", int)[f"{number} a"] = turn
+                            await asyncio.sleep(0)
+                            ann.map("m", int)[f"{number} b"] = turn
+                    except RuntimeError as error:
+                        told.append(str(error))
+                        await asyncio.sleep(0)
+
+            await asyncio.gather(*map(write, range(4)))
+            assert len(told) == 80 and all("Await first" in each for each in told)
+            ann.map("m", int)["plain"] = 1
+            await until(lambda: bob.map("m", int) == ann.map("m", int))
+
+    asyncio.run(story())
+
+
+def test_threads_that_batch_without_a_pause_take_turns_and_hold_up_nobody(cluster: str) -> None:
+    """Neither each other, nor the loop, nor what it writes: each batch leaves soon after its end."""
+
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            stop = threading.Event()
+            m = ann.map("m", int)
+
+            def work(number: int) -> int:
+                turn = 0
+                while not stop.is_set():
+                    turn += 1
+                    with ann.batch(), ann.batch():
+                        m[f"{number} a"] = turn
+                        m[f"{number} b"] = turn
+                return turn
+
+            working = [asyncio.create_task(asyncio.to_thread(work, number)) for number in range(3)]
+            try:
+                for number in range(20):
+                    with ann.batch():
+                        m["loop a"] = number
+                        m["loop b"] = number
+                    m["plain"] = number
+                    await until(lambda number=number: bob.map("m", int).get("plain") == number, timeout=5)
+                    assert bob.map("m", int)["loop a"] == bob.map("m", int)["loop b"] == number
+                await until(lambda: all(f"{number} b" in bob.map("m", int) for number in range(3)))
+            finally:
+                stop.set()
+            turns = await asyncio.gather(*working)
+            assert min(turns) > max(turns) / 4
+            await until(lambda: bob.map("m", int) == m)
+
+    asyncio.run(story())
+
+
+def test_a_thread_that_waits_for_its_batch_is_told_when_the_node_leaves(cluster: str) -> None:
+    with gossip.Node(cluster) as node:
+        told: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                with node.batch():
+                    raise AssertionError("it was given a batch beside another")
+            except gossip.NotRunning as error:
+                told.append(error)
+
+        with node.batch():
+            waiting = threading.Thread(target=work)
+            waiting.start()
+            until_here(lambda: node._runtime is not None and node._runtime._waiting)
+            node.close()
+            waiting.join(10)
+        assert told
 
 
 def in_threads(count: int, work: Callable[[int], None]) -> None:

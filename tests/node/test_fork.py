@@ -1,7 +1,7 @@
 """What is a started node in a forked child? Nothing but a clear refusal, and to its parent, nothing at all.
 
-The child has copies of the parent's sockets, lock and memory, and none of its threads. It must neither speak, nor leave,
-nor keep a dead parent looking alive; and it may have a node of its own.
+The child has copies of the parent's sockets, lock and memory, and none of its threads. It must not speak, leave,
+or keep a dead parent looking alive; and it may have a node of its own.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def test_a_child_of_the_thread_form_is_refused_and_can_exit_as_programs_do(clust
 
 
 def test_a_child_can_have_a_node_of_its_own(cluster: str) -> None:
-    """Its own files may get the numbers that the parent's sockets had: whatever is collected late must not close them."""
+    """Its own files may get the numbers of the parent's sockets: whatever is collected late must not close them."""
 
     async def story() -> None:
         async with nodes(cluster) as (parent, peer):

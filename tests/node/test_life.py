@@ -10,6 +10,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from typing import Any
 import pytest
 
 import gossip
-from discovery import HostDirectory, runtime_directory
+from discovery import runtime_directory
+from gossip.protocol.members import Claim
+from gossip.roster import member_of
 from tests.waiting import nodes, until, until_here
 
 USES: dict[str, Callable[[gossip.Node], Any]] = {
@@ -229,8 +232,8 @@ def test_a_node_in_a_plain_program(cluster: str) -> None:
         node.counter("runs").increment()
         assert node.counter("runs").value == 1 and "plain" in node.members
         assert [member.name for member in node.members.where()] == ["plain"]
-    with pytest.raises(ZeroDivisionError), gossip.Node(cluster) as node:
-        1 // 0
+    with pytest.raises(KeyError), gossip.Node(cluster) as node:
+        node.map("m")["missing"]
     with pytest.raises(gossip.NotRunning):
         node.counter("runs").increment()
 
@@ -248,7 +251,7 @@ def test_a_loop_closed_under_a_node_is_told_to_who_writes(cluster: str) -> None:
     loop = asyncio.new_event_loop()
     loop.run_until_complete(node.start())
     node.map("m")["k"] = 1
-    stray = [task for task in asyncio.all_tasks(loop)]
+    stray = list(asyncio.all_tasks(loop))
     loop.close()
     for write in (
         lambda: node.map("m").update(k=2),
@@ -340,3 +343,97 @@ def test_a_program_that_ends_with_its_node_running_leaves(cluster: str, form: st
         print(f"{form}: {took:.2f} s, {gone.status}: {gone.evidence}")
         assert gone.status == "left" and witness.map("m") == {"last": 1}
         assert took < 5 and len(left_behind(cluster)) == 3, "only the witness's files are there"
+
+
+def test_close_names_what_ends_a_node_in_the_program_s_own_loop(cluster: str) -> None:
+    async def story() -> None:
+        node = gossip.Node(cluster)
+        node.close()  # it never began
+        assert "not running" in repr(node.members)
+        await node.start()
+        with pytest.raises(RuntimeError, match=r"await node\.leave\(\)"):
+            node.close()
+        assert node.members["x"].id if "x" in node.members else node.me.id == node.status()["instance"]
+        await node.leave()
+        node.close()
+        assert "not running" in repr(node.members)
+
+    asyncio.run(story())
+
+
+def test_an_address_is_that_at_which_a_member_can_be_reached() -> None:
+    here = tempfile.mkdtemp()
+    for addresses, shown in (
+        (("unix:/nowhere/x", "10.0.0.1:7"), "10.0.0.1:7"),
+        ((f"unix:{here}", "10.0.0.1:7"), f"unix:{here}"),
+        (("unix:/nowhere/x",), "unix:/nowhere/x"),
+        ((), ""),
+    ):
+        assert member_of(Claim(1, "x", addresses, 0), 0.0, "", None).address == shown
+    os.rmdir(here)
+
+
+def test_a_leave_takes_less_than_a_second_though_nobody_reads_and_somebody_converses(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            assert ann._runtime is not None and ann._runtime.place is not None
+            reader, writer = await asyncio.open_unix_connection(str(ann._runtime.place.control_path))
+            for number in range(200):
+                ann.map("m", str)[str(number)] = "x" * 50_000
+            writer.write(b'{"do": "get", "object": "m"}\n')  # and never reads
+            await asyncio.sleep(0)
+            for inbound in bob._runtime.transport._inbound:  # type: ignore[union-attr]
+                inbound.transport.pause_reading()  # type: ignore[union-attr]
+            for number in range(200):
+                ann.map("m", str)[str(number)] = "y" * 50_000
+            await until(lambda: ann.status()["counters"].get("batches_sent", 0) > 1)
+            before = time.monotonic()
+            await ann.leave()
+            assert time.monotonic() - before < 1
+            writer.close()
+
+    asyncio.run(story())
+
+
+def test_who_is_interrupted_while_it_waits_for_a_start_leaves_no_thread(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = threading.active_count()
+    started = threading.Event()
+
+    async def slow(self: gossip.Node) -> None:
+        started.set()
+        await asyncio.sleep(30)
+
+    class Interrupted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            started.wait(10)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(gossip.Node, "start", slow)
+    node = gossip.Node(cluster)
+    with monkeypatch.context() as patch:
+        patch.setattr("gossip.thread.threading.Event", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            node.open()
+    assert threading.active_count() == before
+
+
+def test_a_directory_that_can_not_be_read_is_a_start_error(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: object) -> None:
+        raise PermissionError(13, "no")
+
+    monkeypatch.setattr("discovery.HostDirectory.others", refuse)
+    with pytest.raises(gossip.StartError, match="look for other nodes"):
+        gossip.Node(cluster).open()
+
+
+def test_after_a_rebirth_it_is_known_since_when_this_node_is(cluster: str) -> None:
+    with gossip.Node(cluster) as node:
+        runtime = node._runtime
+        assert runtime is not None
+        with runtime.lock:
+            runtime._perform(runtime.engine._reborn(runtime._now()))
+        me = node.me
+        time.sleep(0.01)  # waits: for a clock to show something else
+        assert node.me.since == me.since and "declared it dead" in me.evidence

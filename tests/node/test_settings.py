@@ -48,7 +48,7 @@ def test_a_whole_config_is_taken_as_it_is_and_alone() -> None:
     config = gossip.Config(cluster="shop", name="whole")
     assert gossip.Node("shop", config=config).config is config
     for wrong in ({"name": "other"}, {"seeds": ["127.0.0.1:1"]}, {"probe_interval": 2.0}):
-        with pytest.raises(gossip.ConfigError, match="dataclasses.replace"):
+        with pytest.raises(gossip.ConfigError, match=r"dataclasses\.replace"):
             gossip.Node("shop", config=config, **wrong)
     with pytest.raises(gossip.ConfigError, match="shop"):
         gossip.Node("other", config=config)
@@ -61,12 +61,17 @@ def test_a_whole_config_is_taken_as_it_is_and_alone() -> None:
         ({"cluster": "a\nb"}, "cluster"), ({"cluster": "\udc80"}, "cluster"), ({"cluster": None}, "cluster"),
         ({"name": 7}, "name"), ({"name": "a\0b"}, "name"), ({"name": "x" * 300}, "name"),
         ({"bind": "nowhere"}, "bind"), ({"bind": 7946}, "bind"), ({"bind": "127.0.0.1:65536"}, "bind"),
-        ({"bind": "0.0.0.0:7946"}, "gossip keygen"), ({"bind": "10.0.0.1:7946"}, "key"), ({"bind": "[::]:7946"}, "insecure=True"),
-        ({"bind": "127.0.0.1:1", "advertise": "x"}, "advertise"), ({"bind": "127.0.0.1:1", "advertise": "0.0.0.0:1"}, "advertise"),
+        ({"bind": "0.0.0.0:7946"}, "gossip keygen"), ({"bind": "10.0.0.1:7946"}, "key"),
+        ({"bind": "[::]:7946"}, "insecure=True"),
+        ({"bind": "127.0.0.1:1", "advertise": "x"}, "advertise"),
+        ({"bind": "127.0.0.1:1", "advertise": "0.0.0.0:1"}, "advertise"),
         ({"advertise": "127.0.0.1:1"}, "bind="), ({"seeds": ["127.0.0.1:1"]}, "bind="), ({"seeds_file": "x"}, "bind="),
-        ({"bind": "127.0.0.1:1", "seeds": ["nowhere"]}, "nowhere"), ({"bind": "127.0.0.1:1", "seeds": ["0.0.0.0:1"]}, "seeds"),
-        ({"bind": "127.0.0.1:1", "seeds": [7]}, "text"), ({"key": "not base64!"}, "key"), ({"key": b"short"}, "gossip keygen"),
-        ({"key": 7}, "key"), ({"insecure": "no"}, "insecure"), ({"insecure": 1}, "insecure"), ({"tags": ["role"]}, "tags"),
+        ({"bind": "127.0.0.1:1", "seeds": ["nowhere"]}, "nowhere"),
+        ({"bind": "127.0.0.1:1", "seeds": ["0.0.0.0:1"]}, "seeds"),
+        ({"bind": "127.0.0.1:1", "seeds": [7]}, "text"), ({"key": "not base64!"}, "key"),
+        ({"key": b"short"}, "gossip keygen"),
+        ({"key": 7}, "key"), ({"insecure": "no"}, "insecure"), ({"insecure": 1}, "insecure"),
+        ({"tags": ["role"]}, "tags"),
         ({"tags": "role=web"}, "tags"), ({"tags": {"role": 7}}, "tags"), ({"tags": {"a": "x" * 5000}}, "tags"),
         ({"tags": {"role": "\udc80"}}, "tags"), ({"tags": {str(n): "" for n in range(65)}}, "tags"),
         ({"probe_interval": 0}, "probe_interval"), ({"probe_interval": -1.0}, "probe_interval"),
@@ -127,6 +132,21 @@ def test_a_key_is_never_shown(key: Any) -> None:
     shown = shown.replace('gossip.Node("shop", key=key)', "")
     for secret in (CANARY[:-1].decode(), KEY[:-8], CANARY.hex()[:40], repr(CANARY)[2:-2]):
         assert secret not in shown
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"max_transaction": 20 << 20}, "held_bytes"),
+        ({"held_bytes": 1 << 20}, "max_transaction"),
+        ({"send_buffer": 1 << 20}, "max_transaction"),
+        ({"push_bytes": 8 << 20}, "send_buffer"),
+    ],
+)
+def test_a_transaction_that_could_never_arrive_is_refused_at_once(settings: dict[str, int], named: str) -> None:
+    with pytest.raises(gossip.ConfigError) as refused:
+        gossip.Config(cluster="shop", **settings)
+    assert named in str(refused.value) and next(iter(settings)) in str(refused.value)
 
 
 def test_a_config_is_frozen() -> None:

@@ -123,7 +123,8 @@ def test_what_is_of_another_type_is_refused_at_the_call(node: gossip.Node, kind:
     "value",
     [
         object(), {1, 2}, len, 1j, Decimal(1), Item("pen"), [object()], {"a": {"b": object()}}, {(1, 2): 3},
-        ENDLESS, DEEP, "x" * ((1 << 20) + 1), ["x" * 1000] * 1100, "\udc80", ["\ud800"], {"\udfff": 1}, 2**64, -(2**63) - 1,
+        ENDLESS, DEEP, "x" * ((1 << 20) + 1), ["x" * 1000] * 1100, "\udc80", ["\ud800"],
+        {"\udfff": 1}, 2**64, -(2**63) - 1,
     ],
     ids=lambda each: type(each).__name__,
 )  # fmt: skip

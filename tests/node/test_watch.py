@@ -1,15 +1,19 @@
-"""What does a watcher see? The present state, then every visible change, in order per key: late perhaps, never wrong."""
+"""What does a watcher see? The present state, then every change, in order per key: late perhaps, never wrong."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import defaultdict
+from contextlib import nullcontext
+from datetime import UTC
 from typing import Any
 
 import pytest
 
 import gossip
+from crdt import Live
 from tests.waiting import nodes, until, until_here
 
 
@@ -43,16 +47,15 @@ def test_the_present_state_comes_first_then_changes(cluster: str) -> None:
 def test_each_type_can_be_watched(cluster: str) -> None:
     async def story() -> None:
         async with nodes(cluster) as (ann, bob):
-            async with (
-                ann.set("s", str).watch() as elements, ann.counter("c").watch() as parts, ann.register("r").watch() as values,
-            ):  # fmt: skip
+            watches = ann.set("s", str).watch(), ann.counter("c").watch(), ann.register("r").watch()
+            async with watches[0] as elements, watches[1] as parts, watches[2] as values:
                 bob.set("s", str).add("e")
                 bob.counter("c").increment(4)
                 bob.register("r").set("v")
                 (change,) = await some(elements, 1)
                 assert (change.key, change.value, change.previous, change.kind) == ("e", True, False, "set")
                 (change,) = await some(parts, 1)
-                assert (change.key, change.value, change.previous) == (bob.me.instance, 4, 0)
+                assert (change.key, change.value, change.previous, change.author) == (None, 4, 0, bob.me.instance)
                 (change,) = await some(values, 1)
                 assert (change.key, change.value, change.previous, change.kind) == (None, "v", None, "set")
                 bob.set("s", str).remove("e")
@@ -178,7 +181,7 @@ def test_a_watcher_that_never_reads_stays_bounded_then_lags_and_sees_the_present
 
 
 def test_a_slow_reader_of_a_large_map_gets_through_while_it_changes(cluster: str) -> None:
-    """The present state is larger than `watch_keys`: were it counted, every change would send the reader back to its start."""
+    """The present state is larger than `watch_keys`: if it counted, every change would begin it anew."""
 
     async def story() -> None:
         async with gossip.Node(cluster, watch_keys=50) as node:
@@ -360,3 +363,61 @@ def test_changes_made_by_others_wake_a_watcher_in_another_thread(cluster: str) -
             until_here(lambda number=number: number in seen)
         thread.join(10)
         assert seen == ["begun", 1, 2]
+
+
+def test_a_counter_is_watched_as_its_total(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            hits = ann.counter("hits")
+            hits.increment(2)
+            bob.counter("hits").increment(3)
+            await until(lambda: hits.value == 5)
+            assert hits.parts() == {ann.me.instance: 2, bob.me.instance: 3}
+            async with hits.watch() as all_, hits.watch(snapshot=False) as new:
+                hits.decrement()
+                (present, changed), (only,) = await some(all_, 2), await some(new, 1)
+                assert (present.key, present.kind, present.previous) == (None, "present", None)
+                assert (changed.kind, changed.value, changed.previous) == ("set", 4, present.value)
+                assert (only.kind, only.value, only.previous) == ("set", 4, 5)
+
+    asyncio.run(story())
+
+
+def test_a_watch_without_a_snapshot_gives_changes_only(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster, 1) as (ann,):
+            flags = ann.map("flags", int)
+            flags.update(a=1, b=2)
+            async with flags.watch(snapshot=False) as changes:
+                flags["b"] = 3
+                (change,) = await some(changes, 1)
+                assert (change.key, change.value, change.previous, change.kind) == ("b", 3, 2, "set")
+                assert abs(change.time.timestamp() - time.time()) < 5
+                assert change.time == flags.entry("b").time and change.time.tzinfo is UTC
+
+    asyncio.run(story())
+
+
+def test_a_key_with_thousands_of_conflicts_can_be_watched() -> None:
+    """They hang below each other in a chain, and two such chains can not be compared: it recurses."""
+
+    def many(head: int) -> Live:
+        live: Live | None = None
+        for number in range(5000):
+            live = (number, 7, number, b"x", 0, live)
+        return (head, 7, head, b"x", 0, live)
+
+    async def story() -> None:
+        def read(element: bytes, before: Live | None, after: Live | None, kind: Any) -> gossip.Change[str, int]:
+            return gossip.Change(element.decode(), after[0] if after else None, None, kind, 0, 0)
+
+        watch = gossip.Watch(lambda _: nullcontext(), lambda _: None, lambda: iter(()), read, 10, True)
+        async with watch as changes:
+            watch._changed(b"k", many(9000), many(9000))  # what is shown is the same
+            watch._changed(b"k", many(9000), many(9001))
+            watch._changed(b"k", many(9001), many(9002))
+            (change,) = await some(changes, 1)
+            assert change.value == 9002
+            assert not watch._unread
+
+    asyncio.run(story())

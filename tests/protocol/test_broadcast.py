@@ -71,6 +71,17 @@ def test_a_claim_that_does_not_fit_keeps_no_smaller_one_from_going() -> None:
     assert {said.instance for said in news.take(9, limit=1200)} == {1, 2}
 
 
+def test_a_claim_too_large_for_any_datagram_does_not_stay_for_ever() -> None:
+    """It was passed over by every ping, so it was never counted as told."""
+    news = Broadcast()
+    large = claim(1, name="x" * 2_000)
+    news.add(large)
+    assert news.take(9, limit=1_200) == () and news.fresh, "a stream may still take it"
+    assert news.take_fresh(9) == (large,)
+    assert [news.take(9, limit=1_200) for _ in range(3)] == [()] * 3
+    assert len(news) == 0
+
+
 def test_fresh_news_is_what_nobody_was_told_of() -> None:
     news = Broadcast()
     assert not news.fresh
@@ -98,7 +109,7 @@ def test_a_ping_fits_its_datagram_whatever_rides_on_it(count: int) -> None:
     ann, bob = wire.cluster("ann", "bob")
     crowd(wire, ann, count)
     for message in (Ping, Ack):
-        payload = ann.engine.codec.encode(bob.instance, Ping(1, bob.engine.replication.digest(), (bob.engine.me,)))
+        payload = ann.engine.codec.encode(bob.instance, Ping(1, bob.engine.digest, (bob.engine.me,)))
         sends = [effect for effect in ann.hear(payload) if isinstance(effect, Send)]
         sends += [effect for effect in ann.engine.tick(5.0, ann.wall) if isinstance(effect, Send)]
         riding = [effect.message for effect in sends if isinstance(effect.message, message)]
@@ -116,7 +127,7 @@ def test_all_of_a_crowd_are_told_of_in_the_end_by_what_rides_on_pings_alone() ->
     wire.nodes["bob"].engine.broadcast._told.clear()
     with wire.losing(lambda packet: isinstance(packet.message, Gossip)):
         for number in range(100):
-            ping = Ping(number, bob.engine.replication.digest(), (bob.engine.me,))
+            ping = Ping(number, bob.engine.digest, (bob.engine.me,))
             wire.perform(ann, ann.hear(bob.engine.codec.encode(bob.instance, ping)))
             wire.deliver()
     assert {one.instance for one in said} <= bob.engine.members.table.keys()

@@ -32,6 +32,7 @@ from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim, Status
 from gossip.protocol.messages import (
     Ack,
+    Busy,
     Digest,
     Gossip,
     Join,
@@ -110,8 +111,8 @@ def an_engine() -> Engine:
     for key, value in (("a", 1), ("b", [1, 2])):
         store.merge(LWWMap(store, "m").set(key, value, replica=7, stamp=1))
     engine = Engine("shop", ME, Settings(), Random(1), store)
-    engine.receive(SHOP.encode(2, Ping(1, Digest(0, 0), (PEER,))), 0.0, EPOCH)
-    engine._pulls[2] = 1.0
+    engine.receive(SHOP.encode(2, Ping(1, Digest(0, 0, ready=False), (PEER,))), 0.0, EPOCH)
+    engine.repair.ask(2, now=0.0)
     return engine
 
 
@@ -122,10 +123,10 @@ def examples() -> list[Message]:
     first, *_ = parts = list(state_parts(an_engine().replication.store.state()))
     two = (PEER._replace(status=Status.ALIVE), Claim(9, "cat", ("unix:/cat",), 5, (("a", "b"),)))
     return [
-        Join(two, Digest(1, 2)),
-        Welcome((*two, ME), Digest(1, 2)),
-        Ping(7, Digest(2**64 - 1, 2), two),
-        Ack(1, Digest(1, 2), two),
+        Join(two, Digest(1, 2, ready=True)),
+        Welcome((*two, ME), Digest(1, 2, ready=True)),
+        Ping(7, Digest(2**64 - 1, None, ready=False), two),
+        Ack(1, Digest(1, 2, ready=True), two),
         PingReq(7, 2),
         Gossip((ME._replace(status=Status.SUSPECT), PEER)),
         Push((batch, encode_batch(Batch(5, 1, 1, (), True))), True, True),
@@ -133,6 +134,7 @@ def examples() -> list[Message]:
         StatePart(1, 0, False, first),
         StatePart(1, 0, len(parts) == 1, first),
         StateNext(1, 1),
+        Busy(),
     ]
 
 

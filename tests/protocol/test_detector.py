@@ -67,11 +67,15 @@ def test_one_probe_of_a_member_at_a_time_but_a_hint_goes_beside_it() -> None:
     assert probes.probe(7, now=0.1) is None
 
 
-def test_a_hint_decides_in_200_milliseconds() -> None:
+def test_a_hint_leaves_a_suspect_after_200_milliseconds_and_little_time_then() -> None:
     probes = detector()
     probes.probe(7, now=0.0, hint="its stream ended")
     assert probes.tick(0.19) == ([], [])
-    assert probes.tick(0.2) == ([Verdict(7, True, "its stream ended, and nobody reached it within 0.20 s")], [])
+    why = "its stream ended, and nobody reached it within 0.20 s"
+    assert probes.tick(0.2) == ([Verdict(7, dead=False, why=why, hinted=True)], [])
+    probes.suspect(7, members=3, now=0.2, hinted=True)
+    probes.suspect(7, members=3, now=0.2)
+    assert probes.deadline == 1.2, "the shorter time holds, whoever else suspects it"
 
 
 @pytest.mark.parametrize("number", [1, 2])

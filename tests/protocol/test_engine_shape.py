@@ -16,7 +16,7 @@ from tests.protocol.wire import EPOCH
 ANN = Claim(1, "ann", ("unix:/ann",), started=10)
 BOB = Claim(2, "bob", ("unix:/bob",), started=20)
 CAT = Claim(3, "cat", ("unix:/cat",), started=30)
-EMPTY = Digest(0, 0)
+EMPTY = Digest(0, 0, ready=False)
 
 
 def an_engine(me: Claim = ANN, *known: Claim) -> Engine:
@@ -91,11 +91,10 @@ def test_joining_is_a_dial_and_a_welcome() -> None:
     assert receive(ann, BOB, Join((BOB,), EMPTY)) == [
         MemberChanged(BOB, None, "it joined"),
         Send((2,), Welcome((ANN, BOB), EMPTY)),
-        Ready(),
         Send((2,), Gossip((BOB,))),
     ]
     assert receive(bob, ANN, Welcome((ANN, BOB), EMPTY)) == [
-        MemberChanged(ANN, None, "a member told of it"),
+        MemberChanged(ANN, None, "a stranger said so"),
         Ready(),
         Send((1,), Gossip((ANN,))),
     ]
@@ -136,7 +135,9 @@ def test_a_suspicion_of_itself_is_refuted_at_once_to_everybody() -> None:
 
 def test_its_own_death_is_an_effect_and_a_new_claim() -> None:
     engine = an_engine(ANN, BOB)
-    reborn, news = receive(engine, BOB, Gossip((ANN._replace(status=Status.DEAD),)))
+    changed, reborn, news = receive(engine, BOB, Gossip((ANN._replace(status=Status.DEAD),)))
+    assert isinstance(changed, MemberChanged)
+    assert (changed.claim, changed.before) == (ANN._replace(status=Status.DEAD), ANN)
     assert reborn == Reborn(engine.me)
     assert engine.me == ANN._replace(instance=engine.me.instance, started=11)
     assert news == Send((2,), Gossip((engine.me,)))

@@ -102,10 +102,46 @@ def test_eight_workers_that_start_at_once_are_all_ready_at_once() -> None:
     assert agree(ann, *workers)
 
 
+def test_four_newcomers_at_once_are_not_ready_with_nothing() -> None:
+    """They meet each other first, and two empty nodes agree at once: that used to count. All came up empty."""
+    wire = Wire(Settings(part_bytes=200))
+    ann = wire.start("ann")
+    ann.write(a=1)
+    workers = [wire.start(f"w{number}") for number in range(4)]
+    with wire.losing(lambda packet: "ann" in (packet.source, packet.target)) as lost:
+        for worker in workers:
+            worker.join("ann", *(f"w{number}" for number in range(4)))
+    assert not any(worker.saw(Ready) for worker in workers), "ann has not answered yet"
+    for packet in lost:
+        wire.put(packet)
+    wire.deliver()
+    assert all(worker.saw(Ready) and worker.data == {"a": 1} for worker in workers)
+
+
+def test_a_whole_cluster_that_starts_at_once_is_ready_at_once() -> None:
+    wire = Wire()
+    workers = [wire.start(f"w{number}") for number in range(4)]
+    for worker in workers:
+        worker.join(*(f"w{number}" for number in range(4) if worker.name != f"w{number}"))
+    assert all(worker.engine.repair.ready for worker in workers)
+
+
+def test_newcomers_who_find_one_busy_ask_another_at_once() -> None:
+    """Two that have everything, eight that come, one place each: the fifth used to wait for ten seconds."""
+    wire = Wire(Settings(part_bytes=200, max_transfers=1))
+    ann, bob = wire.cluster("ann", "bob")
+    ann.write(**{f"k{number}": "x" * 100 for number in range(20)})
+    workers = [wire.start(f"w{number}") for number in range(8)]
+    for worker in workers:
+        worker.join("ann", "bob")
+    wire.until(lambda: all(worker.saw(Ready) for worker in workers), within=5.0)
+    assert agree(ann, bob, *workers)
+
+
 @pytest.mark.parametrize("latency", [0.4, 0.55, 0.7, 0.9])
 def test_a_newcomer_far_away_gets_its_state_though_it_asks_again_before_the_answer_comes(latency: float) -> None:
     """Its second pull starts the state anew at the sender; the first part of that must be let in."""
-    wire = Wire(Settings(part_bytes=200), latency=latency)
+    wire = Wire(Settings(part_bytes=200, join_timeout=10.0), latency=latency)
     ann = wire.start("ann")
     ann.write(**{f"k{number}": "x" * 100 for number in range(3)})
     bob = wire.start("bob")
@@ -131,7 +167,7 @@ def test_who_leaves_says_so_and_hands_over_what_it_has_not_sent() -> None:
 def test_who_left_says_nothing_more() -> None:
     wire = Wire()
     ann, bob = wire.cluster("ann", "bob")
-    ping = ann.engine.codec.encode(ann.instance, Ping(1, ann.engine.replication.digest(), (ann.engine.me,)))
+    ping = ann.engine.codec.encode(ann.instance, Ping(1, ann.engine.digest, (ann.engine.me,)))
     wire.perform(bob, bob.engine.leave(wire.now))
     assert bob.hear(ping) == []
 
@@ -329,7 +365,7 @@ def test_a_join_is_repaired_whichever_of_its_packets_is_lost(lost: type) -> None
 def test_a_ping_introduces_a_stranger() -> None:
     wire = Wire()
     ann, zoe = wire.start("ann"), wire.start("zoe")
-    ping = Ping(5, zoe.engine.replication.digest(), (zoe.engine.me,))
+    ping = Ping(5, zoe.engine.digest, (zoe.engine.me,))
     wire.perform(ann, ann.hear(zoe.engine.codec.encode(zoe.instance, ping)))
     assert ann.living == {"ann", "zoe"}
     assert [packet.message.number for packet in wire.packets(Ack, target="zoe")] == [5]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import permutations
 from random import Random
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -142,3 +143,34 @@ def test_one_that_died_in_the_middle_of_a_round_is_passed_over() -> None:
     victim = next(instance for instance in (2, 3, 4) if instance != first)
     members.hear(ME._replace(instance=victim, status=Status.DEAD), now=0.0)
     assert victim not in [members.next_probe(rng) for _ in range(6)]
+
+
+@given(st.lists(claims(), max_size=12), st.integers(0, 12))
+def test_the_peers_are_the_living_others_whatever_was_heard(heard: list[Claim], turn: int) -> None:
+    members = Members(ME)
+    for place, claim in enumerate(heard):
+        members.hear(claim, now=float(place))
+        if place == turn:
+            members.forget(before=float(place), most=1)
+            reborn = ME._replace(instance=9)
+            members.become(reborn)
+            members.hear(ME._replace(status=Status.DEAD), now=float(place))
+        others = [one for one in members.table.values() if one.instance != members.me.instance]
+        assert members.peers() == [one.instance for one in others if not one.gone]
+
+
+class Counted(dict[int, Claim]):
+    """A table that is not to be walked."""
+
+    def values(self) -> Any:
+        raise AssertionError("all of the table was walked")
+
+
+def test_asking_for_the_peers_does_not_walk_the_remembered_dead() -> None:
+    members = Members(ME)
+    for instance in range(2, 12):
+        members.hear(ME._replace(instance=instance, status=Status.DEAD if instance < 11 else Status.SUSPECT), now=0.0)
+    members.table = Counted(members.table)
+    assert members.peers() == [11]
+    members.peers().clear()
+    assert members.peers() == [11], "it is the caller's own list"

@@ -37,7 +37,7 @@ def test_one_alone_has_nobody_to_probe_and_no_deadline() -> None:
     ann = wire.start("ann")
     assert ann.engine.deadline == inf
     assert ann.engine.tick(now=100.0, wall=ann.wall) == []
-    assert ann.engine.join([], now=100.0) == []
+    assert ann.engine.join([], now=100.0) == [], "it was ready before, and there is nobody to ask"
     wire.advance(100.0)
     assert wire.sent == []
 
@@ -195,7 +195,7 @@ def test_a_false_hint_is_cancelled_by_any_ack() -> None:
     assert said(ann, bob.instance) == [Status.ALIVE]
 
 
-def test_a_true_hint_kills_in_200_milliseconds_and_not_before() -> None:
+def test_a_true_hint_is_a_suspicion_after_200_milliseconds_and_a_death_an_interval_later() -> None:
     wire = Wire()
     ann, bob, cat = wire.cluster("ann", "bob", "cat")
     wire.crash(bob)
@@ -204,8 +204,38 @@ def test_a_true_hint_kills_in_200_milliseconds_and_not_before() -> None:
     wire.advance(0.199)
     assert ann.status_of(bob.instance) == Status.ALIVE
     wire.advance(0.002)
-    assert ann.status_of(bob.instance) == cat.status_of(bob.instance) == Status.DEAD
+    assert ann.status_of(bob.instance) == cat.status_of(bob.instance) == Status.SUSPECT
     assert "stream ended" in ann.saw(MemberChanged)[-1].why
+    wire.advance(0.998)
+    assert ann.status_of(bob.instance) == Status.SUSPECT
+    wire.advance(0.002)
+    assert ann.status_of(bob.instance) == cat.status_of(bob.instance) == Status.DEAD
+
+
+def test_a_living_member_whose_streams_were_all_reset_while_it_was_busy_refutes() -> None:
+    """Half a second of a blocked loop and a reset stream used to be a death without a chance to refute."""
+    wire = Wire()
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    wire.pause(bob)
+    for witness in (ann, cat):
+        wire.perform(witness, witness.engine.lost(bob.instance, wire.now))
+    wire.advance(0.5)
+    assert ann.status_of(bob.instance) == Status.SUSPECT
+    wire.resume(bob)
+    wire.advance(2.0)
+    assert ann.status_of(bob.instance) == cat.status_of(bob.instance) == Status.ALIVE
+    assert bob.saw(Reborn) == []
+
+
+def test_the_end_of_a_process_is_proof_and_all_know_at_once() -> None:
+    wire = Wire()
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    wire.crash(bob)
+    wire.perform(ann, ann.engine.exited(bob.instance, wire.now))
+    wire.deliver()
+    assert ann.status_of(bob.instance) == cat.status_of(bob.instance) == Status.DEAD
+    assert ann.saw(MemberChanged)[-1].why == "its process has ended"
+    assert ann.engine.exited(bob.instance, wire.now) == [], "once"
 
 
 def test_a_hint_about_a_stranger_or_one_that_is_gone_is_nothing() -> None:
@@ -321,7 +351,7 @@ def test_two_that_buried_each_other_and_can_not_be_reborn_now_do_not_chatter() -
         node.set("k", node.name)
         gossip(wire, node, 99, other.engine.me._replace(status=Status.DEAD))
     gossip(wire, ann, bob.instance, bob.engine.me)
-    ping = Ping(1, bob.engine.replication.digest(), (bob.engine.me,))
+    ping = Ping(1, bob.engine.digest, (bob.engine.me,))
     wire.perform(ann, ann.hear(bob.engine.codec.encode(bob.instance, ping)))
     wire.deliver()
     assert len(wire.sent) < 10

@@ -101,7 +101,7 @@ def test_of_an_open_transaction_nothing_is_visible_outside() -> None:
     assert "secret" not in bob.data and "secret" not in cat.data
     assert not [packet for packet in wire.sent if packet.source == "ann" and b"secret" in packet.payload]
     assert ann.engine.replication.context() == bob.store.context == {ann.instance: 1}
-    assert ann.engine.replication.digest().context == bob.engine.replication.digest().context
+    assert ann.engine.digest.context == bob.engine.digest.context
     assert not [node for node in (ann, bob, cat) if node.saw(Warned)]
     ann.set("more", "done")
     ann.engine.end()

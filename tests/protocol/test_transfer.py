@@ -118,13 +118,14 @@ def test_it_gives_up_after_five_more_tries() -> None:
 
 def test_only_so_many_go_out_at_a_time_and_those_sent_to_their_end_do_not_count() -> None:
     sender = Transfers(SMALL)
-    offers = [sender.offer(peer, parts(1), now=0.0) for peer in range(2, 7)]
-    assert [part is not None for part in offers] == [True] * SMALL.max_transfers + [False]
-    assert sender.offer(2, parts(1), now=0.0) is not None, "in place of the earlier one to this peer"
+    for peer in range(2, 2 + SMALL.max_transfers):
+        assert not sender.busy
+        sender.offer(peer, parts(1), now=0.0)
+    assert sender.busy
     last = sender.asked(3, StateNext(2, 1), now=0.0)
     assert last is not None
     assert last.last
-    assert sender.offer(6, parts(1), now=0.0) is not None
+    assert not sender.busy
     assert sender.asked(3, StateNext(2, 1), now=1.0) == last, "the last part may be lost as well"
 
 

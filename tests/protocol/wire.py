@@ -154,6 +154,8 @@ class Wire:
         me = Claim(name=name, **{**here, **claim})
         engine = Engine(cluster, me, self.settings, Random(me.instance), Store())
         node = self.nodes[at or name] = Node(self, name, engine)
+        if len(self.nodes) == 1:
+            engine.join([], self.now)  # the first finds nobody, and so is ready
         return node
 
     def cluster(self, *names: str) -> list[Node]:

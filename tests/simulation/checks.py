@@ -57,7 +57,7 @@ class Watch:
         self._members: dict[int, Claim] = {}
         self._selves = {engine.me.instance}
         self._changes = 0
-        self._exposed = self._before = Digest(0, 0)
+        self._exposed = self._before = Digest(0, 0, ready=False)
         """The digests that may be told now, and that might have been told before this event."""
 
     # -- what happens ----------------------------------------------------------------------------------------------
@@ -180,9 +180,9 @@ class Watch:
             context[replica] -= unpublished
             if not context[replica]:
                 del context[replica]
-        self._before, self._exposed = self._exposed, Digest(context.fingerprint(), self.shadow.fingerprint)
+        self._before, self._exposed = self._exposed, Digest(context.fingerprint(), self.shadow.fingerprint, ready=False)
         if unpublished:
-            self._exposed = self._exposed._replace(state=0)
+            self._exposed = self._exposed._replace(state=None)
         else:
             known = self.history.states.setdefault(self._exposed.context, self._exposed.state)
             demand(known == self._exposed.state, "equal contexts, unequal states")
@@ -190,7 +190,12 @@ class Watch:
     def _message(self, message: Message) -> None:
         match message:
             case Ping(_, digest, _) | Ack(_, digest, _) | Join(_, digest) | Welcome(_, digest):
-                demand(digest in (self._exposed, self._before), "a digest of what has not left", digest, self._exposed)
+                demand(
+                    digest._replace(ready=False) in (self._exposed, self._before),
+                    "a digest of what has not left",
+                    digest,
+                    self._exposed,
+                )
             case Push(batches):
                 demand(self.history.payloads.issuperset(batches), "a batch that nobody published")
             case Pull(context):

@@ -18,6 +18,7 @@ from gossip.protocol.effects import Send
 from gossip.protocol.engine import Engine
 from gossip.protocol.members import Members, Status
 from gossip.protocol.messages import Gossip
+from gossip.protocol.repair import Repair
 from gossip.protocol.replication import Replication
 from tests.simulation.options import only
 from tests.simulation.run import run
@@ -179,7 +180,11 @@ def the_inbox_ignores_gaps(patch: pytest.MonkeyPatch) -> None:
 
     merge_batch = Store.merge_batch
     patch.setattr(Store, "merge_batch", wrong)
-    patch.setattr(Inbox, "add", lambda self, batch, size, delivered: [batch] if batch.last > delivered else [])
+    patch.setattr(
+        Inbox,
+        "add",
+        lambda self, batch, payload, delivered: [(batch, payload)] if batch.last > delivered else [],
+    )
 
 
 @planted()
@@ -269,19 +274,19 @@ def two_that_buried_each_other_tell_it_for_ever(patch: pytest.MonkeyPatch) -> No
 @planted("loss")
 def a_pull_is_answered_with_a_part_of_a_transaction(patch: pytest.MonkeyPatch) -> None:
     """Ours, found by seed 6: what is held back is not in a context, so the same part was sent again and again."""
-    patch.setattr(Engine, "_first_run", lambda self, batches: batches[:1])
+    patch.setattr(Replication, "first_run", lambda self, batches: batches[:1])
 
 
 @planted("loss", "move")
 def what_died_with_its_author_is_asked_for_for_ever(patch: pytest.MonkeyPatch) -> None:
     """Ours, found by seed 12."""
-    repair = Engine._repair
+    due = Repair.gap_is_due
 
-    def wrong(self: Engine, now: float) -> Any:
-        self._repairs = 0
-        return repair(self, now)
+    def wrong(self: Repair, now: float, held: bool) -> bool:
+        self._tries = 0
+        return due(self, now, held)
 
-    patch.setattr(Engine, "_repair", wrong)
+    patch.setattr(Repair, "gap_is_due", wrong)
 
 
 # -- the tests --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from crdt import LWWMap, LWWRegister, ORSet, PNCounter, Store, Write
+from crdt import FOREVER, LWWMap, LWWRegister, ORSet, PNCounter, Store, Write
 from crdt.timestamp import at
 from gossip.protocol.effects import Effect
 from tests.simulation.checks import COUNTERS, MAPS, REGISTERS, SETS
@@ -145,7 +145,9 @@ class Workload:
         name, key, value = self.rng.choice(MAPS), self.rng.choice(KEYS), {"n": self.number, "text": text}
         seconds = self.rng.randint(1, 60) if self.rng.random() < 0.05 else 0
         return lambda store, replica, stamp: (
-            LWWMap(store, name).set(key, value, replica, stamp, stamp + at(1000 * seconds) if seconds else 0),
+            LWWMap(store, name)
+            .set(key, value, replica, stamp)
+            ._replace(expires=stamp + at(1000 * seconds) if seconds else FOREVER),
             Meaning(key, value, 0),
         )
 

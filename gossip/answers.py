@@ -1,0 +1,243 @@
+"""What does a node answer to whom it is asked by through its control socket?
+
+Each answer is a function from a node and a request, a JSON object, to what JSON can say; those of `LISTS` give it in
+pieces, since it may be long. Raises `Missing` for what is not there, and `ValueError` for a request that is none.
+
+Not here: the socket, and watching (`control`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from crdt.codec import COUNTER, MAP, REGISTER, SET, object_name
+from gossip.watch import Change
+
+if TYPE_CHECKING:
+    from gossip.node import Node
+    from gossip.shared import Map
+
+Request = dict[str, Any]
+
+
+class Missing(LookupError):
+    """What was asked for is not there."""
+
+
+TYPES = {"map": MAP, "set": SET, "counter": COUNTER, "register": REGISTER}
+
+
+def text_of(request: Request, field: str) -> str:
+    value = request.get(field)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"the request needs a text as {field!r}")
+    return value
+
+
+def type_of(request: Request) -> str | None:
+    kind = request.get("type")
+    if kind is not None and kind not in TYPES:
+        raise ValueError(f"type {kind!r} is none of: {', '.join(TYPES)}")
+    return kind
+
+
+def _key(value: Any) -> Any:
+    """A key or an element: JSON writes tuples as lists, and no list is a key."""
+    return tuple(map(_key, value)) if isinstance(value, list) else value
+
+
+def _element(request: Request) -> Any:
+    if "element" not in request:
+        raise ValueError("the request needs an 'element'")
+    return _key(request["element"])
+
+
+def handle_of(node: Node, kind: str, name: str) -> Any:
+    match kind:
+        case "map":
+            return node.map(name, key=object)
+        case "set":
+            return node.set(name)
+        case "counter":
+            return node.counter(name)
+    return node.register(name)
+
+
+def _types(node: Node, name: str) -> list[str]:
+    """The types under which there is something of this name."""
+    raw, objects = object_name(name), node._store.objects
+    return [kind for kind, number in TYPES.items() if objects.get((number, raw))]
+
+
+def _read(node: Node, request: Request) -> tuple[str, Any]:
+    """What a request without a key is about: a type that was asked for, else the only one there is."""
+    name, kind = text_of(request, "object"), type_of(request)
+    if kind is None:
+        types = _types(node, name)
+        if not types:
+            raise Missing(f"there is nothing called {name!r}")
+        if len(types) > 1:
+            raise ValueError(f"{name!r} is a {' and a '.join(types)}: say which: --type {types[0]}")
+        kind = types[0]
+    return kind, handle_of(node, kind, name)
+
+
+def _written(node: Node, request: Request, kind: str) -> Any:
+    """The handle to write to. One name may stand for objects of several types, but who meant that says so."""
+    name, asked = text_of(request, "object"), type_of(request)
+    if asked not in (None, kind):
+        raise ValueError(f"this can not be done to a {asked}, only to a {kind}")
+    types = _types(node, name)
+    if types and kind not in types and asked is None:
+        raise ValueError(
+            f"{name!r} is a {' and a '.join(types)}, and this is for a {kind}. "
+            f"To have a {kind} of the same name besides, say so: --type {kind}"
+        )
+    return handle_of(node, kind, name)
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+def _items(handle: Map[Any, Any]) -> Iterator[tuple[Any, Any]]:
+    keys = handle._view.keys()  # these are decoded one by one; the handle decodes all before it gives the first
+    for key in keys:
+        try:
+            yield key, handle[key]
+        except KeyError:
+            pass  # deleted since we began
+
+
+def _get(node: Node, request: Request) -> tuple[Iterator[Any], Any]:
+    """The value of one key of a map; without a key, all of an object: parts, and at the end its type."""
+    if request.get("key") is not None:
+        if type_of(request) not in (None, "map"):
+            raise ValueError("only a map has keys")
+        return iter(()), _entry(node, text_of(request, "object"), _key(request["key"]))
+    kind, handle = _read(node, request)
+    match kind:
+        case "map":
+            return _items(handle), kind
+        case "set":
+            return iter(handle._view), kind
+    return iter([handle.value]), kind
+
+
+def _entry(node: Node, name: str, key: Any) -> Any:
+    try:
+        return node.map(name, key=object)[key]
+    except KeyError:
+        raise Missing(f"{key!r} is not in {name!r}") from None
+
+
+def _keys(node: Node, request: Request) -> tuple[Iterator[Any], Any]:
+    """The keys of a map, or without an object all objects."""
+    if request.get("object") is None:
+        return iter(node.status()["objects"]), "objects"
+    kind, handle = _read(node, request)
+    if kind != "map":
+        raise ValueError(f"{request['object']!r} is a {kind}, and only a map has keys")
+    return handle._view.keys(), kind
+
+
+def _hello(node: Node, request: Request) -> Any:
+    """Who is asked."""
+    me = node.me
+    return {"cluster": node.config.cluster, "name": me.name, "instance": me.id, "pid": os.getpid()}
+
+
+def _status(node: Node, request: Request) -> Any:
+    return node.status()
+
+
+def _members(node: Node, request: Request) -> Any:
+    members, claims = node.members.all, node._running().engine.members.table
+    return [
+        {
+            **asdict(member),
+            "instance": member.id,
+            "addresses": list(claims[member.instance].addresses),
+            "me": member.instance == node.me.instance,
+        }
+        for member in members
+        if member.instance in claims
+    ]
+
+
+def _set(node: Node, request: Request) -> Any:
+    """A key of a map; without a key, a register."""
+    if "value" not in request:
+        raise ValueError("the request needs a 'value'")
+    if request.get("key") is None:
+        _written(node, request, "register").set(request["value"])
+    else:
+        _written(node, request, "map")[_key(request["key"])] = request["value"]
+    return None
+
+
+def _delete(node: Node, request: Request) -> Any:
+    """A key of a map; without a key, what is in a register."""
+    name, key = text_of(request, "object"), _key(request.get("key"))
+    if key is None:
+        types = _types(node, name)
+        if "register" not in types:
+            of_map = ", which is a map: name the key to delete" if "map" in types else ""
+            raise Missing(f"there is no register {name!r}{of_map}")
+        node.register(name).delete()
+        return None
+    try:
+        del node.map(name, key=object)[key]
+    except KeyError:
+        raise Missing(f"{key!r} is not in {name!r}") from None
+    return None
+
+
+def _incr(node: Node, request: Request) -> Any:
+    amount = request.get("amount", 1)
+    if type(amount) is not int or amount == 0:
+        raise ValueError("'amount' is an integer other than 0")
+    counter = _written(node, request, "counter")
+    if amount > 0:
+        counter.increment(amount)
+    else:
+        counter.decrement(-amount)
+    return counter.value
+
+
+def _add(node: Node, request: Request) -> Any:
+    _written(node, request, "set").add(_element(request))
+    return None
+
+
+def _remove(node: Node, request: Request) -> Any:
+    elements = node.set(text_of(request, "object"))
+    element = _element(request)
+    if element not in elements:
+        raise Missing(f"{element!r} is not in {request['object']!r}")
+    elements.discard(element)
+    return None
+
+
+LISTS: dict[str, Callable[[Node, Request], tuple[Iterator[Any], Any]]] = {"get": _get, "keys": _keys}
+ACTIONS: dict[str, Callable[[Node, Request], Any]] = {
+    "hello": _hello,
+    "status": _status,
+    "members": _members,
+    "set": _set,
+    "delete": _delete,
+    "incr": _incr,
+    "add": _add,
+    "remove": _remove,
+}
+
+
+def change_told(kind: str, change: Change[Any, Any]) -> dict[str, Any]:
+    """A change, as JSON has it."""
+    told = {"type": kind, **asdict(change)}
+    stamp = told.pop("stamp")
+    told["author"] = f"{change.author:016x}" if change.author else None
+    told["at"] = (stamp >> 16) / 1000 if stamp else None
+    return told

@@ -1,0 +1,160 @@
+"""Whom do we ask for what we miss, and when have we got what the others share?
+
+Every digest that a peer sends is compared with ours. What differs for a moment is on its way already; what differs
+longer is pulled. A newcomer does not wait: it asks one peer at a time, and the next when that one is busy or silent, so
+that many who start together do not have everybody send everything to everyone.
+
+A newcomer is *ready* when it agrees with somebody who is, or has been given all that such a one has. Where nobody is
+ready (a whole cluster starts), when all whom it knows of have answered and agree, or `join_timeout` is over.
+
+Invariants: an unready peer's agreement proves nothing, for two newcomers with nothing agree at once; a peer is
+asked once in `pull_timeout`. Not here: what is sent (`replication`, `transfer`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from math import inf
+
+from gossip.protocol.messages import Digest
+from gossip.protocol.settings import Settings
+
+_TRIES = 8
+"""How often somebody is asked for what lies before something held back: it may have died with its author."""
+
+
+class Repair:
+    """What one node knows of how far its peers are."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._digests: dict[int, Digest] = {}
+        self._differs: dict[int, float] = {}
+        """Since when a peer's context was seen to differ."""
+        self._asked: dict[int, float] = {}
+        """Until when a peer may take to answer a pull."""
+        self._dialled: set[str] = set()
+        """Addresses at which nobody has answered yet; kept while we are not ready."""
+        self._ready_due = inf
+        self._gap_due = inf
+        self._tries = 0
+        self._delivered_at = -inf
+        self.ready = False
+
+    @property
+    def deadline(self) -> float:
+        """When something is due: giving up on being given everything, or asking about a gap again."""
+        return min(self._gap_due, self._ready_due)
+
+    # -- joining ------------------------------------------------------------------------------------------------------
+
+    def dialled(self, addresses: Collection[str], now: float) -> None:
+        """Somebody may be at these addresses. Begins the wait for readiness, the first time."""
+        if not self.ready:
+            self._dialled.update(addresses)
+            self._ready_due = min(self._ready_due, now + self._settings.join_timeout)
+
+    def reached(self, addresses: Iterable[str]) -> None:
+        """The member that listens here has answered."""
+        self._dialled.difference_update(addresses)
+
+    def heard(self, peer: int, digest: Digest) -> None:
+        """A peer told how far it is."""
+        self._digests[peer] = digest
+
+    def wonders(self, peer: int) -> bool:
+        """Whether a newcomer should ask this peer how far it is: one of whom it was only told may have everything."""
+        return not self.ready and peer not in self._digests
+
+    def is_ready(self, mine: Digest, living: Collection[int], now: float) -> bool:
+        """Whether readiness has come just now."""
+        if self.ready:
+            return False
+        agree = [peer for peer in living if peer in self._digests and self._digests[peer].context == mine.context]
+        all_agree = self._ready_due < inf and not self._dialled and len(agree) == len(living)
+        self.ready = all_agree or any(self._digests[peer].ready for peer in agree)
+        if now >= self._ready_due:
+            somebody = any(peer in self._digests and self._digests[peer].ready for peer in living)
+            self.ready = self.ready or not somebody  # while one is known who has everything, it is waited for
+            self._ready_due = now + self._settings.join_timeout
+        if self.ready:
+            self._dialled.clear()
+            self._ready_due = inf
+        return self.ready
+
+    # -- comparing ----------------------------------------------------------------------------------------------------
+
+    def delivered(self, now: float) -> None:
+        """Something was delivered here: what differs now may be on its way to the others."""
+        self._delivered_at = now
+
+    def differs(self, peer: int, theirs: Digest, mine: Digest, now: float) -> bool:
+        """Whether it is time to pull from a peer that has just told this."""
+        if theirs.context == mine.context:
+            self._differs.pop(peer, None)
+            return False
+        since = self._differs.setdefault(peer, now)
+        if not self.ready:
+            return True
+        settled = now - max(since, self._delivered_at) >= self._settings.settle
+        return settled or now - since >= self._settings.probe_interval
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    def ask(self, peer: int, now: float) -> bool:
+        """Whether this peer may be asked now; it counts as asked then."""
+        waiting = not self.ready and any(until > now for until in self._asked.values())
+        if waiting or self._asked.get(peer, -inf) > now:
+            return False
+        late = now - self._settings.transfer_timeout  # until then an answer that took its time is still one
+        self._asked = {other: until for other, until in self._asked.items() if until > late}
+        self._asked[peer] = now + self._settings.pull_timeout
+        self._differs.pop(peer, None)
+        return True
+
+    def asked(self, peer: int) -> bool:
+        """Whether this peer was asked and has not answered in full."""
+        return peer in self._asked
+
+    def more(self, peer: int) -> None:
+        """The peer has answered in part: it may be asked on at once."""
+        self._asked.pop(peer, None)
+
+    def served(self, peer: int, mine: Digest) -> None:
+        """The peer has given all that it had. Our digest is now as good as its own was."""
+        self._asked.pop(peer, None)
+        known = self._digests.get(peer)
+        if known is not None and known.ready:
+            self._digests[peer] = mine._replace(ready=True)
+
+    def busy(self, peer: int, living: Collection[int], mine: Digest, now: float) -> int | None:
+        """The peer can not serve us now: whom to ask instead; None if nobody else is known to have more."""
+        self._asked.pop(peer, None)
+        others = [
+            other for other in living
+            if other != peer and other in self._digests and self._digests[other].context != mine.context
+        ]  # fmt: skip
+        others.sort(key=lambda other: not self._digests[other].ready)
+        return next((other for other in others if self._asked.get(other, -inf) <= now), None)
+
+    def gone(self, peer: int) -> None:
+        """Forgets all about a peer."""
+        self._digests.pop(peer, None)
+        self._differs.pop(peer, None)
+        self._asked.pop(peer, None)
+
+    # -- gaps ---------------------------------------------------------------------------------------------------------
+
+    def gap(self, now: float) -> None:
+        """Something is held back, and what lies before it was asked for."""
+        self._gap_due = min(self._gap_due, now + self._settings.pull_timeout)
+        self._tries = 0
+
+    def gap_is_due(self, now: float, held: bool) -> bool:
+        """Whether somebody is to be asked for it again. Not for ever: whoever turns up with it, pings will tell."""
+        if self._gap_due > now:
+            return False
+        self._tries += 1
+        again = held and self._tries <= _TRIES
+        self._gap_due = now + self._settings.pull_timeout if again else inf
+        return again
