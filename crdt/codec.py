@@ -44,6 +44,7 @@ _KEYED = frozenset({MAP, SET})
 _MAX_64 = 2**64 - 1
 _MAX_SEQUENCE = 2**63 - 1
 _MAX_UNWALKED = 1200
+_MAX_SHORT = 1200
 
 
 class Malformed(ValueError):
@@ -85,7 +86,7 @@ def _packed(value: object) -> bytes:
     stays as large as it once had to be, so what is long does not go through it.
     """
     kind = type(value)
-    if kind in _NUMBERS or (kind in _TEXTS and len(value) <= _MAX_UNWALKED):  # type: ignore[arg-type]
+    if kind in _NUMBERS or (kind in _TEXTS and len(value) <= _MAX_SHORT):  # type: ignore[arg-type]
         return _PACK(value)
     packed: bytes = msgpack.packb(value)
     return packed

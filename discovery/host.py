@@ -287,6 +287,26 @@ class HostDirectory:
         """The control sockets of all living nodes, our own included, oldest first. Otherwise as `others`."""
         return self._living(_CONTROL, frozenset())
 
+    def has_ended(self, address: Address) -> bool:
+        """Whether the process that listened at a socket of this directory has ended.
+
+        That is proof and no guess: the kernel frees a lock when, and only when, nobody is left who holds it. False
+        for sockets of other directories, of which nothing is known. What the process left is swept.
+
+        >>> with tempfile.TemporaryDirectory() as base:
+        ...     directory = HostDirectory(runtime_directory("shop", Path(base)))
+        ...     with directory.claim(255) as place:
+        ...         held = directory.has_ended(place.address)
+        ...     held, directory.has_ended(place.address)
+        (False, True)
+        """
+        path = Path(address.path)
+        name = path.name.removesuffix(_SOCKET)
+        if path.parent != self.path or name + _SOCKET != path.name:
+            return False
+        with _opened(self.path) as directory:
+            return _living_since(directory, name) is None and not path.exists()
+
     def _living(self, suffix: str, without: frozenset[str]) -> list[Address]:
         found: list[tuple[int, str]] = []
         try:

@@ -44,6 +44,9 @@ from gossip.transport import Transport
 log = logging.getLogger("gossip")
 P = ParamSpec("P")
 
+_LOOKS = 20
+_LOOK_AGAIN = 0.01
+"""Seconds between two looks whether a lost neighbour's process has ended; much memory takes its time to die."""
 _WATCHFUL = 0.05
 """Seconds between two looks for neighbours while a start waits for the first of them."""
 NO_AWAIT = (
@@ -360,6 +363,27 @@ class Runtime:
         with self.lock:
             self._perform(self.engine.lost(peer, self._now()))
             self._schedule()
+        self._examine(peer, _LOOKS)
+
+    def _examine(self, peer: int, looks: int) -> None:
+        """Looks whether the process of a peer on this host has ended: its lock is free then, which is proof.
+
+        Several times, since a process that dies closes its files one after the other, streams and lock among them.
+        """
+        claim = self.engine.members.table.get(peer)
+        if not self.running or claim is None or claim.gone or self._directory is None:
+            return
+        local = [parse_address(address) for address in claim.addresses if address.startswith("unix:")]
+        try:
+            ended = any(self._directory.has_ended(address) for address in local)
+        except OSError:
+            return  # no look, no proof; the probes decide
+        if ended:
+            with self.lock:
+                self._perform(self.engine.exited(peer, self._now()))
+                self._schedule()
+        elif looks > 1:
+            self._loop.call_later(_LOOK_AGAIN, self._examine, peer, looks - 1)
 
     def _tick(self) -> None:
         self._timer = None

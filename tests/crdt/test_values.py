@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from decimal import Decimal
 from enum import IntEnum, StrEnum
@@ -172,3 +173,21 @@ def test_what_can_not_be_a_value_is_refused_at_the_call(value: object, error: ty
         with pytest.raises(error, match=says):
             ask()
     assert store.context == {} and store.objects == {}
+
+
+def test_what_was_refused_leaves_nothing_in_the_next_bytes() -> None:
+    """Small scalars share one packer."""
+    for wrong in (2**64, "\ud800", "a" * 30 + "\ud800", {1}):
+        with pytest.raises((ValueError, TypeError)):
+            encode_value(wrong)
+        with pytest.raises((ValueError, TypeError)):
+            encode_element(wrong)
+        assert encode_value("beta") == encode_element("beta") == b"\xa4beta"
+
+
+def test_threads_that_encode_at_once_get_each_their_own_bytes() -> None:
+    def encoded(seed: int) -> bool:
+        return all(decode_value(encode_value(f"{seed} {n}")) == f"{seed} {n}" for n in range(2_000))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(encoded, range(4)))

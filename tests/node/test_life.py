@@ -7,6 +7,7 @@ import copy
 import gc
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -377,7 +378,7 @@ def test_a_leave_takes_less_than_a_second_though_nobody_reads_and_somebody_conve
     async def story() -> None:
         async with nodes(cluster) as (ann, bob):
             assert ann._runtime is not None and ann._runtime.place is not None
-            reader, writer = await asyncio.open_unix_connection(str(ann._runtime.place.control_path))
+            _, writer = await asyncio.open_unix_connection(str(ann._runtime.place.control_path))
             for number in range(200):
                 ann.map("m", str)[str(number)] = "x" * 50_000
             writer.write(b'{"do": "get", "object": "m"}\n')  # and never reads
@@ -405,17 +406,16 @@ def test_who_is_interrupted_while_it_waits_for_a_start_leaves_no_thread(
         started.set()
         await asyncio.sleep(30)
 
-    class Interrupted(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            started.wait(10)
-            raise KeyboardInterrupt
+    def interrupt() -> None:
+        started.wait(10)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     monkeypatch.setattr(gossip.Node, "start", slow)
-    node = gossip.Node(cluster)
-    with monkeypatch.context() as patch:
-        patch.setattr("gossip.thread.threading.Event", Interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            node.open()
+    presses = threading.Thread(target=interrupt)
+    presses.start()
+    with pytest.raises(KeyboardInterrupt):
+        gossip.Node(cluster).open()
+    presses.join()
     assert threading.active_count() == before
 
 
