@@ -31,6 +31,7 @@ TYPES = {"map": MAP, "set": SET, "counter": COUNTER, "register": REGISTER}
 
 
 def text_of(request: Request, field: str) -> str:
+    """The text that a request must have in this field."""
     value = request.get(field)
     if not isinstance(value, str) or not value:
         raise ValueError(f"the request needs a text as {field!r}")
@@ -38,6 +39,7 @@ def text_of(request: Request, field: str) -> str:
 
 
 def type_of(request: Request) -> str | None:
+    """The type of object that a request names, if it does."""
     kind = request.get("type")
     if kind is not None and kind not in TYPES:
         raise ValueError(f"type {kind!r} is none of: {', '.join(TYPES)}")
@@ -56,6 +58,7 @@ def _element(request: Request) -> Any:
 
 
 def handle_of(node: Node, kind: str, name: str) -> Any:
+    """The handle of an object, for keys and values of any type."""
     match kind:
         case "map":
             return node.map(name, key=object)

@@ -245,7 +245,10 @@ class Node:
                     for member in self.members.all
                 ],
                 "objects": objects,
-                "digest": {"context": f"{digest.context:016x}", "state": f"{digest.state:016x}"},
+                "digest": {
+                    "context": f"{digest.context:016x}",
+                    "state": None if digest.state is None else f"{digest.state:016x}",
+                },
                 "replicas": len(self._store.context),
                 "writes_delivered": sum(self._store.context.values()),
                 "named_early": len(self._store.named),

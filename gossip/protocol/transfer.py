@@ -4,7 +4,7 @@ The receiver asks for each part, so a transfer goes as fast as it can take and n
 asked for again; parts are idempotent. Nothing of a state counts before its last part is there.
 
 Invariant: at most one state comes in at a time, and at most `max_transfers` go out; all of them end by themselves.
-Not here: what a part holds (`crdt.codec`), and when to ask for a state at all (`engine`).
+Not here: what a part holds (`crdt.state`), and when to ask for a state at all (`engine`).
 """
 
 from __future__ import annotations

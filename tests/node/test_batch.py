@@ -185,7 +185,7 @@ def test_a_batch_over_an_await_hides_no_other_error(cluster: str) -> None:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.01):
                     with ann.batch():
-                        await asyncio.sleep(30)
+                        await asyncio.sleep(30)  # waits: to be interrupted, inside of a batch
 
     asyncio.run(story())
 

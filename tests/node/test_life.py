@@ -404,7 +404,7 @@ def test_who_is_interrupted_while_it_waits_for_a_start_leaves_no_thread(
 
     async def slow(self: gossip.Node) -> None:
         started.set()
-        await asyncio.sleep(30)
+        await asyncio.sleep(30)  # waits: to be interrupted
 
     def interrupt() -> None:
         started.wait(10)

@@ -159,8 +159,8 @@ def a_transaction_comes_in_two_steps(patch: pytest.MonkeyPatch) -> None:
     def one_by_one(self: Replication, payloads: Any, wall: int) -> Any:
         split: list[Any] = []
 
-        def each(self: Replication, batches: list[Batch], encoded: Any) -> Any:
-            split.extend(deliver(self, [batch], None) for batch in batches)
+        def each(self: Replication, batches: list[tuple[Batch, bytes]]) -> Any:
+            split.extend(deliver(self, [batch]) for batch in batches)
             return split.pop()
 
         patch.setattr(Replication, "_deliver", each)
