@@ -41,7 +41,7 @@ from gossip.protocol.messages import Digest, Push
 from gossip.protocol.settings import Settings
 
 _OVERHEAD = 64
-"""Bytes of a write beside its element and value, roughly: for bounds, not for accounts."""
+"""Bytes of a write beside its name, element, value and names, at most."""
 
 
 class Delivered(NamedTuple):
@@ -294,4 +294,6 @@ class Replication:
 
 
 def _size_of(write: Write) -> int:
-    return _OVERHEAD + len(write.key[2]) + len(write.value or b"") + 20 * len(write.names)
+    """At least so many bytes as the write takes in a batch: bounds on transactions are bounds on what is sent."""
+    _, name, element = write.key
+    return _OVERHEAD + len(name.encode()) + len(element) + len(write.value or b"") + 20 * len(write.names)
