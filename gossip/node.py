@@ -85,6 +85,7 @@ class Node:
         self._state = "it was not started yet: use `async with node:` or `with node:`"
         self._thread: Any = None
         self._control: Any = None
+        self._leaving = False
         self.members = Roster(self._look)
         """The members of the cluster: `len`, `in`, iteration, `["name"]`, `.alive`, `.all`, `.where(role="web")`."""
 
@@ -100,12 +101,18 @@ class Node:
         runtime = self._runtime = Runtime(self.config, self._store, self._changed, self._member_changed, self.leave)
         try:
             await runtime.start()
+            self._check_staying()
             self._since[runtime.engine.me.instance] = (time.time(), "this node itself")
             await self._serve_control()
+            self._check_staying()
         except BaseException:
             await self.leave()
             self._state = "it could not start"
             raise
+
+    def _check_staying(self) -> None:
+        if self._leaving:
+            raise NotRunning("the node was told to leave while it was starting, so it did not start")
 
     async def _serve_control(self) -> None:
         from gossip.control import Control  # a window on the node: it knows the node, not the other way round
@@ -120,9 +127,12 @@ class Node:
     async def leave(self) -> None:
         """Leaves the cluster: hands over what was not sent yet, says goodbye, closes everything. Within a second."""
         runtime = self._runtime
-        if runtime is None or not runtime.running:
+        if runtime is None:
             return
-        self._state = "it has left"
+        self._leaving = True  # a start that is under way ends by this
+        if not runtime.running:
+            return
+        self._state = "it has left: make another Node"
         with runtime.lock:
             for watch in self._all_watches():
                 watch._end()

@@ -131,7 +131,8 @@ class Runtime:
         except BaseException:
             await (self.stop() if self.running else self._close())
             raise
-        self._search = self._loop.create_task(self._search_on())
+        if self.running:  # nobody told us to leave meanwhile
+            self._search = self._loop.create_task(self._search_on())
 
     async def _listen(self, instance: int) -> tuple[str, ...]:
         config = self.config
@@ -155,7 +156,7 @@ class Runtime:
     async def _join(self) -> None:
         """Joins all that can be found; waits until the state of one of them is here, if there is anybody."""
         deadline = self._loop.time() + self.config.join_timeout
-        while self._offer(await self._first_candidates()) and self._loop.time() < deadline:
+        while self._offer(await self._first_candidates()) and self._loop.time() < deadline and self.running:
             try:
                 async with asyncio.timeout(min(4 * _WATCHFUL, deadline - self._loop.time())):
                     await self._ready.wait()

@@ -28,6 +28,10 @@ V = TypeVar("V")
 T = TypeVar("T")
 
 
+_STEP = 10_000
+"""Keys cleared in one visible step: with the longest names, keys and conflicts of some, it fits a transaction."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[V]):
     """A key of a map, with its story.
@@ -136,10 +140,12 @@ class Map(_Handle, MutableMapping[K, V]):
             return None  # what can not be a key is not here; only who writes it is told
 
     def clear(self) -> None:
-        """Deletes every key that is here now, in one visible step."""
-        with self._node.batch():
-            for key in list(self):
-                self._node._write(self._view.delete, self._keys.dump(key))
+        """Deletes every key that is here now, in visible steps of 10 000 keys."""
+        keys = list(self)
+        for start in range(0, len(keys), _STEP):
+            with self._node.batch():
+                for key in keys[start : start + _STEP]:
+                    self._node._write(self._view.delete, self._keys.dump(key))
 
     def entry(self, key: K) -> Entry[V]:
         """The value with its stamp, author and conflicts. Raises `KeyError`."""
@@ -205,10 +211,12 @@ class Set(_Handle, MutableSet[T]):
         self._node._write(self._view.remove, self._schema.dump(value))
 
     def clear(self) -> None:
-        """Removes every element that is here now, in one visible step."""
-        with self._node.batch():
-            for element in list(self):
-                self.discard(element)
+        """Removes every element that is here now, in visible steps of 10 000 elements."""
+        elements = list(self)
+        for start in range(0, len(elements), _STEP):
+            with self._node.batch():
+                for element in elements[start : start + _STEP]:
+                    self.discard(element)
 
     def __contains__(self, element: object) -> bool:
         self._node._check_running()

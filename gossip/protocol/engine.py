@@ -165,7 +165,10 @@ class Engine:
         known = self.members.table.get(sender)
         if known is not None and known.gone:
             self.counters["from_the_dead"] += 1
-            return self._from_the_dead(known, message, now)
+            effects = self._from_the_dead(known, message, now)
+            if isinstance(message, Push):  # its writes are as good as any: the news of its end may have overtaken them
+                effects += self._receive(sender, content, message, now, wall)
+            return effects
         effects = self.flush()
         effects += self._route(sender, message, content, now, wall)
         return [*effects, *self._readiness(now), *self._news()]
@@ -299,7 +302,7 @@ class Engine:
             for claim in message.claims:
                 if claim.instance == self.me.instance and claim.gone:
                     effects += self._refute(claim, now)
-        if not isinstance(message, Gossip):
+        if not isinstance(message, Gossip) and known.status == Status.DEAD:  # who has left knows that
             effects.append(Send((known.instance,), Gossip((known,))))
         return effects + self._news()
 

@@ -41,9 +41,9 @@ class Target:
         transport = self.node._runtime.transport  # type: ignore[union-attr]
         real = transport._received
 
-        def received(packet: bytes) -> None:
+        def received(packet: bytes) -> bool:
             self.packets.append(packet)
-            real(packet)
+            return real(packet)
 
         transport._received = received
 
@@ -56,9 +56,13 @@ class Target:
                 yield lambda packet: datagrams.send(packet) and None
             return
         family, where = (socket.AF_INET, ("127.0.0.1", self.port)) if wire == "tcp" else (socket.AF_UNIX, self.unix)
-        with closing(socket.socket(family)) as stream:
-            stream.connect(where)
-            yield lambda packet: stream.sendall(len(packet).to_bytes(4, "big") + packet)
+
+        def send(packet: bytes) -> None:
+            with closing(socket.socket(family)) as stream:  # one each: what is not good ends its stream
+                stream.connect(where)
+                stream.sendall(len(packet).to_bytes(4, "big") + packet)
+
+        yield send
 
     @property
     def unix(self) -> str:
@@ -242,15 +246,15 @@ def test_claims_with_addresses_that_are_none_harm_nobody(cluster: str) -> None:
     asyncio.run(story())
 
 
-def test_a_flood_of_streams_is_refused_and_once_over_friends_get_in(cluster: str) -> None:
+def test_a_flood_of_streams_does_not_keep_friends_out(cluster: str) -> None:
     async def story() -> None:
         port = free_port()
         async with gossip.Node(cluster, bind=f"127.0.0.1:{port}", max_connections=20) as node:
             flood = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
-            await until(lambda: node.status()["counters"].get("refused_connections", 0) >= 20)
-            for _, writer in flood:
-                writer.close()
+            await until(lambda: node.status()["counters"].get("strangers_closed", 0) >= 30)
             async with gossip.Node(cluster) as friend:
                 await until(lambda: len(node.members) == len(friend.members) == 2)
+            for _, writer in flood:
+                writer.close()
 
     asyncio.run(story())
