@@ -364,7 +364,8 @@ class Runtime:
         with self.lock:
             self._perform(self.engine.lost(peer, self._now()))
             self._schedule()
-        self._examine(peer, _LOOKS)
+        # in the next turn, when what came in together with the end, a goodbye perhaps, has been read
+        self._loop.call_soon(self._examine, peer, _LOOKS)
 
     def _examine(self, peer: int, looks: int) -> None:
         """Looks whether the process of a peer on this host has ended: its lock is free then, which is proof.

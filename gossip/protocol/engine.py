@@ -292,7 +292,8 @@ class Engine:
         return effects
 
     def _from_the_dead(self, known: Claim, message: Message, now: float) -> list[Effect]:
-        """One that is gone speaks: it is told so, and nothing it says counts, except that it calls us dead in turn.
+        """One that is gone speaks: it is told so, and nothing it says counts, except that it calls us dead in turn, or
+        that it has left: the news of its end may have overtaken its goodbye.
 
         Two that buried each other would otherwise never listen again. `Gossip` is not answered: it is the answer, and
         two that answer it to each other never stop.
@@ -302,6 +303,8 @@ class Engine:
             for claim in message.claims:
                 if claim.instance == self.me.instance and claim.gone:
                     effects += self._refute(claim, now)
+                elif claim.instance == known.instance and claim.status == Status.LEFT:
+                    effects += self._hear((claim,), now, "it said so")
         if not isinstance(message, Gossip) and known.status == Status.DEAD:  # who has left knows that
             effects.append(Send((known.instance,), Gossip((known,))))
         return effects + self._news()

@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 import socket
+import stat
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -454,6 +455,19 @@ def test_a_place_that_can_not_be_listened_at_is_a_start_error_and_leaves_nothing
         assert descriptors() == before
 
     run(story)
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_a_unix_socket_is_for_its_owner_alone_whatever_the_mask(mask: int) -> None:
+    async def story(world: World) -> None:
+        end = await world.end()
+        assert stat.S_IMODE(os.stat(end.address.removeprefix("unix:")).st_mode) == 0o600
+
+    before = os.umask(mask)
+    try:
+        play("unix", "asyncio", story)
+    finally:
+        os.umask(before)
 
 
 def test_a_port_that_is_free_for_streams_only_is_passed_over() -> None:

@@ -93,6 +93,17 @@ def test_crash_after_crash_and_every_newcomer_gets_everything(here: Host) -> Non
     assert len(here.files()) == 9, "what the killed ones left was swept"
 
 
+def test_newcomers_that_start_at_once_all_have_everything_when_they_have_started(here: Host) -> None:
+    """They find each other as well, who have nothing yet: only the one who was there has what they wait for."""
+    first = here.start()
+    first.ask("fill", count=500)
+    newcomers = [here.begin() for _ in range(4)]
+    assert [worker.ready().me["size"] for worker in newcomers] == [500] * 4
+    for worker in newcomers:
+        worker.until(lambda worker: len(worker.living()) == 5, "all know each other")
+        assert worker.ask("status")["counters"].get("diverged", 0) == 0
+
+
 def test_a_killed_workers_files_are_swept_by_the_next_who_looks(here: Host) -> None:
     worker = here.start()
     worker.killed()

@@ -135,7 +135,8 @@ async def main(cluster: str, settings: dict[str, Any]) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         async with gossip.Node(cluster, **settings) as node:
-            say({"ready": {"pid": os.getpid(), **asdict(node.me)}})
+            size = len(node.map("shared"))  # before anything is awaited: what was there when `start` returned
+            say({"ready": {"pid": os.getpid(), "size": size, **asdict(node.me)}})
             await answers(node, Load(node))
 
 

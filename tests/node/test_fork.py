@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import gossip
+from discovery import HostDirectory, runtime_directory
 from tests.waiting import nodes, until, until_here
 
 
@@ -179,34 +180,59 @@ def test_a_child_can_have_a_node_of_its_own(cluster: str) -> None:
     asyncio.run(story())
 
 
+@contextmanager
+def parent_of_a_sleeper(cluster: str) -> Iterator[Callable[[], None]]:
+    """A process with a started node and a forked child that sleeps; calling what is given kills the parent alone."""
+    reading, writing = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        signal.alarm(20)
+        node = gossip.Node(cluster, name="parent").open()
+        node.map("m")["k"] = 1
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            os.write(writing, f"{os.getpid()} ".encode())
+        signal.pause()
+        os._exit(0)
+    child = int(os.read(reading, 20))
+    killed: list[bool] = []
+
+    def kill() -> None:
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+        killed.append(True)
+
+    try:
+        yield kill
+        os.kill(child, 0)  # it slept all the time
+    finally:
+        os.kill(child, signal.SIGKILL)
+        if not killed:
+            kill()
+        os.close(reading)
+        os.close(writing)
+
+
 def test_a_child_does_not_keep_a_dead_parent_looking_alive(cluster: str) -> None:
     """The parent is killed, its child lives on: the kernel must free the lock and end the streams all the same."""
-    with gossip.Node(cluster) as witness:
-        reading, writing = os.pipe()
-        parent = os.fork()
-        if parent == 0:
-            signal.alarm(20)
-            node = gossip.Node(cluster, name="parent").open()
-            node.map("m")["k"] = 1
-            child = os.fork()
-            if child == 0:
-                signal.alarm(20)
-                os.write(writing, f"{os.getpid()} ".encode())
-            signal.pause()
-            os._exit(0)
-        child = int(os.read(reading, 20))
-        try:
-            until_here(lambda: "k" in witness.map("m"))
-            os.kill(parent, signal.SIGKILL)
-            until_here(lambda: len(witness.members) == 1, timeout=2.0)
-            with gossip.Node(cluster) as newcomer:
-                until_here(lambda: len(newcomer.members) == 2 and newcomer.map("m") == {"k": 1})
-                assert {member.status for member in newcomer.members} == {"alive"}
-        finally:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(parent, 0)
-            os.close(reading)
-            os.close(writing)
+    with gossip.Node(cluster) as witness, parent_of_a_sleeper(cluster) as kill:
+        until_here(lambda: "k" in witness.map("m"))
+        kill()
+        until_here(lambda: len(witness.members) == 1, timeout=2.0)
+        with gossip.Node(cluster) as newcomer:
+            until_here(lambda: len(newcomer.members) == 2 and newcomer.map("m") == {"k": 1})
+            assert {member.status for member in newcomer.members} == {"alive"}
+
+
+def test_a_child_does_not_hold_the_place_of_a_dead_parent(cluster: str) -> None:
+    """Nobody has a stream to it here: the lock alone says whether it lives."""
+    directory = HostDirectory(runtime_directory(cluster))
+    with parent_of_a_sleeper(cluster) as kill:
+        assert len(directory.others()) == len(directory.controls()) == 1
+        kill()
+        assert directory.others() == directory.controls() == []
+        assert list(runtime_directory(cluster).iterdir()) == [], "what it left was swept"
 
 
 def test_a_node_made_before_the_fork_and_started_after_it_in_each_child(cluster: str) -> None:

@@ -145,6 +145,56 @@ def test_a_leave_is_known_also_where_the_stream_is_seen_to_end_first(cluster: st
     asyncio.run(story())
 
 
+def test_no_stream_is_kept_to_who_is_gone(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            runtime = ann._runtime
+            assert runtime is not None
+            transport, instance = runtime.transport, bob.me.instance
+            await until(lambda: transport._links.keys() == {instance} and len(transport._inbound) == 1)
+            held = len(transport.descriptors())
+            for _ in range(2):
+                async with gossip.Node(cluster) as one, gossip.Node(cluster) as other:
+                    await until(lambda: {one.me.instance, other.me.instance} < transport._links.keys())
+                await until(lambda: transport._links.keys() == {instance} and len(transport.descriptors()) == held)
+            # one whose process goes on, and keeps the stream open, as a stopped one would
+            stream = transport._links[instance]
+            with runtime.lock:
+                runtime._perform(runtime.engine.exited(instance, runtime._now()))
+            assert instance not in transport._links
+            await until(lambda: stream not in transport._leaving and stream.ending)
+
+    asyncio.run(story())
+
+
+def test_what_is_written_while_a_leave_hands_over_the_rest_is_refused(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would follow the goodbye, and reach nobody."""
+
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            refused = []
+
+            async def drain(self: object) -> None:
+                for use in ("map write", "counter write", "register write", "set write", "batch"):
+                    for attempt in (lambda use: USES[use](ann), lambda use: asyncio.to_thread(USES[use], ann)):
+                        with pytest.raises(gossip.NotRunning):
+                            if (waiting := attempt(use)) is not None:
+                                await waiting
+                        refused.append(use)
+
+            ann.map("m")["last"] = 1
+            with monkeypatch.context() as patched:
+                patched.setattr("gossip.transport.Transport.drain", drain)
+                await ann.leave()
+            assert len(refused) == 10
+            await until(lambda: len(bob.members) == 1)
+            assert bob.map("m") == {"last": 1} and bob.map("x") == {}
+
+    asyncio.run(story())
+
+
 def test_nothing_is_left_after_leave(cluster: str) -> None:
     async def story() -> set[str]:
         tasks = asyncio.all_tasks()

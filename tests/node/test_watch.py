@@ -180,6 +180,28 @@ def test_a_watcher_that_never_reads_stays_bounded_then_lags_and_sees_the_present
     asyncio.run(story())
 
 
+def test_a_watcher_that_keeps_up_never_lags_however_much_changes(cluster: str) -> None:
+    """What was read is not unread: else every watcher would lag after `watch_keys` changes."""
+
+    async def story() -> None:
+        async with gossip.Node(cluster, watch_keys=50) as node:
+            numbers = node.map("numbers", int)
+            async with numbers.watch() as changes:
+                for number in range(150):
+                    numbers[f"{number}"] = number
+                    (change,) = await some(changes, 1)
+                    assert (change.key, change.value, change.kind) == (f"{number}", number, "set")
+                for first in range(0, 150, 30):
+                    for number in range(first, first + 30):
+                        del numbers[f"{number}"]
+                    deleted = await some(changes, 30)
+                    assert {each.kind for each in deleted} == {"deleted"}
+                    assert [each.key for each in deleted] == [f"{number}" for number in range(first, first + 30)]
+                assert changes._changes == 0 and not changes._lagged
+
+    asyncio.run(story())
+
+
 def test_a_slow_reader_of_a_large_map_gets_through_while_it_changes(cluster: str) -> None:
     """The present state is larger than `watch_keys`: if it counted, every change would begin it anew."""
 

@@ -80,6 +80,17 @@ def test_what_was_dropped_is_not_cut_again() -> None:
     assert log.since(7, delivered=8, upto=9) is None
 
 
+def test_a_run_that_was_dropped_and_begun_anew_is_not_cut_by_its_old_places() -> None:
+    log = filled(entry(7, 1, 1, 40), entry(7, 2, 2, 40), budget=100 + 2 * OVERHEAD)
+    log.drop(7)
+    for one in (entry(8, 1, 1, 40), entry(7, 9, 9, 40), entry(8, 2, 2, 40)):
+        log.append(one)
+    assert ranges(log.since(7, delivered=8, upto=9)) == [(9, 9)], "it is younger than the first of 8"
+    assert ranges(log.since(8, delivered=1, upto=2)) == [(2, 2)]
+    assert log.since(8, delivered=0, upto=2) is None
+    assert (log.size, log.cut) == (80 + 2 * OVERHEAD, 1)
+
+
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 2), st.integers(1, 3), st.integers(1, 60)), max_size=40))
 def test_it_keeps_its_budget_and_never_gives_a_run_with_a_hole(steps: list[tuple[int, int, int, int]]) -> None:
     log, reach = Log(100 + 3 * OVERHEAD), dict.fromkeys((1, 2, 3), 0)

@@ -139,6 +139,23 @@ def test_a_gap_is_repaired_by_a_pull_at_once() -> None:
     assert len(wire.packets(Pull)) == 1
 
 
+def test_gaps_that_follow_each_other_are_one_pull_until_its_answer_is_late() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    ann.write(a=1)
+    with wire.losing(is_push):
+        ann.write(b=2)
+    with wire.losing(lambda packet: isinstance(packet.message, Pull)) as pulls:
+        for number in range(10):
+            ann.write(**{f"k{number}": number})
+            wire.advance(wire.settings.pull_timeout / 20)
+        assert bob.engine.counters["gaps"] == 10 and bob.data == {"a": 1}
+        assert len(pulls) == 1
+        wire.advance(wire.settings.pull_timeout)
+        assert len(pulls) > 1, "an answer that does not come is asked for again"
+    wire.until(lambda: agree(ann, bob), within=3.0)
+
+
 def test_writes_of_one_author_show_in_their_order_though_they_come_in_another() -> None:
     """Promise 3."""
     wire = Wire()

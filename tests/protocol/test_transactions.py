@@ -115,6 +115,28 @@ def test_of_an_open_transaction_nothing_is_visible_outside() -> None:
     assert cat.saw(Ready) == [Ready()]
 
 
+def test_the_closed_parts_of_an_open_transaction_do_not_leave_before_its_end() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    ann.set("before", 1)
+    begin_large(ann, 1)
+    for turn in range(2):
+        ann.flush()
+        ann.set(f"between {turn}", "x" * (1 << 16))
+        wire.deliver()
+    pushed = [decode_batch(payload) for packet in wire.packets(Push) for payload in packet.message.batches]
+    assert [(batch.first, batch.last, batch.open) for batch in pushed] == [(1, 1, False)], "what was made before it"
+    assert bob.engine.replication.inbox.size == 0 and bob.data == {"before": 1}
+    wire.sent.clear()
+    ann.engine.end()
+    ann.flush()
+    pushed = [decode_batch(payload) for packet in wire.packets(Push) for payload in packet.message.batches]
+    assert len(pushed) > 10 and [batch.open for batch in pushed] == [True] * (len(pushed) - 1) + [False]
+    wire.deliver()
+    assert [len(step) for step in bob.steps()] == [1, 18]
+    assert agree(ann, bob)
+
+
 def test_writes_made_before_a_transaction_leave_during_it_and_are_no_part_of_it() -> None:
     wire = Wire()
     ann, bob = wire.cluster("ann", "bob")

@@ -74,11 +74,15 @@ def _heal(world: World) -> list[Process]:
 
 
 def _introduce(world: World, core: Sequence[Process]) -> None:
-    """Without discovery, nodes that no chain of addresses connects could never meet: only then they get it."""
+    """Without discovery, nodes that no chain of addresses connects could never meet: only then they get it.
+
+    The address of one that left counts for nothing: nobody is looked for there again, whoever listens there now.
+    """
     addresses = {process.address for process in core}
     knows: dict[str, set[str]] = {address: {address} for address in addresses}
     for process in core:
-        told = {address for claim in process.engine.members.table.values() for address in claim.addresses}
+        claims = process.engine.members.table.values()
+        told = {address for claim in claims if claim.status != Status.LEFT for address in claim.addresses}
         for address in sorted((told | set(process.seeds)) & addresses):
             together = knows[process.address] | knows[address]
             for member in together:
