@@ -33,6 +33,8 @@ class Repair:
         """Since when a peer's context was seen to differ."""
         self._asked: dict[int, float] = {}
         """Until when a peer may take to answer a pull."""
+        self._refused: dict[int, float] = {}
+        """Until when a peer that was busy is left in peace."""
         self._dialled: set[str] = set()
         """Addresses at which nobody has answered yet; kept while we are not ready."""
         self._ready_due = inf
@@ -104,7 +106,7 @@ class Repair:
     def ask(self, peer: int, now: float) -> bool:
         """Whether this peer may be asked now; it counts as asked then."""
         waiting = not self.ready and any(until > now for until in self._asked.values())
-        if waiting or self._asked.get(peer, -inf) > now:
+        if waiting or self._asked.get(peer, -inf) > now or self._refused.get(peer, -inf) > now:
             return False
         late = now - self._settings.transfer_timeout  # until then an answer that took its time is still one
         self._asked = {other: until for other, until in self._asked.items() if until > late}
@@ -128,20 +130,26 @@ class Repair:
             self._digests[peer] = mine._replace(ready=True)
 
     def busy(self, peer: int, living: Collection[int], mine: Digest, now: float) -> int | None:
-        """The peer can not serve us now: whom to ask instead; None if nobody else is known to have more."""
-        self._asked.pop(peer, None)
+        """The peer can not serve us now: whom to ask instead; None if nobody else is known to have more.
+
+        All may be busy: each is asked once in `pull_timeout`, or they would be asked in turn without an end.
+        """
+        if self._asked.pop(peer, None) is None:
+            return None
+        self._refused[peer] = now + self._settings.pull_timeout
         others = [
             other for other in living
             if other != peer and other in self._digests and self._digests[other].context != mine.context
         ]  # fmt: skip
         others.sort(key=lambda other: not self._digests[other].ready)
-        return next((other for other in others if self._asked.get(other, -inf) <= now), None)
+        return next((other for other in others if self._refused.get(other, -inf) <= now), None)
 
     def gone(self, peer: int) -> None:
         """Forgets all about a peer."""
         self._digests.pop(peer, None)
         self._differs.pop(peer, None)
         self._asked.pop(peer, None)
+        self._refused.pop(peer, None)
 
     # -- gaps ---------------------------------------------------------------------------------------------------------
 

@@ -162,7 +162,7 @@ def test_no_stream_is_kept_to_who_is_gone(cluster: str) -> None:
             with runtime.lock:
                 runtime._perform(runtime.engine.exited(instance, runtime._now()))
             assert instance not in transport._links
-            await until(lambda: stream not in transport._leaving and stream.ending)
+            await until(lambda: stream not in transport._leaving and stream.ending, timeout=2.0)
 
     asyncio.run(story())
 

@@ -7,7 +7,7 @@ import pytest
 from crdt import LWWMap
 from gossip.protocol.effects import MemberChanged, Ready, Reborn
 from gossip.protocol.members import Claim, Status
-from gossip.protocol.messages import Ack, Gossip, Join, Ping, Pull, Push, StateNext, StatePart, Welcome
+from gossip.protocol.messages import Ack, Busy, Gossip, Join, Ping, Pull, Push, StateNext, StatePart, Welcome
 from gossip.protocol.settings import Settings
 from tests.protocol.wire import EPOCH, Node, Wire, address, agree
 
@@ -136,6 +136,20 @@ def test_newcomers_who_find_one_busy_ask_another_at_once() -> None:
         worker.join("ann", "bob")
     wire.until(lambda: all(worker.saw(Ready) for worker in workers), within=5.0)
     assert agree(ann, bob, *workers)
+
+
+def test_a_newcomer_to_whom_all_are_busy_does_not_ask_round_and_round() -> None:
+    """Found by the simulated world, seed 404: two busy ones were asked in turn, each at once after the other."""
+    wire = Wire(Settings(max_transfers=1, part_bytes=200))
+    ann, _ = wire.cluster("ann", "bob")
+    ann.write(**{f"k{number}": "x" * 100 for number in range(20)})
+    with wire.losing(lambda packet: isinstance(packet.message, StateNext)):  # their places stay taken
+        for name, elder in (("cat", "ann"), ("dan", "bob")):
+            wire.start(name).join(elder)
+        zoe = wire.start("zoe")
+        zoe.join("ann", "bob")
+        assert len(wire.packets(Busy, target="zoe")) <= 4
+    wire.until(lambda: agree(ann, zoe), within=30.0)
 
 
 @pytest.mark.parametrize("latency", [0.4, 0.55, 0.7, 0.9])
