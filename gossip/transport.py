@@ -283,7 +283,8 @@ class _Inbound(asyncio.Protocol):
         self._owner._inbound.discard(self)
 
     def close(self) -> None:
-        self._known()  # `connection_lost` comes a turn later
+        self._known()  # `connection_lost` comes a turn later, and until then it would count as a friend
+        self._owner._inbound.discard(self)
         if self.transport is not None:
             self.transport.abort()
 
