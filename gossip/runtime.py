@@ -438,7 +438,11 @@ class Runtime:
         packet = self._encoded(effect)
         for peer in to:
             claim = self.engine.members.table.get(peer)
-            if claim is not None:
+            if claim is None:
+                continue
+            if claim.gone and claim.addresses:  # it is told that it is; no stream is kept to it
+                self.transport.dial(claim.addresses[-1], self._sealed(packet))
+            else:
                 self.transport.send(peer, claim.addresses, self._sealed(packet), datagram)
 
     def _encoded(self, effect: Send | Dial) -> bytes:

@@ -420,8 +420,10 @@ async def _connect(address: str, factory: Callable[[], _P]) -> tuple[asyncio.Tra
     if peer.is_unix:
         return await loop.create_unix_connection(factory, peer.path)
     transport, protocol = await loop.create_connection(factory, peer.host, peer.port)
-    with contextlib.suppress(OSError):
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    opened = transport.get_extra_info("socket")
+    if opened is not None:  # uvloop has none any more if the other side closed at once
+        with contextlib.suppress(OSError):
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return transport, protocol
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import socket
@@ -134,9 +135,11 @@ def descriptors() -> set[str]:
 
 
 def play(kind: str, loop: str, story: Callable[[World], Awaitable[None]]) -> None:
-    """Plays a story, and demands that nothing is left of it: no task, no open file."""
+    """Plays a story, and demands that nothing is left of it: no task, no open file, no exception that nobody saw."""
+    unseen: list[dict[str, Any]] = []
 
     async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: unseen.append(context))
         before = descriptors()
         with tempfile.TemporaryDirectory(prefix="gm-") as directory:
             world = World(kind, directory)
@@ -153,3 +156,5 @@ def play(kind: str, loop: str, story: Callable[[World], Awaitable[None]]) -> Non
 
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         runner.run(main())
+    gc.collect()  # a task's exception is told when nobody can ask for it any more
+    assert unseen == []

@@ -466,7 +466,7 @@ def test_who_is_interrupted_while_it_waits_for_a_start_leaves_no_thread(
     with pytest.raises(KeyboardInterrupt):
         gossip.Node(cluster).open()
     presses.join()
-    assert threading.active_count() == before
+    assert threading.active_count() == before, threading.enumerate()
 
 
 def test_a_directory_that_can_not_be_read_is_a_start_error(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
