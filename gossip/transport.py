@@ -38,6 +38,8 @@ _CONNECT = 5.0
 _LINGER = 5.0
 """Seconds in which what waits for a peer that is gone may still leave."""
 _PORT_TRIES = 16
+_MOST_DIALS = 512
+"""Streams being opened at a time, for a single packet or to a peer: twice as many as there may be seeds."""
 _P = TypeVar("_P", bound=asyncio.Protocol)
 
 
@@ -145,6 +147,9 @@ class Transport:
 
     def dial(self, address: str, packet: bytes) -> None:
         """Sends a packet to whoever listens at an address; the stream is closed after it."""
+        if len(self._tasks) >= _MOST_DIALS:
+            self.counters["dials_refused"] += 1
+            return
         self._spawn(self._dial(address, packet))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
