@@ -63,8 +63,8 @@ class LoopThread:
                 ready.set()
 
         self._thread = threading.Thread(target=run, name=self._name, daemon=True)
-        self._thread.start()
         try:
+            self._thread.start()  # this waits for the thread too, which may be starting the node meanwhile
             ready.wait()
         except BaseException:  # Ctrl-C
             self._give_up()
