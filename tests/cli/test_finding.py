@@ -74,8 +74,7 @@ def test_a_node_that_never_answers_is_an_error_after_five_seconds(shell: Shell) 
 def test_what_a_killed_node_left_is_passed_over(shell: Shell) -> None:
     ann, bob = shell.daemon("ann"), shell.daemon("bob")
     ann.process.signal(signal.SIGKILL)
-    ann.process.wait()
-    assert os.path.exists(ann.control)
+    ann.process.wait()  # whether bob has swept it by now or not
     assert shell.json("status")["instance"] == bob.instance
 
 
