@@ -60,7 +60,7 @@ class Node:
         name: str | None = None,
         bind: str | None = None,
         advertise: str | None = None,
-        seeds: tuple[str, ...] | list[str] | None = None,
+        seeds: str | tuple[str, ...] | list[str] | None = None,
         key: str | bytes | None = None,
         tags: Mapping[str, str] | None = None,
         insecure: bool | None = None,
@@ -77,7 +77,13 @@ class Node:
                 )
             self.config = config
         else:
-            self.config = Config.load(cluster, config, seeds=None if seeds is None else tuple(seeds), **told, **more)
+            self.config = Config.load(
+                cluster,
+                config,
+                seeds=seeds if seeds is None or isinstance(seeds, str) else tuple(seeds),
+                **told,
+                **more,
+            )
         self._store = Store()
         self._runtime: Runtime | None = None
         self._watches: dict[Object, list[Watch[Any, Any]]] = {}

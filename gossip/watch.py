@@ -114,6 +114,7 @@ class Watch(Generic[K, V]):
         return self
 
     async def __anext__(self) -> Change[K, V]:
+        self.__aiter__()  # which says what is wrong if the block was not entered
         while True:
             unread = await self._next()
             if unread is None:

@@ -368,7 +368,7 @@ class Engine:
             return []
         peers = self.members.peers()
         if len(peers) > self._settings.full_fanout:
-            peers = self._rng.sample(peers, _FANOUT)
+            peers = self._rng.sample(peers, min(_FANOUT, len(peers)))
         claims = self.broadcast.take_fresh(len(peers) + 1)
         return [Send(tuple(peers), Gossip(claims))] if peers else []
 

@@ -161,3 +161,8 @@ def test_a_seed_that_is_wrong_in_the_file_is_no_reason_not_to_start(cluster: str
     with gossip.Node(cluster, bind="127.0.0.1:0", seeds_file=str(seeds)) as node:
         assert len(node.members) == 1
     assert "file of seeds" in caplog.text
+
+
+def test_seeds_may_be_one_text() -> None:
+    node = gossip.Node("shop", bind="127.0.0.1:0", seeds="127.0.0.1:7946, 127.0.0.1:7947")
+    assert node.config.seeds == ("127.0.0.1:7946", "127.0.0.1:7947")

@@ -444,3 +444,12 @@ def test_a_key_with_thousands_of_conflicts_can_be_watched() -> None:
             assert not watch._unread
 
     asyncio.run(story())
+
+
+def test_who_asks_a_watch_without_its_block_is_told_and_does_not_wait_for_ever(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster) as node:
+            with pytest.raises(RuntimeError, match="begins with its block"):
+                await anext(node.map("flags").watch())
+
+    asyncio.run(story())

@@ -184,8 +184,8 @@ class Watch:
         if unpublished:
             self._exposed = self._exposed._replace(state=None)
         else:
-            known = self.history.states.setdefault(self._exposed.context, self._exposed.state)
-            demand(known == self._exposed.state, "equal contexts, unequal states")
+            known = self.history.states.setdefault(self._exposed.context, self.shadow.fingerprint)
+            demand(known == self.shadow.fingerprint, "equal contexts, unequal states")
 
     def _message(self, message: Message) -> None:
         match message:
