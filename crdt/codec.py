@@ -113,7 +113,7 @@ def _canonical(element: object, depth: int = 0) -> object:
     if element is None or kind in (str, bytes, bool, int):
         return element
     raise TypeError(
-        f"a key must be a str, bytes, bool, int, float, None or a tuple of these, not {kind.__name__}: "
+        f"a key or element can be str, bytes, bool, int, float, None or a tuple of these, not {kind.__name__}: "
         "convert it, for example with str()"
     )
 
@@ -137,7 +137,7 @@ def encode_value(value: object) -> bytes:
     {'items': [1, 2.5, None]}
     >>> encode_value({1, 2})
     Traceback (most recent call last):
-    TypeError: a set can not be a value: JSON-like types, dataclasses and a few more can (convert it first)
+    TypeError: a value can be None, bool, int, float, str, bytes, or lists and dicts of these, not set
     """
     if type(value) not in _SCALARS:
         _check(value, 0)
@@ -168,8 +168,8 @@ def _check(value: object, depth: int) -> None:
             _check(part, depth + 1)
     elif value is not None and not isinstance(value, (bool, int, float, str, bytes)):
         raise TypeError(
-            f"a {type(value).__name__} can not be a value: JSON-like types, dataclasses and a few more can "
-            "(convert it first)"
+            "a value can be None, bool, int, float, str, bytes, or lists and dicts of these, "
+            f"not {type(value).__name__}"
         )
 
 

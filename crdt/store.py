@@ -117,8 +117,11 @@ class Store:
     def write(self, key: Key, value: bytes | None, replica: int, stamp: Timestamp, expires: int = FOREVER) -> Write:
         """The next write of `replica`, replacing all that is live here under this key. Changes nothing: merge it.
 
-        Of more than `MAX_NAMES` concurrent ones it replaces the greatest; the next write replaces the rest.
+        Of more than `MAX_NAMES` concurrent ones it replaces the greatest; the next write replaces the rest. Raises
+        `ValueError` for a replica that is no number of 64 bits, or 0.
         """
+        if not 0 < replica <= _MASK:
+            raise ValueError(f"replica {replica} can not be: it is a number from 1 to 2**64 - 1 that nobody else uses")
         names = tuple((live[1], live[2]) for live in islice(chain(self.shown(key)), MAX_NAMES))
         return Write((replica, self.context[replica] + 1), key, stamp, value, names, expires)
 
@@ -139,15 +142,25 @@ class Store:
     # -- merging -----------------------------------------------------------------------------------------------------
 
     def merge(self, write: Write) -> Change | None:
-        """Delivers a write. None if it was delivered before. Raises `ValueError` if writes before it are missing."""
+        """Delivers a write. None if it was delivered before. Raises `ValueError` if writes before it are missing, or if
+        another write with its dot is live under its key: two were asked for before the first was merged."""
         replica, sequence = write.dot
         delivered = self.context[replica]
         if sequence <= delivered:
+            self._check_same(write)
             return None
         if sequence != delivered + 1:
             raise ValueError(f"write {sequence} of replica {replica:016x} came after {delivered}: hold it in an Inbox")
         self.context[replica] = sequence
         return self._apply(write)
+
+    def _check_same(self, write: Write) -> None:
+        live = _find(self.shown(write.key), write.dot)
+        if live is not None and live[:5] != (write.stamp, *write.dot, write.value, write.expires):
+            raise ValueError(
+                f"two writes are number {write.dot[1]} of replica {write.dot[0]:016x}, and this one came second: merge "
+                "each write before you ask for the next, and give no two writers the same replica"
+            )
 
     def merge_batch(self, batch: Batch) -> list[Change]:
         """Delivers what is new of a batch, in one step. Raises `ValueError` if what is before it is missing."""

@@ -163,9 +163,18 @@ class Place:
         """Whether it was neither released nor abandoned yet."""
         return self._descriptor >= 0
 
+    @property
+    def listed(self) -> bool:
+        """Whether others can still find it: not if somebody removed our files, or the directory."""
+        try:
+            shown = os.stat(self._directory / (self._name + _LOCK), follow_symlinks=False)
+        except OSError:
+            return False
+        return self.held and (shown.st_dev, shown.st_ino) == _identity(self._descriptor)
+
     def release(self) -> None:
-        """Unlink both sockets, then the lock, and let go. Does nothing the second time, and never raises
-        OSError.
+        """Unlink both sockets, then the lock, and let go; the last to do so removes the directory. Does nothing the
+        second time, and never raises OSError.
 
         In a forked child this is `abandon`: the place is its parent's.
         """
@@ -181,6 +190,7 @@ class Place:
                     # theirs.
                     if _shown(directory, self._name + _LOCK) in (None, _identity(descriptor)):
                         _unlink_all(directory, self._name)
+                    os.rmdir(self._directory)  # which the system refuses while anybody else has a file there
         finally:
             os.close(descriptor)
 
@@ -259,16 +269,23 @@ class HostDirectory:
         """
         if not 0 <= instance < 1 << 64:
             raise ValueError(f"instance {instance} is not a number of 64 bits: give one from 0 to 2**64 - 1")
-        _make_private(self.path)
         deadline = time.monotonic() + _PATIENCE
-        with _opened(self.path) as directory:
-            while (descriptor := _take(directory, _name(instance))) is None:
-                if time.monotonic() > deadline:
-                    reason = "a stopped process keeps its hand on this lock; claim another instance"
-                    raise OSError(errno.EBUSY, reason, str(self.path))
+        while (descriptor := self._try_to_claim(_name(instance))) is None:
+            if time.monotonic() > deadline:
+                reason = "a stopped process keeps its hand on this lock; claim another instance"
+                raise OSError(errno.EBUSY, reason, str(self.path))
         place = Place(self.path, instance, descriptor)
         self._places = [*(other for other in self._places if other.held), place]
         return place
+
+    def _try_to_claim(self, name: str) -> int | None:
+        """The descriptor of the lock; None if another try is worth it."""
+        _make_private(self.path)
+        try:
+            with _opened(self.path) as directory:
+                return _take(directory, name)
+        except FileNotFoundError:  # whoever was the last here removed the directory after we looked
+            return None
 
     def others(self) -> list[Address]:
         """The sockets of all living nodes but those claimed here, oldest first; what dead ones left is swept.
@@ -291,13 +308,15 @@ class HostDirectory:
         """Whether the process that listened at a socket of this directory has ended.
 
         That is proof and no guess: the kernel frees a lock when, and only when, nobody is left who holds it. False
-        for sockets of other directories, of which nothing is known. What the process left is swept.
+        for sockets of other directories, of which nothing is known, and where a file of our own is missing too: then
+        somebody has cleaned up here, and a missing file proves nothing. What the process left is swept.
 
         >>> with tempfile.TemporaryDirectory() as base:
         ...     directory = HostDirectory(runtime_directory("shop", Path(base)))
-        ...     with directory.claim(255) as place:
+        ...     with directory.claim(1), directory.claim(255) as place:
         ...         held = directory.has_ended(place.address)
-        ...     held, directory.has_ended(place.address)
+        ...         place.release()
+        ...         held, directory.has_ended(place.address)
         (False, True)
         """
         path = Path(address.path)
@@ -305,6 +324,9 @@ class HostDirectory:
         if path.parent != self.path or name + _SOCKET != path.name:
             return False
         with _opened(self.path) as directory:
+            ours = [place for place in self._places if place.held]
+            if not all(_shown(directory, place._name + _LOCK) == _identity(place._descriptor) for place in ours):
+                return False
             return _living_since(directory, name) is None and not path.exists()
 
     def _living(self, suffix: str, without: frozenset[str]) -> list[Address]:

@@ -8,6 +8,8 @@ Nodes of one cluster name find each other, keep one replicated state in every wo
 workers live. Importing this starts nothing: no thread, no socket, no loop.
 """
 
+__version__ = "0.1.0"
+
 from importlib.util import find_spec as _find_spec
 from pathlib import Path as _Path
 

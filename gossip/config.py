@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import os
 import tomllib
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from gossip.errors import ConfigError
 from gossip.protocol.codec import MAX_NAME, MAX_TAG_BYTES, MAX_TAGS
 from gossip.protocol.settings import Settings
 
+log = logging.getLogger("gossip")
+
 KEY_BYTES = 32
 _PREFIX = "GOSSAMESH_"
 _TAKES: dict[str, tuple[type, ...]] = {
@@ -34,13 +37,17 @@ _TAKES: dict[str, tuple[type, ...]] = {
     "bytes": (bytes, str),
 }
 """Which types of value a field of a type takes. Exactly these: True is no number here, and "no" no bool."""
+_ELSEWHERE = frozenset({"CONFIG", "CLUSTER", "RUNTIME_DIR"})
+"""Variables that are read by others: which file, the command line's cluster, where the nodes of a host meet."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Settings):
     """All that a node can be told; times in seconds, sizes in bytes. The protocol's numbers are among them.
 
-    Raises `ConfigError` for a field that can not be. Use `Config.load` to have environment and file read.
+    Each is a keyword of `gossip.Node` too. What a field means stands beneath it in the source: `gossip/config.py`, and
+    `gossip/protocol/settings.py` for the protocol's. Raises `ConfigError` for a field that can not be. Use
+    `Config.load` to have environment and file read.
 
     >>> Config(cluster="shop", bind="127.0.0.1:7946").bind
     '127.0.0.1:7946'
@@ -98,7 +105,7 @@ class Config(Settings):
             takes = _TAKES.get(kind)
             if takes and type(value) not in takes:
                 shown = "" if each.name == "key" else f"={value!r:.80}"
-                raise ConfigError(f"{each.name}{shown} is a {type(value).__name__}, and must be of type {kind}")
+                raise ConfigError(f"{each.name}{shown} is of type {type(value).__name__}, and must be of type {kind}")
             if kind in ("int", "float") and not 0 < value < 1 << 60:
                 raise ConfigError(f"{each.name}={value!r} must be a number greater than 0")
         if not isinstance(self.tags, Mapping):
@@ -126,10 +133,13 @@ class Config(Settings):
             return
         try:
             bind = parse_address(self.bind, allow_port_zero=True)
+        except ValueError as error:
+            raise ConfigError(f"bind: {error}") from None
+        try:
             if self.advertise:
                 parse_peer(self.advertise)
         except ValueError as error:
-            raise ConfigError(f"bind or advertise: {error}") from None
+            raise ConfigError(f"advertise: {error}") from None
         if not bind.is_loopback and not self.key and not self.insecure:
             raise ConfigError(
                 f"bind={self.bind!r} would listen beyond this machine without a key, so anybody who reaches it could "
@@ -175,6 +185,9 @@ def _from_file(path: Path, cluster: str, known: Mapping[str, str]) -> dict[str, 
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"the configuration file {path} can not be read: {error}") from None
+    tables = [name for name, value in content.items() if isinstance(value, dict) and name != "tags"]
+    if tables and cluster not in tables:
+        log.warning("%s has tables for %s, and none for the cluster %r", path, ", ".join(map(repr, tables)), cluster)
     own = content.pop(cluster, {}) if isinstance(content.get(cluster), dict) else {}
     settings = {name: value for name, value in content.items() if not isinstance(value, dict) or name == "tags"}
     settings |= own
@@ -185,10 +198,19 @@ def _from_file(path: Path, cluster: str, known: Mapping[str, str]) -> dict[str, 
 
 def _from_environment(known: Mapping[str, str]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
-    for name, kind in known.items():
-        text = os.environ.get(_PREFIX + name.upper())
-        if text is not None and name not in ("cluster", "runtime_dir"):
-            settings[name] = _parse(_PREFIX + name.upper(), text, kind)
+    for variable, text in os.environ.items():
+        name = variable.removeprefix(_PREFIX)
+        if name == variable or name in _ELSEWHERE:
+            continue
+        kind = known.get(name.lower())
+        if kind is None or name != name.upper():
+            log.warning("the environment has %s, which is no setting: see gossip.Config for what there is", variable)
+            continue
+        if not text and name == "KEY":
+            raise ConfigError(
+                f"the environment's {variable} is empty: unset it, or nobody would see that a key is missing"
+            )
+        settings[name.lower()] = _parse(variable, text, kind)
     return settings
 
 
@@ -207,7 +229,7 @@ def _parse(variable: str, text: str, kind: str) -> Any:
             return tuple(part for part in text.replace(",", " ").split() if part)
     except (ValueError, KeyError):
         shown = "" if variable.endswith("KEY") else f"={text!r}"
-        raise ConfigError(f"the environment's {variable}{shown} is not a {kind}") from None
+        raise ConfigError(f"the environment's {variable}{shown} is not of type {kind}") from None
     return text
 
 

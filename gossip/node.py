@@ -12,6 +12,7 @@ Not here: how anything is done. `runtime` drives, `shared` reads and writes, `th
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,7 @@ from gossip.schema import Schema
 from gossip.shared import Counter, Map, Register, Set
 from gossip.watch import Change, Kind, Watch
 
+log = logging.getLogger("gossip")
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -88,12 +90,11 @@ class Node:
         self._runtime: Runtime | None = None
         self._watches: dict[Object, list[Watch[Any, Any]]] = {}
         self._since: dict[int, tuple[float, str]] = {}
-        self._state = "it was not started yet: use `async with node:` or `with node:`"
+        self._state = "it was not started yet: use `async with node:`, `with node:` or `node.open()`"
         self._thread: Any = None
         self._control: Any = None
         self._leaving = False
-        self.members = Roster(self._look)
-        """The members of the cluster: `len`, `in`, iteration, `["name"]`, `.alive`, `.all`, `.where(role="web")`."""
+        self._roster = Roster(self._look)
 
     # -- living -----------------------------------------------------------------------------------------------------
 
@@ -135,6 +136,11 @@ class Node:
         runtime = self._runtime
         if runtime is None:
             return
+        if runtime.running and runtime.elsewhere:
+            raise RuntimeError(
+                "this node lives in another event loop, and ends there: say `node.close()` if you said `node.open()` "
+                "or `with node:`, else `await node.leave()` in the loop in which it was started"
+            )
         self._leaving = True  # a start that is under way ends by this
         if not runtime.running:
             return
@@ -159,11 +165,16 @@ class Node:
         await self.leave()
 
     def open(self) -> Self:
-        """Starts the node in a thread with a loop of its own, for programs that have none; returns when it is ready."""
-        from gossip.thread import LoopThread
+        """Starts the node in a thread with a loop of its own, for programs that have none; returns when it is ready.
+
+        Within a running loop it blocks that loop until then, and says so in the log: `async with node:` does not.
+        """
+        from gossip.thread import LoopThread, in_loop
 
         if self._runtime is not None:
             raise AlreadyStarted("a node lives once, and this one was started already: make another Node")
+        if in_loop():
+            log.warning("node.open() and `with node:` block the running event loop: use `async with node:` there")
         self._thread = LoopThread(f"gossip {self.config.cluster}")
         self._thread.run(self.start(), at_end=self.leave)
         return self
@@ -236,6 +247,11 @@ class Node:
             raise RuntimeError(NO_AWAIT)
 
     @property
+    def members(self) -> Roster:
+        """The members of the cluster: `len`, `in`, iteration, `["name"]`, `.alive`, `.all`, `.where(role="web")`."""
+        return self._roster
+
+    @property
     def me(self) -> Member:
         """This node, as others see it."""
         return self._member(self._running().engine.me.instance)
@@ -277,9 +293,13 @@ class Node:
 
     # -- used by the handles ----------------------------------------------------------------------------------------
 
+    @property
+    def _is_running(self) -> bool:
+        return self._runtime is not None and self._runtime.running
+
     def _check_running(self) -> None:
         runtime = self._runtime
-        if runtime is None or not runtime.running:
+        if runtime is None or not runtime.running:  # in line, for it is a part of every read
             self._running()
 
     def _running(self) -> Runtime:
@@ -354,8 +374,8 @@ class Node:
         return member_of(engine.members.table[instance], since, why, engine.detector.rtt.get(instance))
 
     def __repr__(self) -> str:
-        runtime = self._runtime
-        living = f"{len(self.members)} members" if runtime and runtime.running else "not running"
+        count = len(self.members) if self._is_running else 0
+        living = "not running" if not count else "alone" if count == 1 else f"{count} members"
         return f"<Node of cluster {self.config.cluster!r}: {living}>"
 
     def __reduce__(self) -> NoReturn:

@@ -104,6 +104,8 @@ class Runtime:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._flush_due = False
+        self._warned = False
+        self._unlisted = False
         self._search: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
 
@@ -141,7 +143,7 @@ class Runtime:
             self._directory = HostDirectory(runtime_directory(config.cluster, base))
             self.place = self._directory.claim(instance)
         except OSError as error:
-            raise StartError(error.errno, str(error)) from error
+            raise StartError(error.errno, error.strerror, error.filename) from error
         except ValueError as error:
             raise ConfigError(str(error)) from None
         await self.transport.listen_unix(str(self.place.socket_path))
@@ -175,6 +177,7 @@ class Runtime:
         try:
             while True:
                 await asyncio.sleep(self.config.discovery_interval)
+                self._check_place()
                 try:
                     self._offer(await self._candidates())
                 except OSError as error:
@@ -183,6 +186,17 @@ class Runtime:
             if self.running:  # `asyncio.run` cancels what still runs before it ends: the last moment to say goodbye
                 await self._leave()
             raise
+
+    def _check_place(self) -> None:
+        """Says once that nobody new of this host can find this node."""
+        if self.place is None or self.place.listed or self._unlisted:
+            return
+        self._unlisted = True
+        log.warning(
+            "somebody removed the files of node %r in %s: nodes of this host that start from now on do not find it. "
+            "Restart it, and keep cleaners of temporary files away from there",
+            self.engine.me.name, self.place.socket_path.parent,
+        )  # fmt: skip
 
     async def _candidates(self) -> list[str]:
         assert self._directory is not None
@@ -233,6 +247,11 @@ class Runtime:
         await self.transport.close()
         if search is not None:
             await asyncio.gather(search, return_exceptions=True)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it lives in an event loop that is not the one of the caller."""
+        return not self._loop.is_closed() and self._loop is not asyncio.get_running_loop()
 
     def abandon(self) -> None:
         """In a forked child: lets go of all that is the parent's, without a word to anybody."""
@@ -352,11 +371,25 @@ class Runtime:
                     packet = self._seal.open(packet)
                 except Malformed:
                     self.engine.counters["unsealed"] += 1
+                    self._warn_of_stranger()
                     return False
             malformed = self.engine.counters["malformed"]
             self._perform(self.engine.receive(packet, self._now(), _wall()))
             self._schedule()
-            return self.engine.counters["malformed"] == malformed
+            if self.engine.counters["malformed"] == malformed:
+                return True
+            self._warn_of_stranger()
+            return False
+
+    def _warn_of_stranger(self) -> None:
+        """Once: whoever may send at all could fill the log."""
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "a packet came to node %r that is none of cluster %r: its sender has another key, or one of the two "
+                "has none; or another version or cluster. It was dropped, like all that follow: see the counters "
+                "'unsealed' and 'malformed' in its status", self.engine.me.name, self.config.cluster,
+            )  # fmt: skip
 
     def _lost(self, peer: int) -> None:
         if not self.running:
@@ -428,11 +461,16 @@ class Runtime:
                         self.transport.forget(effect.claim.instance)
                 case Reborn(claim):
                     self._member_changed(MemberChanged(claim, None, "this node itself, anew: others declared it dead"))
-                    log.warning("this node was declared dead by others; it goes on as a new instance, with its data")
+                    log.warning(
+                        "node %r of cluster %r was declared dead by others; it goes on as %016x, with its data",
+                        claim.name, self.config.cluster, claim.instance,
+                    )  # fmt: skip
                 case Ready():
                     self._ready.set()
                 case Warned(kind, _, message):
-                    log.warning("%s: %s", kind, message)
+                    log.warning(
+                        "node %r of cluster %r: %s: %s", self.engine.me.name, self.config.cluster, kind, message
+                    )
 
     def _send(self, to: tuple[int, ...], effect: Send, datagram: bool) -> None:
         packet = self._encoded(effect)

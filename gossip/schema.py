@@ -48,11 +48,34 @@ class Schema(Generic[T]):
         try:
             self._takes = _PLAIN.get(type_)
         except TypeError:
-            self._takes = None
+            self._takes = None  # not even hashable
+        if self._takes is None and not self.is_any and not hasattr(type_, "model_validate"):
+            self._check()
+
+    def _check(self) -> None:
+        """Refuses here what would be refused at every value."""
+        import msgspec.inspect  # here, because most nodes share plain values and need not load it
+
+        try:
+            known = not isinstance(msgspec.inspect.type_info(self.type), msgspec.inspect.CustomType)
+        except NameError:
+            return  # it names a class that is defined further down
+        except TypeError:
+            known = False
+        if not known:
+            raise WrongType(
+                f"{self.type!r:.80} is no type of which values can be shared: builtins as in JSON, dataclasses, "
+                "TypedDict, enums, datetime, UUID, Decimal, and pydantic or msgspec models are"
+            )
+
+    @property
+    def is_any(self) -> bool:
+        """Whether no type was given, so that every JSON-like value is taken as it is."""
+        return self.type is object or self.type is Any
 
     def dump(self, value: T) -> Any:
         """The JSON-like value that stands for this one. Raises `WrongType`."""
-        if self.type is object or self.type is Any:
+        if self.is_any:
             return value
         if self._takes is not None:
             if type(value) not in self._takes:
@@ -60,18 +83,18 @@ class Schema(Generic[T]):
             return float(value) if self.type is float else value  # type: ignore[arg-type]
         if hasattr(self.type, "model_validate"):
             return self._model(value).model_dump(mode="json")
-        import msgspec  # here, because most nodes share plain values and need not load it
+        import msgspec
 
         try:
             plain = msgspec.to_builtins(value, builtin_types=_NATIVE)
             msgspec.convert(plain, self.type, builtin_types=_NATIVE)
         except (msgspec.ValidationError, TypeError, RecursionError) as error:
-            raise WrongType(f"not a {self._name}: {error}") from None
+            raise WrongType(f"not of type {self._name}: {error}") from None
         return plain
 
     def load(self, plain: Any) -> T:
         """The value that a JSON-like one stands for. Raises `WrongType` if it is none of this type."""
-        if self.type is object or self.type is Any:
+        if self.is_any:
             return plain  # type: ignore[no-any-return]
         if self._takes is not None:
             if type(plain) not in self._takes:
@@ -84,14 +107,14 @@ class Schema(Generic[T]):
         try:
             return msgspec.convert(plain, self.type, builtin_types=_NATIVE, strict=True)
         except msgspec.ValidationError as error:
-            raise WrongType(f"not a {self._name}: {error}") from None
+            raise WrongType(f"not of type {self._name}: {error}") from None
 
     def _model(self, value: Any) -> Any:
         """A pydantic model, validated. Its errors are ValueErrors that say all there is to say."""
         try:
             return self.type.model_validate(value)  # type: ignore[attr-defined]
         except ValueError as error:
-            raise WrongType(f"not a {self._name}: {error}") from None
+            raise WrongType(f"not of type {self._name}: {error}") from None
 
     @property
     def _name(self) -> str:

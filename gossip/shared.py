@@ -15,7 +15,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
-from crdt import Live, LWWMap, LWWRegister, ORSet, PNCounter, chain, decode_element, decode_value
+from crdt import (
+    Live,
+    LWWMap,
+    LWWRegister,
+    ORSet,
+    PNCounter,
+    chain,
+    decode_element,
+    decode_value,
+    encode_element,
+    encode_value,
+)
 from gossip.errors import WrongType
 from gossip.schema import Schema
 from gossip.watch import Change, Kind, Watch, time_of
@@ -28,6 +39,7 @@ V = TypeVar("V")
 T = TypeVar("T")
 
 
+_CONTAINERS = (dict, list, tuple)
 _STEP = 10_000
 """Keys cleared in one visible step: with the longest names, keys and conflicts of some, it fits a transaction."""
 
@@ -66,6 +78,27 @@ class _Handle:
         with self._node._running().lock:
             return list(self._node._store.elements(view.name).items())
 
+    def _encode_element(self, what: str, schema: Schema[T], element: T) -> bytes:
+        """The bytes of a key or element to be written. What is wrong with it is told with the object's name."""
+        try:
+            return encode_element(schema.dump(element))
+        except TypeError as error:
+            raise WrongType(f"{what} of {self.name!r}: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{what} of {self.name!r}: {error}") from None
+
+    def _encode_value(self, where: str, schema: Schema[T], value: T) -> bytes:
+        """The bytes of a value to be written, made before the lock is taken: a megabyte takes its time. What is wrong
+        with it is told with the place where it was to go."""
+        try:
+            return encode_value(schema.dump(value))
+        except TypeError as error:
+            untyped = schema.is_any and type(value) not in _CONTAINERS
+            remedy = f"; get the object with its type: {self._getting(type(value))}" if untyped else ""
+            raise WrongType(f"{where}: {error}{remedy}") from None
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+
     def _read_element(self, schema: Schema[T], element: bytes, live: Live) -> T:
         try:
             return schema.load(decode_element(element))
@@ -74,8 +107,17 @@ class _Handle:
                 f"{self.name} has {decode_element(element)!r:.80}, written by {live[1]:016x}: {error}"
             ) from None
 
+    def _getting(self, kind: type) -> str:
+        """How the object is got with a type."""
+        return f"node.{type(self).__name__.lower()}({self.name!r}, {kind.__name__})"
+
+    def _content(self) -> str:
+        """What is in it, in few words: values may be secret, and a repr gets into logs."""
+        raise NotImplementedError
+
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} of cluster {self._node.config.cluster!r}>"
+        content = f": {self._content()}" if self._node._is_running else ""
+        return f"<{type(self).__name__} {self.name!r} of cluster {self._node.config.cluster!r}{content}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -102,7 +144,9 @@ class Map(_Handle, MutableMapping[K, V]):
         return self._load(key, live)
 
     def __setitem__(self, key: K, value: V) -> None:
-        self._node._write(self._view.set, self._keys.dump(key), self._values.dump(value))
+        element = self._encode_element("a key", self._keys, key)
+        encoded = self._encode_value(f"{self.name}[{key!r:.80}]", self._values, value)
+        self._node._write(self._node._store.write, (*self._view.name, element), encoded)
 
     def __delitem__(self, key: K) -> None:
         if not self._node._write(self._view.delete, self._keys.dump(key)):
@@ -155,6 +199,9 @@ class Map(_Handle, MutableMapping[K, V]):
         value, *conflicts = (self._load(key, each) for each in chain(live))
         return Entry(value, live[0], live[1], tuple(conflicts))
 
+    def _content(self) -> str:
+        return f"{len(self)} keys" if len(self) != 1 else "1 key"
+
     def watch(self, *, snapshot: bool = True) -> Watch[K, V]:
         """The present state, then every change: `async with flags.watch() as changes: async for change in changes`.
 
@@ -204,7 +251,8 @@ class Set(_Handle, MutableSet[T]):
 
     def add(self, value: T) -> None:
         """Adds an element; one that is there already will survive a remove made elsewhere at the same time."""
-        self._node._write(self._view.add, self._schema.dump(value))
+        element = self._encode_element("an element", self._schema, value)
+        self._node._write(self._node._store.write, (*self._view.name, element), b"")
 
     def discard(self, value: T) -> None:
         """Removes an element if it is there."""
@@ -236,6 +284,9 @@ class Set(_Handle, MutableSet[T]):
     @classmethod
     def _from_iterable(cls, iterable: Any) -> Any:
         return set(iterable)  # what `online & {"ann"}` gives is a plain set
+
+    def _content(self) -> str:
+        return f"{len(self)} elements" if len(self) != 1 else "1 element"
 
     def watch(self, *, snapshot: bool = True) -> Watch[T, bool]:
         """The present elements, then every change. `value` is True while the element is in the set."""
@@ -273,6 +324,9 @@ class Counter(_Handle):
         """What each instance has counted. One that is long gone has still counted what it has."""
         return {int.from_bytes(element, "big"): _part(live) for element, live in self._elements(self._view)}
 
+    def _content(self) -> str:
+        return str(self.value)
+
     def watch(self, *, snapshot: bool = True) -> Watch[None, int]:
         """The present total if anybody has counted, then every change of it: `value` and `previous` are totals."""
         seen, told = self._view.value, False
@@ -308,7 +362,8 @@ class Register(_Handle, Generic[V]):
 
     def set(self, value: V) -> None:
         """Sets the value."""
-        self._node._write(self._view.set, self._values.dump(value))
+        encoded = self._encode_value(self.name, self._values, value)
+        self._node._write(self._node._store.write, (*self._view.name, b""), encoded)
 
     def delete(self) -> None:
         """Empties the register."""
@@ -319,6 +374,9 @@ class Register(_Handle, Generic[V]):
         """The values of concurrent writes that are not shown; the next `set` settles them."""
         self._node._check_running()
         return tuple(self._load(live) for live in chain(self._view.live))[1:]
+
+    def _content(self) -> str:
+        return "empty" if self._view.live is None else "has a value"
 
     def watch(self, *, snapshot: bool = True) -> Watch[None, V]:
         """The present value if there is one, then every change."""

@@ -15,6 +15,15 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 
 
+def in_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 class LoopThread:
     """A daemon thread with an event loop of its own, for one node."""
 

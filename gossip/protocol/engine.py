@@ -430,12 +430,14 @@ class Engine:
         return [*effects, *self._ask(self.detector.probe(claim.instance, now), now)]  # so that it hears, and refutes
 
     def _heal(self, now: float) -> list[Effect]:
-        """Tries two of the dead: a partition ends without telling anybody."""
+        """Tries two of the dead: a partition ends without telling anybody. Addresses at which somebody lives by now are
+        no longer theirs."""
         self.members.forget(now - self._settings.remember_dead, self._settings.max_remembered)
         self._heal_due = now + self._settings.heal_interval if self.members.gone_at else inf
         table = self.members.table
         dead = [table[instance] for instance in self.members.gone_at if table[instance].status == Status.DEAD]
-        addresses = sorted({address for claim in dead for address in claim.addresses} - set(self.me.addresses))
+        living = {address for claim in table.values() if not claim.gone for address in claim.addresses}
+        addresses = sorted({address for claim in dead for address in claim.addresses} - living)
         return self.join(self._rng.sample(addresses, min(2, len(addresses))), now)
 
     # -- writes ---------------------------------------------------------------------------------------------------

@@ -148,12 +148,12 @@ def test_values_come_back_as_json_would_have_them_and_a_little_better() -> None:
 @pytest.mark.parametrize(
     ("value", "error", "says"),
     [
-        ({1, 2}, TypeError, "a set can not be a value"),
-        (object(), TypeError, "a object can not be a value"),
-        ([datetime(2024, 1, 1)], TypeError, "a datetime can not be a value.*convert it"),
-        ({"k": Decimal("1.5")}, TypeError, "a Decimal can not be a value"),
-        (bytearray(b"x"), TypeError, "a bytearray can not be a value"),
-        (len, TypeError, "a builtin_function_or_method can not be a value"),
+        ({1, 2}, TypeError, "a value can be .*, not set$"),
+        (object(), TypeError, "a value can be .*, not object$"),
+        ([datetime(2024, 1, 1)], TypeError, "a value can be .*, not datetime$"),
+        ({"k": Decimal("1.5")}, TypeError, "a value can be .*, not Decimal$"),
+        (bytearray(b"x"), TypeError, "a value can be .*, not bytearray$"),
+        (len, TypeError, "a value can be .*, not builtin_function_or_method$"),
         ({(1, 2): 3}, TypeError, "has a key of type tuple: use str"),
         ([{"a": {frozenset(): 1}}], TypeError, "has a key of type frozenset: use str"),
         (2**64, ValueError, "must fit 64 bits"),

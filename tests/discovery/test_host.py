@@ -63,7 +63,7 @@ def sock(directory: HostDirectory, instance: int) -> Address:
 
 
 def files(directory: HostDirectory) -> list[str]:
-    return sorted(os.listdir(directory.path))
+    return sorted(os.listdir(directory.path)) if directory.path.exists() else []
 
 
 # --- places -------------------------------------------------------------------------------------------------
@@ -79,6 +79,42 @@ def test_a_place_is_three_files_and_leaves_none(directory: HostDirectory) -> Non
     place.release()
     assert (held, place.held) == (True, False)
     assert files(directory) == []
+
+
+def test_the_last_to_leave_removes_the_directory(directory: HostDirectory) -> None:
+    with directory.claim(1), directory.claim(2):
+        pass
+    assert not directory.path.exists(), "a cluster a test run would leave one for ever"
+    with directory.claim(3):
+        assert directory.path.exists()
+
+
+# --- ends ---------------------------------------------------------------------------------------------------
+
+
+def test_the_end_of_a_killed_process_is_proved(directory: HostDirectory) -> None:
+    with directory.claim(1), neighbour("hold", directory.path, 7) as process:
+        assert line(process) == "held"
+        assert not directory.has_ended(sock(directory, 7))
+        kill(process)
+        assert directory.has_ended(sock(directory, 7))
+        assert directory.has_ended(sock(directory, 7)), "swept by now, which proves it as well"
+
+
+def test_of_sockets_elsewhere_nothing_is_proved(directory: HostDirectory, tmp_path: Path) -> None:
+    with directory.claim(1):
+        assert not directory.has_ended(Address(path=str(tmp_path / f"{7:016x}.sock")))
+        assert not directory.has_ended(Address(path=str(directory.path / f"{7:016x}.ctl")))
+
+
+def test_files_that_somebody_removed_prove_no_end(directory: HostDirectory) -> None:
+    """A cleaner of temporary directories took all files of a running cluster: every neighbour looked dead."""
+    with directory.claim(1) as place, neighbour("hold", directory.path, 7) as process:
+        assert line(process) == "held"
+        for name in files(directory):
+            (directory.path / name).unlink()
+        assert not directory.has_ended(sock(directory, 7))
+        assert place.held
 
 
 def test_releasing_twice_does_not_touch_the_next_owner(directory: HostDirectory) -> None:

@@ -320,3 +320,18 @@ def test_what_can_not_be_a_key_is_simply_not_there(node: gossip.Node) -> None:
     node.map("m")["b"] = "not an int"
     with pytest.raises(gossip.WrongType):  # what is there and is wrong is told
         m.get("b")
+
+
+def test_a_repr_tells_how_much_and_never_what(cluster: str) -> None:
+    node = gossip.Node(cluster)
+    flags, online, hits, motd = node.map("flags"), node.set("online"), node.counter("hits"), node.register("motd")
+    assert repr(flags) == f"<Map 'flags' of cluster {cluster!r}>"
+    with node:
+        flags["a"], flags["b"] = "secret", "secret"
+        online.add("ann")
+        hits.increment(7)
+        assert repr(motd).endswith(": empty>")
+        motd.set("secret")
+        told = [repr(each).split(": ")[-1] for each in (flags, online, hits, motd)]
+        assert told == ["2 keys>", "1 element>", "7>", "has a value>"]
+        assert repr(node).endswith(": alone>")

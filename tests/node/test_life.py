@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import importlib.metadata
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
@@ -60,7 +62,7 @@ def left_behind(cluster: str) -> list[str]:
 
 @each_use
 def test_use_before_the_start_says_how_to_start(cluster: str, use: Callable[[gossip.Node], Any]) -> None:
-    with pytest.raises(gossip.NotRunning, match=r"not started yet: use `async with node:` or `with node:`"):
+    with pytest.raises(gossip.NotRunning, match=r"not started yet: .*, `with node:` or `node.open\(\)`"):
         use(gossip.Node(cluster))
 
 
@@ -487,3 +489,37 @@ def test_after_a_rebirth_it_is_known_since_when_this_node_is(cluster: str) -> No
         me = node.me
         time.sleep(0.01)  # waits: for a clock to show something else
         assert node.me.since == me.since and "declared it dead" in me.evidence
+
+
+def test_a_node_of_a_thread_is_not_left_in_another_loop(cluster: str) -> None:
+    """It waited for five seconds, and then told of a future attached to a different loop."""
+    with gossip.Node(cluster) as node:
+        with pytest.raises(RuntimeError, match=r"node\.close\(\)"):
+            asyncio.run(node.leave())
+        node.map("x")["k"] = 1
+        assert len(node.members) == 1, "and it lives on"
+
+
+def test_opening_in_a_running_loop_says_that_it_blocks(cluster: str, caplog: Any) -> None:
+    async def open_here() -> None:
+        gossip.Node(cluster).open().close()
+
+    asyncio.run(open_here())
+    assert "block the running event loop" in caplog.text
+    caplog.clear()
+    gossip.Node(cluster).open().close()
+    assert not caplog.text
+
+
+def test_files_that_somebody_removed_are_told(cluster: str, caplog: Any) -> None:
+    with (
+        tempfile.TemporaryDirectory() as base,
+        gossip.Node(cluster, runtime_dir=Path(base), discovery_interval=0.01),
+    ):
+        shutil.rmtree(Path(base) / "gossamesh")
+        until_here(lambda: "somebody removed the files" in caplog.text, "it looks again")
+    assert caplog.text.count("somebody removed the files") == 1
+
+
+def test_the_version_is_the_distributions() -> None:
+    assert gossip.__version__ == importlib.metadata.version("gossamesh")

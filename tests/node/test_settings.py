@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import gossip
+from tests.waiting import until_here
 
 CANARY = b"canary-canary-canary-canary-0123"
 KEY = base64.b64encode(CANARY).decode()
@@ -166,3 +167,46 @@ def test_a_seed_that_is_wrong_in_the_file_is_no_reason_not_to_start(cluster: str
 def test_seeds_may_be_one_text() -> None:
     node = gossip.Node("shop", bind="127.0.0.1:0", seeds="127.0.0.1:7946, 127.0.0.1:7947")
     assert node.config.seeds == ("127.0.0.1:7946", "127.0.0.1:7947")
+
+
+def test_a_misspelt_variable_of_the_environment_is_told(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """GOSSAMESH_SEED was set for an afternoon, and the node stayed alone without a word."""
+    monkeypatch.setenv("GOSSAMESH_SEED", "127.0.0.1:1")
+    monkeypatch.setenv("GOSSAMESH_RUNTIME_DIR", "/run/elsewhere")
+    monkeypatch.setenv("GOSSAMESH_CLUSTER", "for the command line")
+    gossip.Config.load("shop")
+    assert "GOSSAMESH_SEED," in caplog.text and caplog.text.count("GOSSAMESH") == 1
+
+
+def test_a_file_without_a_table_for_this_cluster_but_with_others_is_told(tmp_path: Path, caplog: Any) -> None:
+    file = tmp_path / "gossamesh.toml"
+    file.write_text('[shopp]\nname = "misspelt"\n[tags]\nrole = "web"\n')
+    assert gossip.Config.load("shop", file).tags == {"role": "web"}
+    assert "'shopp'" in caplog.text and "'shop'" in caplog.text
+    caplog.clear()
+    gossip.Config.load("shopp", file)
+    assert not caplog.text
+
+
+def test_an_empty_key_in_the_environment_is_no_way_to_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOSSAMESH_KEY", "")
+    with pytest.raises(gossip.ConfigError, match="GOSSAMESH_KEY is empty"):
+        gossip.Config.load("shop")
+
+
+def test_an_address_that_is_none_is_told_with_its_setting() -> None:
+    with pytest.raises(gossip.ConfigError, match=r"^bind: "):
+        gossip.Config(cluster="shop", bind="nowhere")
+    with pytest.raises(gossip.ConfigError, match=r"^advertise: "):
+        gossip.Config(cluster="shop", bind="127.0.0.1:0", advertise="nowhere")
+
+
+def test_two_keys_on_one_host_are_told_once(cluster: str, caplog: Any) -> None:
+    often = {"discovery_interval": 0.05}
+    with gossip.Node(cluster, key=bytes(32), **often) as ann, gossip.Node(cluster, key=CANARY, **often) as bob:
+        until_here(lambda: ann.status()["counters"].get("unsealed"), "ann is spoken to")
+        assert len(ann.members) == len(bob.members) == 1
+        with gossip.Node(cluster) as none:
+            until_here(lambda: none.status()["counters"].get("malformed"), "none is spoken to")
+    told = [record for record in caplog.records if "has another key" in record.message]
+    assert 2 <= len(told) <= 3, "each of them once"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -227,3 +228,40 @@ def test_a_watch_over_another_type_says_so_and_goes_on(cluster: str) -> None:
                 assert (change.key, change.value) == ("sale", True)
 
     asyncio.run(story())
+
+
+def test_what_is_refused_is_told_with_its_place(node: gossip.Node) -> None:
+    flags, online, motd, anything = (
+        node.map("flags", bool),
+        node.set("online", str),
+        node.register("m", int),
+        node.map("x"),
+    )
+    for write, place in (
+        (lambda: flags.__setitem__("beta", "yes"), r"^flags\['beta'\]: expected bool, got str$"),
+        (lambda: flags.__setitem__(7, True), r"^a key of 'flags': expected str, got int$"),
+        (lambda: online.add(7), r"^an element of 'online': expected str, got int$"),
+        (lambda: motd.set("x"), r"^m: expected int, got str$"),
+        (lambda: anything.__setitem__("k", {1}), r"^x\['k'\]: .*not set; .* node\.map\('x', set\)$"),
+        (lambda: anything.__setitem__("k", [Item("pen")]), r"^x\['k'\]: .*not Item$"),
+    ):
+        with pytest.raises(gossip.WrongType, match=place):
+            write()
+    with pytest.raises(ValueError, match=r"^x\['k'\]: .* too large"):
+        anything["k"] = bytes(2 << 20)
+
+
+def test_a_value_that_needs_its_type_says_how_to_give_it(node: gossip.Node) -> None:
+    with pytest.raises(gossip.WrongType, match=r"node\.map\('carts', Item\)"):
+        node.map("carts")["ann"] = Item("pen")
+    node.map("carts", Item)["ann"] = Item("pen")
+    assert node.map("carts", Item)["ann"] == Item("pen")
+
+
+@pytest.mark.parametrize("kind", [True, 5, "int", [int], len, complex, threading.Thread], ids=str)
+def test_what_is_no_type_is_refused_where_the_object_is_got(kind: Any) -> None:
+    node = gossip.Node("shop")
+    for get in (lambda: node.map("m", kind), lambda: node.map("m", key=kind), lambda: node.set("s", kind),
+                lambda: node.register("r", kind)):  # fmt: skip
+        with pytest.raises(gossip.WrongType, match="no type of which values can be shared"):
+            get()

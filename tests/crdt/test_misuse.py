@@ -1,0 +1,29 @@
+"""Is a program that uses the kernel against its rules told so, before anything is lost in silence?
+
+Not here: values and keys that can not be (test_values), bytes that nobody should have sent (test_codec).
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from crdt import LWWMap, Store
+
+ANN = 7
+
+
+def test_two_asks_before_a_merge_are_told_when_the_second_is_merged() -> None:
+    """Both got the same number, and the second was taken for the first come again: lost without a word."""
+    store = Store()
+    flags = LWWMap(store, "flags")
+    first, second = flags.set("beta", True, ANN, stamp=1), flags.set("beta", False, ANN, stamp=2)
+    assert store.merge(first) is not None
+    with pytest.raises(ValueError, match="merge each write before you ask for the next"):
+        store.merge(second)
+    assert store.merge(first) is None and flags.get("beta") is True
+
+
+@pytest.mark.parametrize("replica", [0, -1, 2**64])
+def test_a_replica_that_is_no_number_of_64_bits_is_refused_at_the_call(replica: int) -> None:
+    with pytest.raises(ValueError, match=r"1 to 2\*\*64 - 1"):
+        LWWMap(Store(), "m").set("k", 1, replica, stamp=1)
