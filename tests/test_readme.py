@@ -231,3 +231,14 @@ def test_a_missing_target_module_command_or_option_is_a_problem() -> None:
     assert problems_of_click(group, ["--cluster", "shop", "get", "k", "--json"], "gossip") == []
     assert problems_of_click(group, ["put", "k"], "gossip") == ["`gossip` has no command 'put'"]
     assert problems_of_click(group, ["get", "k", "--fast"], "gossip") == ["`gossip get` has no option --fast"]
+
+
+NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+
+
+def test_the_tests_that_hold_the_promises_exist() -> None:
+    named = NAMED.findall(README.read_text(encoding="utf-8"))
+    assert len(named) >= 8, "each promise names a test"
+    for file, test in named:
+        text = (README.parent / file).read_text(encoding="utf-8")
+        assert re.search(rf"^(async )?def {test}\(", text, re.MULTILINE), f"README names {file}::{test}"

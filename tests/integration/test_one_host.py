@@ -192,6 +192,23 @@ def test_a_short_nap_is_forgiven(here: Host) -> None:
     assert napper.ask("me")["instance"] == napper.me["instance"]
 
 
+def test_who_writes_waits_for_nobody_though_all_others_stand_still(here: Host) -> None:
+    """100 000 writes past a buffer that holds half of them: what was dropped on its way is pulled afterwards."""
+    patient = {"suspicion_factor": 60.0, "max_transaction": 1 << 20, "push_bytes": 1 << 20, "send_buffer": 4 << 20}
+    writer, *rest = here.several(3, **patient)
+    for worker in rest:
+        worker.kill(signal.SIGSTOP)
+    name = "n" * 100
+    writer.ask("fill", name=name, count=100_000)
+    assert writer.ask("size", name=name) == 100_000
+    assert writer.until(lambda worker: worker.ask("status")["counters"].get("dropped"), "the buffers are full")
+    for worker in rest:
+        worker.kill(signal.SIGCONT)
+    agree([writer, *rest], "size", 100_000, timeout=60.0, name=name)
+    digests = [worker.ask("status")["digest"] for worker in (writer, *rest)]
+    assert digests == [digests[0]] * 3
+
+
 def test_six_start_at_once_and_leave_at_once_and_no_file_stays(here: Host) -> None:
     for _ in range(2):
         workers = here.several(6)
