@@ -10,7 +10,7 @@ Deliberately not here: the handshake, membership, and any decision about whom to
 """
 
 from discovery.address import LONGEST_UNIX_PATH, Address, check_peer, parse_address, parse_peer
-from discovery.host import MOST_ENTRIES, HostDirectory, Place, UnsafeDirectory, clusters, runtime_directory
+from discovery.host import MOST_ENTRIES, HostDirectory, Place, UnsafeDirectory, Witness, clusters, runtime_directory
 from discovery.seeds import MOST_SEEDS, Seeds, parse_seeds, read_seeds
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Place",
     "Seeds",
     "UnsafeDirectory",
+    "Witness",
     "check_peer",
     "clusters",
     "parse_address",

@@ -38,7 +38,7 @@ from typing import Final, Self
 
 from discovery.address import LONGEST_UNIX_PATH, Address
 
-__all__ = ["MOST_ENTRIES", "HostDirectory", "Place", "UnsafeDirectory", "clusters", "runtime_directory"]
+__all__ = ["MOST_ENTRIES", "HostDirectory", "Place", "UnsafeDirectory", "Witness", "clusters", "runtime_directory"]
 
 MOST_ENTRIES: Final = 4096
 """Directory entries looked at in one go, three a node: more nodes than that on one host is not what this is
@@ -225,6 +225,45 @@ class Place:
             os.utime(self._descriptor, ns=(time.time_ns(), modified))
 
 
+class Witness:
+    """Knows whether a process of this host has ended: has its very lock open, whatever becomes of the file's name.
+
+    That is proof and no guess: the kernel frees a lock when, and only when, nobody is left who holds it. A missing file
+    proves nothing, since somebody may have cleaned up, so a name is never looked at again.
+
+    >>> with tempfile.TemporaryDirectory() as base:
+    ...     directory = HostDirectory(runtime_directory("shop", Path(base)))
+    ...     with directory.claim(255) as place:
+    ...         witness = directory.witness(place.address)
+    ...         held = witness.ended
+    ...     held, witness.ended
+    (False, True)
+    """
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @property
+    def ended(self) -> bool:
+        """Whether nobody holds the lock any more."""
+        if self._descriptor < 0 or not _try_flock(self._descriptor, fcntl.LOCK_SH):
+            return False
+        # Not left to close: a child forked by another thread just now has a copy that keeps the lock.
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        return True
+
+    def close(self) -> None:
+        """Looks no more. Does nothing the second time."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class HostDirectory:
     """The nodes of one cluster, of one user, on this host. `path` is what `runtime_directory` gave.
 
@@ -304,30 +343,24 @@ class HostDirectory:
         """The control sockets of all living nodes, our own included, oldest first. Otherwise as `others`."""
         return self._living(_CONTROL, frozenset())
 
-    def has_ended(self, address: Address) -> bool:
-        """Whether the process that listened at a socket of this directory has ended.
+    def witness(self, address: Address) -> Witness | None:
+        """A witness of the process that listens at a socket of this directory; None if there is none to be had here.
 
-        That is proof and no guess: the kernel frees a lock when, and only when, nobody is left who holds it. False
-        for sockets of other directories, of which nothing is known, and where a file of our own is missing too: then
-        somebody has cleaned up here, and a missing file proves nothing. What the process left is swept.
-
-        >>> with tempfile.TemporaryDirectory() as base:
-        ...     directory = HostDirectory(runtime_directory("shop", Path(base)))
-        ...     with directory.claim(1), directory.claim(255) as place:
-        ...         held = directory.has_ended(place.address)
-        ...         place.release()
-        ...         held, directory.has_ended(place.address)
-        (False, True)
+        Sockets of another host, or container, may well have a path like ours: of who has no lock here nothing is known.
         """
         path = Path(address.path)
         name = path.name.removesuffix(_SOCKET)
         if path.parent != self.path or name + _SOCKET != path.name:
-            return False
-        with _opened(self.path) as directory:
-            ours = [place for place in self._places if place.held]
-            if not all(_shown(directory, place._name + _LOCK) == _identity(place._descriptor) for place in ours):
-                return False
-            return _living_since(directory, name) is None and not path.exists()
+            return None
+        try:
+            with _opened(self.path) as directory:
+                descriptor = os.open(name + _LOCK, os.O_RDONLY | _QUIETLY, dir_fd=directory)
+        except OSError:
+            return None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            return None
+        return Witness(descriptor)
 
     def _living(self, suffix: str, without: frozenset[str]) -> list[Address]:
         found: list[tuple[int, str]] = []

@@ -25,6 +25,7 @@ from crdt import Change as KeyChange
 from crdt import Live, Store, Write
 from crdt.codec import COUNTER, MAP, REGISTER, SET
 from crdt.store import Object
+from discovery import Place
 from gossip.config import Config
 from gossip.errors import AlreadyStarted, ConfigError, NotRunning, StartError
 from gossip.protocol.effects import MemberChanged
@@ -105,12 +106,14 @@ class Node:
         """
         if self._runtime is not None:
             raise AlreadyStarted("a node lives once, and this one was started already: make another Node")
-        runtime = self._runtime = Runtime(self.config, self._store, self._changed, self._member_changed, self.leave)
+        runtime = self._runtime = Runtime(
+            self.config, self._store, self._changed, self._member_changed, self.leave, self._serve_control
+        )
         try:
             await runtime.start()
             self._check_staying()
             self._since[runtime.engine.me.instance] = (time.time(), "this node itself")
-            await self._serve_control()
+            await self._serve_control(runtime.place)
             self._check_staying()
         except BaseException:
             await self.leave()
@@ -121,15 +124,16 @@ class Node:
         if self._leaving:
             raise NotRunning("the node was told to leave while it was starting, so it did not start")
 
-    async def _serve_control(self) -> None:
+    async def _serve_control(self, place: Place) -> None:
         from gossip.control import Control  # a window on the node: it knows the node, not the other way round
 
-        assert self._runtime is not None and self._runtime.place is not None
+        if self._control is not None:
+            await self._control.stop(0.0)
         self._control = Control(self)
         try:
-            await self._control.start(self._runtime.place.control_path)
+            await self._control.start(place.control_path)
         except OSError as error:
-            raise StartError(error.errno, f"can not listen at {self._runtime.place.control_path}: {error}") from error
+            raise StartError(error.errno, f"can not listen at {place.control_path}: {error.strerror}") from error
 
     async def leave(self) -> None:
         """Leaves the cluster: hands over what was not sent yet, says goodbye, closes everything. Within a second."""

@@ -30,10 +30,11 @@ from random import Random
 from typing import Any, ParamSpec
 
 from crdt import Change, Malformed, Store, Write
-from discovery import Address, HostDirectory, Place, parse_address, read_seeds, runtime_directory
+from discovery import Address, Place, parse_address, read_seeds
 from gossip import forks
 from gossip.config import Config
-from gossip.errors import ConfigError, NotRunning, StartError
+from gossip.errors import NotRunning, StartError
+from gossip.neighbours import Neighbours
 from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
 from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim
@@ -73,7 +74,7 @@ class Runtime:
     """One running node: engine, sockets, timer and the search for others.
 
     `changed` is called with the changes of each visible step, under the lock; `member_changed` with news of members;
-    `leave` if the loop is about to end while the node still runs.
+    `leave` if the loop is about to end while the node still runs, `settled` when this node has a place on its host.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Runtime:
         changed: Callable[[tuple[Change, ...]], None],
         member_changed: Callable[[MemberChanged], None],
         leave: Callable[[], Coroutine[None, None, None]],
+        settled: Callable[[Place], Coroutine[None, None, None]],
     ) -> None:
         self.config = config
         self.lock = threading.RLock()
@@ -94,18 +96,19 @@ class Runtime:
         otherwise let nobody in."""
         self.running = False
         self.forked = False
-        self.place: Place | None = None
         self._store = store
         self._changed = changed
         self._member_changed = member_changed
         self._leave = leave
-        self._directory: HostDirectory | None = None
+        self._settled = settled
+        self._neighbours: Neighbours | None = None
+        self._examined: set[int] = set()
+        """Lost neighbours that are being looked at."""
         self._seal: Seal | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._flush_due = False
         self._warned = False
-        self._unlisted = False
         self._search: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
 
@@ -138,14 +141,7 @@ class Runtime:
 
     async def _listen(self, instance: int) -> tuple[str, ...]:
         config = self.config
-        base = Path(config.runtime_dir) if config.runtime_dir else None
-        try:
-            self._directory = HostDirectory(runtime_directory(config.cluster, base))
-            self.place = self._directory.claim(instance)
-        except OSError as error:
-            raise StartError(error.errno, error.strerror, error.filename) from error
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
+        self._neighbours = Neighbours(config.cluster, config.runtime_dir, instance)
         await self.transport.listen_unix(str(self.place.socket_path))
         addresses = [str(self.place.address)]
         if config.bind:
@@ -154,6 +150,12 @@ class Runtime:
             if config.insecure and not config.key and not bound.is_loopback:
                 log.warning("listening at %s without a key: whoever reaches it can read and write everything", bound)
         return tuple(addresses)
+
+    @property
+    def place(self) -> Place:
+        """Where the other nodes of this host find this one."""
+        assert self._neighbours is not None
+        return self._neighbours.place
 
     async def _join(self) -> None:
         """Joins all that can be found; waits until the state of one of them is here, if there is anybody."""
@@ -177,8 +179,8 @@ class Runtime:
         try:
             while True:
                 await asyncio.sleep(self.config.discovery_interval)
-                self._check_place()
                 try:
+                    await self._check_place()
                     self._offer(await self._candidates())
                 except OSError as error:
                     log.warning("looking for other nodes failed, and will be tried again: %s", error)
@@ -187,21 +189,22 @@ class Runtime:
                 await self._leave()
             raise
 
-    def _check_place(self) -> None:
-        """Says once that nobody new of this host can find this node."""
-        if self.place is None or self.place.listed or self._unlisted:
+    async def _check_place(self) -> None:
+        """Makes the files of this node anew if somebody removed them: nobody new of this host could find it."""
+        if self.place.listed:
             return
-        self._unlisted = True
         log.warning(
-            "somebody removed the files of node %r in %s: nodes of this host that start from now on do not find it. "
-            "Restart it, and keep cleaners of temporary files away from there",
-            self.engine.me.name, self.place.socket_path.parent,
+            "somebody removed the files of node %r in %s: they are made anew. Keep cleaners of temporary files away "
+            "from there", self.engine.me.name, self.place.socket_path.parent,
         )  # fmt: skip
+        assert self._neighbours is not None
+        self._neighbours.claim_anew()
+        await self.transport.listen_unix(str(self.place.socket_path))
+        await self._settled(self.place)
 
     async def _candidates(self) -> list[str]:
-        assert self._directory is not None
-        candidates = [str(address) for address in self._directory.others()]
-        candidates += self.config.seeds
+        assert self._neighbours is not None
+        candidates = [*self._neighbours.others(), *self.config.seeds]
         if self.config.seeds_file:
             try:
                 candidates += [str(address) for address in read_seeds(Path(self.config.seeds_file))]
@@ -242,8 +245,8 @@ class Runtime:
             search.cancel()
         if self._timer is not None:
             self._timer.cancel()
-        if self.place is not None:
-            self.place.release()
+        if self._neighbours is not None:
+            self._neighbours.release()
         await self.transport.close()
         if search is not None:
             await asyncio.gather(search, return_exceptions=True)
@@ -260,8 +263,8 @@ class Runtime:
         self.lock = threading.RLock()  # whoever held it does not exist here
         self._no_batch = threading.Condition(self.lock)
         forks.let_go(self.transport.descriptors())
-        if self.place is not None:
-            self.place.abandon()
+        if self._neighbours is not None:
+            self._neighbours.abandon()
 
     # -- what the program does --------------------------------------------------------------------------------------
 
@@ -397,28 +400,26 @@ class Runtime:
         with self.lock:
             self._perform(self.engine.lost(peer, self._now()))
             self._schedule()
-        # in the next turn, when what came in together with the end, a goodbye perhaps, has been read
-        self._loop.call_soon(self._examine, peer, _LOOKS)
+        if self._neighbours is not None and self._neighbours.knows(peer) and peer not in self._examined:
+            self._examined.add(peer)
+            # in the next turn, when what came in together with the end, a goodbye perhaps, has been read
+            self._loop.call_soon(self._examine, peer, _LOOKS)
 
     def _examine(self, peer: int, looks: int) -> None:
         """Looks whether the process of a peer on this host has ended: its lock is free then, which is proof.
 
         Several times, since a process that dies closes its files one after the other, streams and lock among them.
         """
-        claim = self.engine.members.table.get(peer)
-        if not self.running or claim is None or claim.gone or self._directory is None:
+        assert self._neighbours is not None
+        ended = self.running and self._neighbours.has_ended(peer)
+        if self.running and not ended and looks > 1 and self._neighbours.knows(peer):
+            self._loop.call_later(_LOOK_AGAIN, self._examine, peer, looks - 1)
             return
-        local = [parse_address(address) for address in claim.addresses if address.startswith("unix:")]
-        try:
-            ended = any(self._directory.has_ended(address) for address in local)
-        except OSError:
-            return  # no look, no proof; the probes decide
+        self._examined.discard(peer)
         if ended:
             with self.lock:
                 self._perform(self.engine.exited(peer, self._now()))
                 self._schedule()
-        elif looks > 1:
-            self._loop.call_later(_LOOK_AGAIN, self._examine, peer, looks - 1)
 
     def _tick(self) -> None:
         self._timer = None
@@ -455,10 +456,9 @@ class Runtime:
                     self._send(to, effect, isinstance(message, (Ping, Ack, PingReq)))
                 case Dial(address, message):
                     self.transport.dial(address, self._sealed(self._encoded(effect)))
-                case MemberChanged():
+                case MemberChanged(claim):
                     self._member_changed(effect)
-                    if effect.claim.gone:
-                        self.transport.forget(effect.claim.instance)
+                    self._follow(claim)
                 case Reborn(claim):
                     self._member_changed(MemberChanged(claim, None, "this node itself, anew: others declared it dead"))
                     log.warning(
@@ -471,6 +471,15 @@ class Runtime:
                     log.warning(
                         "node %r of cluster %r: %s: %s", self.engine.me.name, self.config.cluster, kind, message
                     )
+
+    def _follow(self, claim: Claim) -> None:
+        """Keeps what is open for members in step with who is one."""
+        assert self._neighbours is not None
+        if claim.gone:
+            self.transport.forget(claim.instance)
+            self._neighbours.forget(claim.instance)
+        elif claim.instance != self.engine.me.instance:
+            self._neighbours.meet(claim.instance, claim.addresses)
 
     def _send(self, to: tuple[int, ...], effect: Send, datagram: bool) -> None:
         packet = self._encoded(effect)

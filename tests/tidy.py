@@ -22,6 +22,7 @@ LAYERS = (
         "gossip.config",
         "gossip.errors",
         "gossip.forks",
+        "gossip.neighbours",
         "gossip.roster",
         "gossip.runtime",
         "gossip.schema",

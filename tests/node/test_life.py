@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 import gossip
-from discovery import runtime_directory
+from discovery import HostDirectory, runtime_directory
 from gossip.protocol.members import Claim
 from gossip.roster import member_of
 from tests.waiting import nodes, until, until_here
@@ -511,14 +511,22 @@ def test_opening_in_a_running_loop_says_that_it_blocks(cluster: str, caplog: Any
     assert not caplog.text
 
 
-def test_files_that_somebody_removed_are_told(cluster: str, caplog: Any) -> None:
-    with (
-        tempfile.TemporaryDirectory() as base,
-        gossip.Node(cluster, runtime_dir=Path(base), discovery_interval=0.01),
-    ):
-        shutil.rmtree(Path(base) / "gossamesh")
-        until_here(lambda: "somebody removed the files" in caplog.text, "it looks again")
-    assert caplog.text.count("somebody removed the files") == 1
+def test_files_that_somebody_removed_are_made_anew(cluster: str, caplog: Any) -> None:
+    """A logout removed the runtime directory under the running nodes: who came later met a second cluster."""
+    with tempfile.TemporaryDirectory() as base:
+        here: dict[str, Any] = {"runtime_dir": Path(base), "discovery_interval": 0.05}
+        with gossip.Node(cluster, **here) as ann, gossip.Node(cluster, **here) as bob:
+            ann.map("m")["k"] = 1
+            until_here(lambda: len(bob.members) == 2)
+            shutil.rmtree(Path(base) / "gossamesh")
+            with gossip.Node(cluster, **here) as late:
+                until_here(lambda: [len(node.members) for node in (ann, bob, late)] == [3] * 3, "all find each other")
+                until_here(lambda: late.map("m").get("k") == 1)
+                path = runtime_directory(cluster, Path(base))
+                until_here(lambda: len(HostDirectory(path).controls()) == 3, "and the command line finds them")
+                assert {member.instance for member in late.members.all} == {n.me.instance for n in (ann, bob, late)}
+        assert "somebody removed the files" in caplog.text
+        assert not path.exists(), "nothing is left by those whose files were made twice"
 
 
 def test_the_version_is_the_distributions() -> None:

@@ -1,0 +1,95 @@
+"""Where do the other nodes of this host find us, and has the process of one of them ended?
+
+A node has a place in the runtime directory: a lock that it holds for its life, and its sockets. Of each neighbour whose
+claim was heard, its lock is kept open: when the kernel frees it, the process has ended, which is proof.
+
+Invariants: an end is proved only of processes whose lock was seen on this host, never by a file that is missing; a lock
+once taken is held until we end, even after somebody removed its file, for others may have it open as well.
+Not here: who is a member, and what an end means (the engine's part).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from discovery import HostDirectory, Place, Witness, parse_address, runtime_directory
+from gossip.errors import ConfigError, StartError
+
+_MOST_WITNESSES = 1024
+"""Descriptors kept for neighbours: more nodes than that on one host are not what this is for."""
+
+
+class Neighbours:
+    """This node's place among the nodes of its host, and what it knows of theirs.
+
+    Raises `StartError` if there is no place to be had, `ConfigError` if the directory can not be one.
+    """
+
+    def __init__(self, cluster: str, base: str, instance: int) -> None:
+        self._cluster = cluster
+        self._base = Path(base) if base else None
+        self._former: list[Place] = []
+        self._witnesses: dict[int, Witness] = {}
+        try:
+            self._directory = HostDirectory(runtime_directory(cluster, self._base))
+            self.place = self._directory.claim(instance)
+        except OSError as error:
+            raise StartError(error.errno, error.strerror, error.filename) from error
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    def others(self) -> list[str]:
+        """The addresses of all living nodes but our own. Raises `OSError`."""
+        return [str(address) for address in self._directory.others()]
+
+    def claim_anew(self) -> None:
+        """Takes the same place again, after somebody removed its files. Raises `OSError`.
+
+        The instance stays, and with it the paths: who knows us need learn nothing new.
+        """
+        runtime_directory(self._cluster, self._base)
+        self._former.append(self.place)
+        self.place = self._directory.claim(self.place.instance)
+
+    def meet(self, instance: int, addresses: tuple[str, ...]) -> None:
+        """A living member was heard of: if it is of this host, its end can be proved from here on."""
+        if instance in self._witnesses or len(self._witnesses) >= _MOST_WITNESSES:
+            return
+        for text in addresses:
+            if text.startswith("unix:"):
+                try:
+                    witness = self._directory.witness(parse_address(text))
+                except ValueError:
+                    continue  # an address that nobody could listen at
+                if witness is not None:
+                    self._witnesses[instance] = witness
+                    return
+
+    def forget(self, instance: int) -> None:
+        """The member is gone."""
+        witness = self._witnesses.pop(instance, None)
+        if witness is not None:
+            witness.close()
+
+    def knows(self, instance: int) -> bool:
+        """Whether the end of this member could be proved here."""
+        return instance in self._witnesses
+
+    def has_ended(self, instance: int) -> bool:
+        """Whether it is proved that the process of this member has ended."""
+        witness = self._witnesses.get(instance)
+        return witness is not None and witness.ended
+
+    def release(self) -> None:
+        """Lets go of the place, and removes its files."""
+        for place in [*self._former, self.place]:
+            place.release()
+        for instance in list(self._witnesses):
+            self.forget(instance)
+
+    def abandon(self) -> None:
+        """In a forked child: lets go without removing anything, for it is the parent's."""
+        for place in [*self._former, self.place]:
+            place.abandon()
+        for instance in list(self._witnesses):
+            self.forget(instance)
