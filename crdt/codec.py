@@ -41,6 +41,7 @@ REGISTER: Final = 4
 """The types of objects, as the format has them."""
 
 _KEYED = frozenset({MAP, SET})
+_VALUED = frozenset({MAP, REGISTER})
 _MAX_64 = 2**64 - 1
 _MAX_SEQUENCE = 2**63 - 1
 _MAX_UNWALKED = 1200
@@ -264,7 +265,8 @@ def _flat(write: Write, first: int) -> tuple[object, ...]:
 def decode_batch(data: bytes) -> Batch:
     """The batch whose bytes these are, every field checked. Raises `Malformed`.
 
-    >>> batch = Batch(7, 1, 2, (Write((7, 2), (MAP, "flags", encode_element("beta")), 5, b"on", ((9, 4),)),))
+    >>> key = (MAP, "flags", encode_element("beta"))
+    >>> batch = Batch(7, 1, 2, (Write((7, 2), key, 5, encode_value(True), ((9, 4),)),))
     >>> decode_batch(encode_batch(batch)) == batch
     True
     """
@@ -312,7 +314,8 @@ def is_key(kind: Any, name: Any, element: Any) -> bool:
         type(kind) is int
         and 0 <= kind <= 255
         and type(name) is str
-        and len(name) <= MAX_NAME
+        and 0 < len(name) <= MAX_NAME
+        and (name.isascii() or len(name.encode()) <= MAX_NAME)
         and type(element) is bytes
         and len(element) <= MAX_ELEMENT
     )
@@ -330,7 +333,7 @@ def is_content(stamp: Any, value: Any, expires: Any) -> bool:
 
 
 def check_element(kind: int, element: bytes, value: bytes | None, replica: int) -> None:
-    """Whether the element is one that a call could name: another one could never be deleted, nor a map be read.
+    """Whether element and value are such as a call could make: others could never be deleted, nor a map be read.
 
     Types of a later version pass: who does not read them only keeps and forwards them.
     """
@@ -344,6 +347,8 @@ def check_element(kind: int, element: bytes, value: bytes | None, replica: int) 
         _check_counter(element, value, replica)
     elif kind == REGISTER:
         demand(element == b"", "a register has no elements")
+    if kind in _VALUED and value is not None:
+        decode_value(value)  # one that can not be read would spoil every walk through its map, at everybody's
 
 
 def _is_text(encoded: bytes) -> bool:

@@ -63,16 +63,18 @@ class _Held:
         if not batch.open:
             self.settled = max(self.settled, batch.last)
 
-    def pop(self, upto: int) -> int:
-        """Takes out what ends at `upto` or before; gives its bytes."""
+    def pop(self, upto: int) -> list[bytes]:
+        """Takes out what ends at `upto` or before; gives the bytes it came in."""
         place = bisect_right(self.firsts, upto)
         gone = [first for first in self.firsts[:place] if self.batches[first][0].last <= upto]
         self.firsts[:place] = [first for first in self.firsts[:place] if self.batches[first][0].last > upto]
-        return sum(len(self.batches.pop(first)[1]) for first in gone)
+        return [self.batches.pop(first)[1] for first in gone]
 
 
 class Inbox:
     """Holds early batches with the bytes that they came in, by replica and first sequence.
+
+    `limit` is bytes; each batch counts with `overhead` bytes beside its own, for a tiny one takes much memory too.
 
     >>> inbox = Inbox(limit=1_000)
     >>> early, late = Batch(7, 2, 2, ()), Batch(7, 1, 1, ())
@@ -84,13 +86,14 @@ class Inbox:
     (True, 0)
     """
 
-    __slots__ = ("_held", "_limit", "refused", "size")
+    __slots__ = ("_held", "_limit", "_overhead", "refused", "size")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, overhead: int = 0) -> None:
         self._limit = limit
+        self._overhead = overhead
         self._held: dict[int, _Held] = {}
         self.size = 0
-        """Bytes held, as they came."""
+        """Bytes held: of each batch as it came, and the overhead."""
         self.refused = 0
         """How many batches found no place."""
 
@@ -112,13 +115,16 @@ class Inbox:
             self._hold(held, batch, payload, delivered)
         return self.release(batch.replica, delivered)
 
+    def _size(self, payload: bytes) -> int:
+        return len(payload) + self._overhead
+
     def _hold(self, held: _Held, batch: Batch, payload: bytes, delivered: int) -> None:
         """Keeps a batch if there is room. One that continues what was delivered may take that of other replicas."""
         continues = batch.first <= held.reach + 1
-        more = len(payload) - (len(held.batches[batch.first][1]) if batch.first in held.batches else 0)
+        more = self._size(payload) - (self._size(held.batches[batch.first][1]) if batch.first in held.batches else 0)
         if continues and self.size + more > self._limit:
             for other in [replica for replica in self._held if replica != batch.replica]:
-                self._drop(other)
+                self.forget(other)
         if continues and batch.open and self.size + more > self._limit:
             # What came too early would keep out for ever what it waits for.
             self._drop_beyond(held, batch.last + 1, delivered)
@@ -130,15 +136,16 @@ class Inbox:
         held.put(batch, payload)
         self.size += more
 
-    def _drop(self, replica: int) -> None:
+    def forget(self, replica: int) -> None:
+        """Drops all that is held of a replica."""
         dropped = self._held.pop(replica).batches.values()
         self.refused += len(dropped)
-        self.size -= sum(len(payload) for _, payload in dropped)
+        self.size -= sum(self._size(payload) for _, payload in dropped)
 
     def _drop_beyond(self, held: _Held, last: int, delivered: int) -> None:
         """Drops what begins after `last`."""
         for first in held.firsts[bisect_right(held.firsts, last) :]:
-            self.size -= len(held.batches.pop(first)[1])
+            self.size -= self._size(held.batches.pop(first)[1])
             self.refused += 1
         del held.firsts[bisect_right(held.firsts, last) :]
         held.restart(delivered)
@@ -163,7 +170,7 @@ class Inbox:
                     ready += run
                     settled, run = reach, []
         held.settled = settled
-        self.size -= held.pop(settled)
+        self.size -= sum(map(self._size, held.pop(settled)))
         if not held.firsts:
             del self._held[replica]
         return ready

@@ -178,7 +178,8 @@ class Store:
                 self.context[replica] = sequence
                 changes.append(self._apply(write))
         self.context[replica] = batch.last
-        if self.named:  # a blank can be named only by mistake; it must not stay in `named` for ever all the same
+        if self.named and len(batch.writes) <= batch.last - batch.first:
+            # a blank can be named only by mistake; it must not stay in `named` for ever all the same
             self.named = {dot for dot in self.named if not self.context.covers(dot)}
         return changes
 

@@ -20,9 +20,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
+from crdt.codec import MAX_VALUE
 from discovery import parse_address, parse_peer, parse_seeds
 from gossip.errors import ConfigError
-from gossip.protocol.codec import MAX_NAME, MAX_TAG_BYTES, MAX_TAGS
+from gossip.protocol.codec import MAX_MESSAGE, MAX_NAME, MAX_TAG_BYTES, MAX_TAGS
 from gossip.protocol.settings import Settings
 
 log = logging.getLogger("gossip")
@@ -120,8 +121,8 @@ class Config(Settings):
         tags = self.tags.items()
         if any(type(each) is not str or not each.isprintable() for tag in tags for each in tag):
             raise ConfigError("tags must be a mapping of text to text, without control characters")
-        if len(tags) > MAX_TAGS or sum(len(key) + len(value) for key, value in tags) > MAX_TAG_BYTES:
-            raise ConfigError(f"at most {MAX_TAGS} tags of together {MAX_TAG_BYTES} characters are allowed")
+        if len(tags) > MAX_TAGS or sum(len((key + value).encode()) for key, value in tags) > MAX_TAG_BYTES:
+            raise ConfigError(f"at most {MAX_TAGS} tags of together {MAX_TAG_BYTES} bytes are allowed")
 
     def _check_network(self) -> None:
         if not self.bind:
@@ -159,6 +160,12 @@ class Config(Settings):
                 f"max_transaction={self.max_transaction} and twice push_bytes={self.push_bytes} must fit "
                 f"send_buffer={self.send_buffer}: what does not is dropped on its way to a peer, however often it asks"
             )
+        for name in ("batch_bytes", "push_bytes", "part_bytes"):
+            if getattr(self, name) + 2 * MAX_VALUE > MAX_MESSAGE:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)} must be at most {MAX_MESSAGE - 2 * MAX_VALUE}: with one largest "
+                    f"value more, a message would be longer than the {MAX_MESSAGE} bytes that peers take"
+                )
 
     @classmethod
     def load(cls, cluster: str, file: str | Path | None = None, **keywords: Any) -> Self:

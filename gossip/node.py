@@ -375,7 +375,7 @@ class Node:
     def _member(self, instance: int) -> Member:
         engine = self._running().engine
         since, why = self._since.get(instance, (time.time(), "this node itself"))
-        return member_of(engine.members.table[instance], since, why, engine.detector.rtt.get(instance))
+        return member_of(engine.members.table[instance], since, why, engine.membership.detector.rtt.get(instance))
 
     def __repr__(self) -> str:
         count = len(self.members) if self._is_running else 0

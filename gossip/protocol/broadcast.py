@@ -36,6 +36,10 @@ class Broadcast:
         self._told.pop(claim.instance, None)
         self._told[claim.instance] = (0, claim)
 
+    def drop(self, instance: int) -> None:
+        """Nobody is told of this instance any more."""
+        self._told.pop(instance, None)
+
     def take(self, members: int, limit: int) -> tuple[Claim, ...]:
         """Claims to tell now, of at most `limit` bytes together, least told and newest first; counts them as told.
 

@@ -5,6 +5,9 @@
     8 bytes   cluster         BLAKE2b of its name: another cluster's packets end here
     the rest  msgpack array   [kind, sender, fields ...]
 
+A later version may add kinds of messages, and fields at the end of those there are: an older one passes over both. What
+it can not pass over takes another version number.
+
 Invariant: `decode` gives a well-formed message, every field within its bound, or raises `Malformed`; it neither
 allocates more than a small multiple of what came nor changes anything.
 Not here: secrecy (`gossip.seal` wraps all of it).
@@ -39,14 +42,19 @@ VERSION: Final = 1
 MAX_MESSAGE: Final = 4 << 20
 """Bytes of a message: a megabyte of batches beside one largest value fits twice."""
 MAX_CLAIMS: Final = 4096
-MAX_NAME: Final = 255
+MAX_NAME: Final = 128
 MAX_ADDRESSES: Final = 8
 MAX_ADDRESS: Final = 300
 MAX_TAGS: Final = 64
-MAX_TAG_BYTES: Final = 4096
+MAX_TAG_BYTES: Final = 256
+"""Of all tags of a member: they ride on every probe, which must fit a datagram."""
 
 _MAX_64 = 2**64 - 1
 _HEADER = 11
+
+
+class Unknown(Malformed):
+    """A message of a later version: it is passed over, and nobody is judged by it."""
 
 
 class Codec:
@@ -76,10 +84,12 @@ class Codec:
         fields = unpack(payload[_HEADER:])
         _demand(type(fields) is tuple and len(fields) >= 2, "a message has a kind and a sender")
         kind, sender = fields[:2]
-        _demand(type(kind) is int and 0 <= kind < len(_KINDS), "a message is of a known kind")
+        _demand(type(kind) is int and kind >= 0, "a message is of a kind")
+        if kind >= len(_KINDS):
+            raise Unknown(f"a message of kind {kind}, which a later version may have")
         message_type, checks = _KINDS[kind]
-        _demand(_is_instance(sender) and len(fields) == 2 + len(checks), "a message has a sender and all its fields")
-        return sender, message_type(*(check(field) for check, field in zip(checks, fields[2:], strict=True)))
+        _demand(_is_instance(sender) and len(fields) >= 2 + len(checks), "a message has a sender and all its fields")
+        return sender, message_type(*(check(field) for check, field in zip(checks, fields[2:], strict=False)))
 
     def _stranger(self, payload: bytes) -> str:
         if len(payload) < _HEADER or payload[:2] != self._header[:2]:
@@ -162,7 +172,7 @@ def _tags(field: tuple[Any, ...]) -> tuple[tuple[str, str], ...]:
             type(tag) is tuple and len(tag) == 2 and all(type(part) is str for part in tag),
             "a tag is a pair of texts",
         )
-    _demand(sum(len(key) + len(value) for key, value in field) <= MAX_TAG_BYTES, "tags are small")
+    _demand(sum(len((key + value).encode()) for key, value in field) <= MAX_TAG_BYTES, "tags are small")
     return field
 
 
@@ -174,8 +184,8 @@ _KINDS: Final[tuple[tuple[type[Any], tuple[_Check, ...]], ...]] = (
     (Ack, (_number, _digest, _claims)),
     (PingReq, (_number, _instance)),
     (Gossip, (_claims,)),
-    (Push, (_batches, _flag, _flag)),
-    (Pull, (_bytes,)),
+    (Push, (_batches, _number, _number, _flag)),
+    (Pull, (_number, _bytes)),
     (StatePart, (_number, _number, _flag, _bytes)),
     (StateNext, (_number, _number)),
     (Busy, ()),

@@ -14,6 +14,7 @@ Not here: what a verdict means for the table (`members`), and whom to choose (`m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, log10
 from typing import NamedTuple
@@ -50,6 +51,8 @@ class _Probe:
     """Why there is a probe out of turn; empty for one in turn."""
     widened: bool = False
     """Whether others were asked already."""
+    witnesses: tuple[int, ...] = ()
+    """Who was asked."""
 
 
 @dataclass(slots=True)
@@ -117,6 +120,12 @@ class Detector:
         self._relays[mine] = _Relay(asker, number, target, now + 2 * self._settings.probe_interval)
         return mine
 
+    def widened(self, number: int, witnesses: Sequence[int]) -> None:
+        """These were asked to ping the target as well; their ack counts as its own."""
+        probe = self._probes.get(number)
+        if probe is not None:
+            probe.witnesses = tuple(witnesses)
+
     def acked(self, number: int, sender: int, now: float) -> tuple[int, int] | None:
         """An ack came: the probe is over. Gives `(asker, number)` if the ping was on behalf of somebody else.
 
@@ -130,7 +139,7 @@ class Detector:
             del self._relays[number]
             return relay.asker, relay.number
         probe = self._probes.get(number)
-        if probe is not None and (probe.target == sender or probe.widened):
+        if probe is not None and (probe.target == sender or sender in probe.witnesses):
             del self._probes[number]
             if probe.target == sender:
                 self.rtt[sender] = now - probe.started

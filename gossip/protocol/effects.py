@@ -14,10 +14,14 @@ from gossip.protocol.messages import Message
 
 
 class Send(NamedTuple):
-    """Send a message to members, by instance. Best effort: what is lost is repaired."""
+    """Send a message to members, by instance. Best effort: what is lost is repaired.
+
+    With `stream` never as a datagram: a probe that found no way takes the other one.
+    """
 
     to: tuple[int, ...]
     message: Message
+    stream: bool = False
 
 
 class Dial(NamedTuple):

@@ -31,11 +31,10 @@ from crdt import (
     decode_context,
     state_parts,
 )
-from gossip.protocol.broadcast import Broadcast, size_of
-from gossip.protocol.codec import MAX_CLAIMS, Codec
-from gossip.protocol.detector import Ask, Detector, Verdict
+from gossip.protocol.codec import Codec, Unknown
 from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
-from gossip.protocol.members import Claim, Members, Status
+from gossip.protocol.members import Claim, Status
+from gossip.protocol.membership import Buried, Membership
 from gossip.protocol.messages import (
     Ack,
     Busy,
@@ -56,12 +55,10 @@ from gossip.protocol.replication import Replication
 from gossip.protocol.settings import Settings
 from gossip.protocol.transfer import Transfers
 
-_LIST_BYTES = 1 << 20
-"""Of claims in a `Join` or `Welcome`."""
-_FANOUT = 4
-"""How many are told of news at once in a cluster of more than `full_fanout`."""
-_UNREFUTABLE = 1 << 63
-"""An incarnation from which there is no room to go on raising it."""
+_MOST_SKEWED = 1024
+"""Replicas remembered as skewed."""
+_SKEW_PATIENCE = 10.0
+"""Seconds after which what had stamps from the future is asked for again at the latest: clocks may be put right."""
 
 
 class Engine:
@@ -74,19 +71,19 @@ class Engine:
 
     def __init__(self, cluster: str, me: Claim, settings: Settings, rng: Random, store: Store) -> None:
         self.codec = Codec(cluster)
-        self.members = Members(me)
-        self.detector = Detector(settings)
-        self.broadcast = Broadcast()
+        self.counters: Counter[str] = Counter()
+        """What happened how often; for people, never read by the protocol."""
+        self.membership = Membership(me, settings, rng, self.counters)
+        self.members = self.membership.members
         self.replication = Replication(store, settings, me.instance)
         self.transfers = Transfers(settings)
         self.repair = Repair(settings)
-        self.counters: Counter[str] = Counter()
-        """What happened how often; for people, never read by the protocol."""
         self._settings = settings
         self._rng = rng
         self._skewed: set[int] = set()
         """Replicas whose writes wait because of a clock: told once, when it begins."""
-        self._heal_due = inf
+        self._diverged = (0, 0)
+        """With whom, and at which context, it was told last that states differ."""
         self._born_at = -inf
         """When this node took a new instance last."""
 
@@ -98,12 +95,12 @@ class Engine:
     @property
     def digest(self) -> Digest:
         """How far this node is."""
-        return self.replication.digest(self.repair.ready)
+        return self.replication.digest(self.repair.sure)
 
     @property
     def deadline(self) -> float:
         """When to call `tick` next; infinite if nothing is due."""
-        return min(self.detector.deadline, self.transfers.deadline, self.repair.deadline, self._heal_due)
+        return min(self.membership.deadline, self.transfers.deadline, self.repair.deadline)
 
     # -- what a program does --------------------------------------------------------------------------------------
 
@@ -139,7 +136,7 @@ class Engine:
         known = {address for claim in self.members.table.values() if not claim.gone for address in claim.addresses}
         unknown = [address for address in addresses if address not in known]
         self.repair.dialled(unknown, now)
-        message = Join(self._all_claims(now), self.digest)
+        message = Join(self.membership.all_claims(now), self.digest)
         return [*self.flush(), *(Dial(address, message) for address in unknown), *self._readiness(now)]
 
     def leave(self, now: float) -> list[Effect]:
@@ -157,6 +154,9 @@ class Engine:
         try:
             sender, message = self.codec.decode(payload)
             content = self._content(message)
+        except Unknown:
+            self.counters["unknown"] += 1
+            return []
         except Malformed:
             self.counters["malformed"] += 1
             return []
@@ -165,50 +165,41 @@ class Engine:
         known = self.members.table.get(sender)
         if known is not None and known.gone:
             self.counters["from_the_dead"] += 1
-            effects = self._from_the_dead(known, message, now)
+            effects = self._follow(self.membership.from_the_dead(known, message, now), now) + self.membership.news()
             if isinstance(message, Push):  # its writes are as good as any: the news of its end may have overtaken them
                 effects += self._receive(sender, content, message, now, wall)
             return effects
         effects = self.flush()
         effects += self._route(sender, message, content, now, wall)
-        return [*effects, *self._readiness(now), *self._news()]
+        return [*effects, *self._readiness(now), *self.membership.news()]
 
     def lost(self, instance: int, now: float) -> list[Effect]:
         """A stream to this member ended, or could not be opened. A hint: look at once, through others too."""
-        claim = self.members.table.get(instance)
-        if claim is None or claim.gone:
-            return []
-        return self._ask(self.detector.probe(instance, now, hint="its stream ended without a leave"), now)
+        return [*self.flush(), *self.membership.lost(instance, now, self.digest)]
 
     def exited(self, instance: int, now: float) -> list[Effect]:
         """The process of this member is gone: proof, so it is dead at once, and all are told."""
-        claim = self.members.table.get(instance)
-        if claim is None or claim.gone:
-            return []
-        return [*self._hear((claim._replace(status=Status.DEAD),), now, "its process has ended"), *self._news()]
+        return [*self._follow(self.membership.exited(instance, now), now), *self.membership.news()]
 
     def tick(self, now: float, wall: int) -> list[Effect]:
         """Time passed: does all that is due."""
         late = now - self.deadline
         if late > self._settings.probe_interval / 2:
             self.counters["late"] += 1
-            self.detector.late(late, now)
+            self.membership.detector.late(late, now)
         effects = self.flush()
-        verdicts, asks = self.detector.tick(now)
-        for verdict in verdicts:
-            effects += self._judge(verdict, now)
-        for ask in asks:
-            effects += self._ask(ask, now)
-        if self.detector.next_round <= now:
-            effects += self._next_round(now)
-        if self._heal_due <= now:
-            effects += self._heal(now)
+        effects += self._follow(self.membership.tick(now, self.digest), now)
+        if self.membership.heal_due <= now:
+            effects += self.join(self.membership.heal(now), now)
         again = self.transfers.tick(now)
         if again is not None:
             effects.append(Send((again[0],), again[1]))
-        if self.repair.gap_is_due(now, held=bool(self.replication.inbox.waiting())) and self.members.peers():
-            effects += self._pull(self._rng.choice(self.members.peers()), now)
-        return [*effects, *self._readiness(now), *self._news()]
+        if self.repair.gap_is_due(now, held=bool(self.replication.inbox.waiting())):
+            if self.members.peers():
+                effects += self._pull(self._rng.choice(self.members.peers()), now)
+        elif self.repair.gave_up:
+            self.replication.forget_held(self.members)
+        return [*effects, *self._readiness(now), *self.membership.news()]
 
     # -- routing --------------------------------------------------------------------------------------------------
 
@@ -217,32 +208,34 @@ class Engine:
         return [decode_batch(payload) for payload in message.batches] if isinstance(message, Push) else []
 
     def _route(self, sender: int, message: Message, batches: list[Batch], now: float, wall: int) -> list[Effect]:
-        if isinstance(message, Join | Welcome | Ping | Ack):
-            self.repair.heard(sender, message.digest)
         match message:
             case Join(claims, digest):
-                effects = self._hear(claims, now, "it joined")
-                welcome = Welcome(self._all_claims(now), self.digest)
+                effects = self._told(sender, claims, now)
+                welcome = Welcome(self.membership.all_claims(now), self.digest)
                 return [*effects, Send((sender,), welcome), *self._compare(sender, digest, now)]
             case Welcome(claims, digest):
-                effects = self._hear(claims, now, self._told_by(sender))
+                effects = self._told(sender, claims, now)
                 self.repair.reached(claims[0].addresses if claims else ())
                 return [*effects, *self._compare(sender, digest, now)]
             case Ping(number, digest, claims):
-                effects = self._hear(claims, now, self._told_by(sender))
-                ack = Ack(number, self.digest, self._riding(sender))
+                effects = self._told(sender, claims, now)
+                ack = Ack(number, self.digest, self.membership.riding(sender))
                 return [*effects, Send((sender,), ack), *self._compare(sender, digest, now)]
             case Ack(number, digest, claims):
-                effects = self._hear(claims, now, self._told_by(sender))
-                return [*effects, *self._acked(number, sender, now), *self._compare(sender, digest, now)]
+                effects = self._told(sender, claims, now)
+                return [
+                    *effects,
+                    *self.membership.acked(number, sender, now, self.digest),
+                    *self._compare(sender, digest, now),
+                ]
             case PingReq(number, target):
-                return self._relay(sender, number, target, now)
+                return self.membership.relay(sender, number, target, now, self.digest)
             case Gossip(claims):
-                return self._hear(claims, now, self._told_by(sender))
+                return self._told(sender, claims, now)
             case Push():
                 return self._receive(sender, batches, message, now, wall)
-            case Pull(context):
-                return self._answer(sender, context, now)
+            case Pull():
+                return self._answer(sender, message, now)
             case Busy():
                 return self._busy(sender, now)
             case StatePart():
@@ -253,72 +246,33 @@ class Engine:
 
     # -- members --------------------------------------------------------------------------------------------------
 
-    def _hear(self, claims: Sequence[Claim], now: float, why: str) -> list[Effect]:
-        effects: list[Effect] = []
-        for claim in claims:
-            if claim.instance == self.me.instance:
-                effects += self._refute(claim, now)
-                continue
-            before = self.members.hear(claim, now)
-            if before is None:
-                continue
-            self.broadcast.add(claim)
-            effects.append(MemberChanged(claim, None if before is claim else before, why))
-            effects += self._follow(claim, before, now)
+    def _told(self, sender: int, claims: Sequence[Claim], now: float) -> list[Effect]:
+        """A member tells of itself, and of others. A newcomer asks those how far they are: one of whom it was only told
+        may have everything."""
+        effects = self._follow(self.membership.told(sender, claims, now), now)
+        unasked = tuple(
+            claim.instance
+            for claim in claims
+            if claim.instance not in (sender, self.me.instance)
+            and claim.instance in self.members
+            and self.repair.wonders(claim.instance)
+        )
+        if unasked:
+            effects.append(Send(unasked, Ping(0, self.digest, (self.me,))))
         return effects
 
-    def _follow(self, claim: Claim, before: Claim, now: float) -> list[Effect]:
-        """What a changed claim means for the probes."""
-        if claim.gone:
-            self.detector.gone(claim.instance)
-            self.transfers.gone(claim.instance)
-            self.repair.gone(claim.instance)
-            self._heal_due = min(self._heal_due, now + self._settings.heal_interval)
-            self.members.forget(-inf, self._settings.max_remembered)
-            return []
-        self.detector.wake(now)
-        if claim.status == Status.SUSPECT:
-            if before.incarnation < claim.incarnation:
-                self.detector.clear(claim.instance)  # it refuted in between, unheard: it has all its time again
-            self.detector.suspect(claim.instance, len(self.members.peers()) + 1, now)
-            return []
-        self.detector.clear(claim.instance)
-        if self.members.replaced(claim):
-            return self._hear((claim._replace(status=Status.DEAD),), now, "somebody else listens at its address now")
-        replaced = [old._replace(status=Status.DEAD) for old in self.members.replaced_by(claim)]
-        effects = self._hear(replaced, now, f"{claim.name} listens at its address now")
-        if self.repair.wonders(claim.instance):
-            effects.append(Send((claim.instance,), Join(self._all_claims(now), self.digest)))
-        return effects
-
-    def _from_the_dead(self, known: Claim, message: Message, now: float) -> list[Effect]:
-        """One that is gone speaks: it is told so, and nothing it says counts, except that it calls us dead in turn, or
-        that it has left: the news of its end may have overtaken its goodbye.
-
-        Two that buried each other would otherwise never listen again. `Gossip` is not answered: it is the answer, and
-        two that answer it to each other never stop.
-        """
-        effects: list[Effect] = []
-        if isinstance(message, Join | Gossip):
-            for claim in message.claims:
-                if claim.instance == self.me.instance and claim.gone:
-                    effects += self._refute(claim, now)
-                elif claim.instance == known.instance and claim.status == Status.LEFT:
-                    effects += self._hear((claim,), now, "it said so")
-        if not isinstance(message, Gossip) and known.status == Status.DEAD:  # who has left knows that
-            effects.append(Send((known.instance,), Gossip((known,))))
-        return effects + self._news()
-
-    def _refute(self, claim: Claim, now: float) -> list[Effect]:
-        raised = self.members.refutation(claim)
-        if raised is None:
-            return []
-        if claim.gone or raised.incarnation >= _UNREFUTABLE:
-            return self._reborn(now)
-        self.counters["refuted"] += 1
-        self.members.become(raised)
-        self.broadcast.add(raised)
-        return []
+    def _follow(self, effects: Sequence[Effect | Buried], now: float) -> list[Effect]:
+        """What became of members, and what it means for data."""
+        done: list[Effect] = []
+        for effect in effects:
+            if isinstance(effect, Buried):
+                done += self._reborn(now)
+                continue
+            done.append(effect)
+            if isinstance(effect, MemberChanged) and effect.claim.gone:
+                self.transfers.gone(effect.claim.instance)
+                self.repair.gone(effect.claim.instance)
+        return done
 
     def _reborn(self, now: float) -> list[Effect]:
         """Dead is final for an instance: go on as a new one, with the same data."""
@@ -326,119 +280,12 @@ class Engine:
         if self.replication.unfinished or now < self._born_at + self._settings.probe_interval:
             return effects  # in a transaction, or a storm of deaths: whoever called us dead will say so again
         self._born_at = now
-        old = self.me
-        born = old._replace(instance=self._rng.getrandbits(64) | 1, incarnation=0, started=old.started + 1)
         self.counters["reborn"] += 1
-        self.detector.reborn()
-        self.members.become(born)
-        self.members.hear(old._replace(status=Status.DEAD), now)
+        old, born = self.me, self.membership.reborn(now)
+        self.transfers.reborn()
         self.replication.become(born.instance)
-        self.broadcast.add(born)
         why = "others called it dead; it went on as a new instance"
         return [*effects, MemberChanged(self.members.table[old.instance], old, why), Reborn(born)]
-
-    def _told_by(self, sender: int) -> str:
-        """Where news came from, for people."""
-        claim = self.members.table.get(sender)
-        return f"{claim.name if claim else 'a stranger'} said so"
-
-    def _all_claims(self, now: float) -> tuple[Claim, ...]:
-        """All that is known of whom, the living first, as much as fits into one message.
-
-        Of the dead only the younger half: two that forget at different times would remind each other for ever.
-        """
-        old = now - self._settings.remember_dead / 2
-        gone_at = self.members.gone_at
-        rest = [
-            claim
-            for claim in self.members.table.values()
-            if claim.instance != self.me.instance and gone_at.get(claim.instance, now) >= old
-        ]
-        claims, size = [self.me], size_of(self.me)
-        for claim in sorted(rest, key=lambda claim: claim.gone):
-            size += size_of(claim)
-            if size > _LIST_BYTES or len(claims) == MAX_CLAIMS:
-                break
-            claims.append(claim)
-        return tuple(claims)
-
-    def _news(self) -> list[Effect]:
-        """Tells others at once of what was heard for the first time."""
-        if not self.broadcast.fresh:
-            return []
-        peers = self.members.peers()
-        if len(peers) > self._settings.full_fanout:
-            peers = self._rng.sample(peers, min(_FANOUT, len(peers)))
-        claims = self.broadcast.take_fresh(len(peers) + 1)
-        return [Send(tuple(peers), Gossip(claims))] if peers else []
-
-    def _riding(self, target: int) -> tuple[Claim, ...]:
-        """Claims for a ping or ack: my own, the target's if it should refute it, then news while there is room."""
-        first = [self.me]
-        claim = self.members.table.get(target)
-        if claim is not None and claim.status != Status.ALIVE:
-            first.append(claim)  # the buddy system: the suspected hears of it in the very ping that tests it
-        room = self._settings.datagram - 64 - sum(map(size_of, first))
-        told = self.broadcast.take(len(self.members.table), room)
-        return (*first, *(claim for claim in told if claim not in first))
-
-    # -- probing --------------------------------------------------------------------------------------------------
-
-    def _next_round(self, now: float) -> list[Effect]:
-        target = self.members.next_probe(self._rng)
-        if target is None:
-            self.detector.next_round = inf
-            return []
-        self.detector.next_round = now + self._settings.probe_interval
-        return self._ask(self.detector.probe(target, now), now)
-
-    def _ask(self, ask: Ask | None, now: float) -> list[Effect]:
-        if ask is None:
-            return []
-        ping = Ping(ask.number, self.digest, self._riding(ask.instance))
-        effects: list[Effect] = [*self.flush(), Send((ask.instance,), ping)]
-        witnesses = [peer for peer in self.members.peers() if peer != ask.instance] if ask.others else []
-        if witnesses:
-            chosen = self._rng.sample(witnesses, min(self._settings.indirect_probes, len(witnesses)))
-            effects.append(Send(tuple(chosen), PingReq(ask.number, ask.instance)))
-        return effects
-
-    def _relay(self, asker: int, number: int, target: int, now: float) -> list[Effect]:
-        claim = self.members.table.get(target)
-        if claim is None or claim.gone:
-            return []
-        mine = self.detector.relay(asker, number, target, now)
-        return [Send((target,), Ping(mine, self.digest, self._riding(target)))]
-
-    def _acked(self, number: int, sender: int, now: float) -> list[Effect]:
-        relayed = self.detector.acked(number, sender, now)
-        if relayed is None:
-            return []
-        asker, theirs = relayed
-        return [Send((asker,), Ack(theirs, self.digest, self._riding(asker)))]
-
-    def _judge(self, verdict: Verdict, now: float) -> list[Effect]:
-        claim = self.members.table.get(verdict.instance)
-        if claim is None or claim.gone:
-            return []
-        if not verdict.hinted:
-            status = Status.DEAD if verdict.dead else Status.SUSPECT
-            return self._hear((claim._replace(status=status),), now, verdict.why)
-        self.detector.suspect(claim.instance, len(self.members.peers()) + 1, now, hinted=True)
-        effects = self._hear((claim._replace(status=Status.SUSPECT),), now, verdict.why)
-        effects += self._news()
-        return [*effects, *self._ask(self.detector.probe(claim.instance, now), now)]  # so that it hears, and refutes
-
-    def _heal(self, now: float) -> list[Effect]:
-        """Tries two of the dead: a partition ends without telling anybody. Addresses at which somebody lives by now are
-        no longer theirs."""
-        self.members.forget(now - self._settings.remember_dead, self._settings.max_remembered)
-        self._heal_due = now + self._settings.heal_interval if self.members.gone_at else inf
-        table = self.members.table
-        dead = [table[instance] for instance in self.members.gone_at if table[instance].status == Status.DEAD]
-        living = {address for claim in table.values() if not claim.gone for address in claim.addresses}
-        addresses = sorted({address for claim in dead for address in claim.addresses} - living)
-        return self.join(self._rng.sample(addresses, min(2, len(addresses))), now)
 
     # -- writes ---------------------------------------------------------------------------------------------------
 
@@ -452,12 +299,20 @@ class Engine:
             self.counters["gaps"] += 1
             self.repair.gap(now)
             effects += self._pull(sender, now)
-        if push.more and delivered.steps:
+        complete = self.repair.answered(sender, push)
+        if complete and push.more and delivered.steps:
             self.repair.more(sender)
             effects += self._pull(sender, now)
-        elif push.answer and not delivered.gap and self.repair.asked(sender):
+        elif complete and delivered.skewed and not delivered.steps:  # it has nothing else that we miss
+            self.repair.refused(sender, now + self._until_allowed(skew for _, skew in delivered.skewed))
+        elif complete and not push.more and not delivered.gap and not delivered.skewed:
             self.repair.served(sender, self.digest)
         return effects
+
+    def _until_allowed(self, skews: Iterable[ClockSkew]) -> float:
+        """Seconds until something from the future is to be asked for again."""
+        ahead = min(skew.ahead / 1000 for skew in skews) - self._settings.max_clock_skew
+        return min(max(ahead, self._settings.pull_timeout), _SKEW_PATIENCE)
 
     def _show(self, steps: Iterable[tuple[Change, ...]], now: float) -> list[Effect]:
         effects: list[Effect] = [Changed(step) for step in steps if step]
@@ -465,36 +320,45 @@ class Engine:
             self.repair.delivered(now)
         return effects
 
-    def _warn_of_skew(self, skewed: Sequence[tuple[int, ClockSkew]]) -> list[Effect]:
+    def _warn_of_skew(
+        self, skewed: Sequence[tuple[int, ClockSkew]], what: str = "the writes of this replica"
+    ) -> list[Effect]:
         self.counters["skewed"] += len(skewed)
         effects: list[Effect] = []
         for replica, skew in skewed:
-            if replica not in self._skewed:
-                effects.append(Warned("skewed", replica, f"writes of {replica:016x} wait: {skew}"))
+            if replica not in self._skewed and len(self._skewed) < _MOST_SKEWED:
+                effects.append(Warned("skewed", replica, f"{what} ({replica:016x}) must wait: {skew}"))
                 self._skewed.add(replica)
         return effects
 
     def _compare(self, peer: int, theirs: Digest, now: float) -> list[Effect]:
         """A digest came: pull, if contexts stay different; cry out, if equal contexts have unequal states."""
+        if peer not in self.members:
+            return []  # who says nothing of itself, or can not be a member, is not kept in mind
+        self.repair.heard(peer, theirs)
         mine = self.digest
         if self.repair.differs(peer, theirs, mine, now):
             return self._pull(peer, now)
         if mine.context == theirs.context and mine.state != theirs.state and None not in (mine.state, theirs.state):
             self.counters["diverged"] += 1
+            if (peer, mine.context) == self._diverged:
+                return []
+            self._diverged = (peer, mine.context)
             return [Warned("diverged", peer, "equal contexts with unequal states: please report this as a bug")]
         return []
 
     def _readiness(self, now: float) -> list[Effect]:
-        if self.repair.ready or not self.repair.is_ready(self.digest, self.members.peers(), now):
+        if self.repair.sure or not self.repair.is_ready(self.digest, self.members.peers(), now):
             return []
         return [Ready()]
 
     def _pull(self, peer: int, now: float) -> list[Effect]:
         """Asks a peer for what is missing, unless it was asked just now or a full state is coming in."""
-        if self.transfers.receiving is not None or not self.repair.ask(peer, now):
+        number = None if self.transfers.receiving is not None else self.repair.ask(peer, now)
+        if number is None:
             return []
         self.counters["pulls_sent"] += 1
-        return [Send((peer,), Pull(self.replication.encoded_context()))]
+        return [Send((peer,), Pull(number, self.replication.encoded_context()))]
 
     def _busy(self, peer: int, now: float) -> list[Effect]:
         """A peer can not give us its state, or does not take ours."""
@@ -502,21 +366,21 @@ class Engine:
         other = self.repair.busy(peer, self.members.peers(), self.digest, now)
         return self._pull(other, now) if other is not None else []
 
-    def _answer(self, peer: int, encoded: bytes, now: float) -> list[Effect]:
+    def _answer(self, peer: int, pull: Pull, now: float) -> list[Effect]:
         """A peer told what it has: send what it misses, or start on the full state."""
         try:
-            theirs = decode_context(encoded)
+            theirs = decode_context(pull.context)
         except Malformed:
             self.counters["malformed"] += 1
             return []
         if theirs.dominates(self.replication.context()):
-            return [Send((peer,), Push((), answer=True))]
+            return [Send((peer,), Push((), pull.number, parts=1))]
         batches = self.replication.missing(theirs)
         if batches is not None:
             run = self.replication.first_run(batches)
             pushes = self.replication.pushes([entry.payload for entry in run])
-            pushes[-1] = pushes[-1]._replace(more=len(run) < len(batches), answer=len(run) == len(batches))
-            return [Send((peer,), push) for push in pushes]
+            more = len(run) < len(batches)
+            return [Send((peer,), Push(push.batches, pull.number, len(pushes), more)) for push in pushes]
         if self.transfers.busy or not self.replication.exposable:  # or a transaction is open
             self.counters["states_refused"] += 1
             return [Send((peer,), Busy())]
@@ -549,7 +413,8 @@ class Engine:
             self.counters["malformed"] += 1
             return []
         except ClockSkew as skew:
-            return self._warn_of_skew([(sender, skew)])
+            self.repair.refused(sender, now + self._until_allowed((skew,)))
+            return self._warn_of_skew([(sender, skew)], "all that this member has")
         self.counters["states_received"] += 1
         effects = self._show(steps, now)
         self.repair.served(sender, self.digest)

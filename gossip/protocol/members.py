@@ -133,24 +133,28 @@ class Members:
             del self.gone_at[instance], self.table[instance]
         return dropped
 
+    def __contains__(self, instance: object) -> bool:
+        """Whether this is a living member, suspects and this node included."""
+        return instance in self._living or instance == self.me.instance
+
     def peers(self) -> list[int]:
         """The living others, suspects included."""
         return list(self._living)
 
-    def replaced_by(self, claim: Claim) -> Iterable[Claim]:
+    def supersedes(self, claim: Claim) -> Iterable[Claim]:
         """Living instances that the same address proves gone: only one can listen there, and this one started later.
 
         >>> members = Members(Claim(1, "a", (), 0))
         >>> old, new = Claim(2, "b", ("10.0.0.2:7946",), started=5), Claim(3, "b", ("10.0.0.2:7946",), started=9)
         >>> _ = members.hear(old, now=0.0)
-        >>> list(members.replaced_by(new)) == [old]
+        >>> list(members.supersedes(new)) == [old]
         True
         """
         for other in self._neighbours(claim):
             if other is not self.me and (other.started, other.instance) < (claim.started, claim.instance):
                 yield other
 
-    def replaced(self, claim: Claim) -> bool:
+    def superseded(self, claim: Claim) -> bool:
         """Whether a living member that started later listens at an address of this one; or this node does."""
         return any(
             other is self.me or (other.started, other.instance) > (claim.started, claim.instance)

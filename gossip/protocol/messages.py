@@ -16,8 +16,8 @@ Every message is a frozen value. The three conversations:
 
     writing     author                       peer
                    |---- Push(batches) ------>|              at the end of the turn in which they were made
-                   |<--- Pull(context) -------|              a gap, or contexts that stay different
-                   |---- Push(..., answer) -->|              from the log, or
+                   |<--- Pull(3, context) ----|              a gap, or contexts that stay different
+                   |---- Push(.., 3, 1 of 1)->|              from the log, or
                    |---- StatePart(0, ...) -->|              the full state, a part at a time, or
                    |---- Busy ---------------->|             "ask somebody else"
                    |<--- StateNext(1) --------|
@@ -90,16 +90,19 @@ class Gossip(NamedTuple):
 
 
 class Push(NamedTuple):
-    """Encoded batches. `answer` says that these are all that a pull asked for; `more`, that there is more to pull."""
+    """Encoded batches. As a part of an answer: to which `Pull`, of how many parts (0: nobody asked), and whether there
+    is `more` to pull."""
 
     batches: tuple[bytes, ...]
+    pull: int = 0
+    parts: int = 0
     more: bool = False
-    answer: bool = False
 
 
 class Pull(NamedTuple):
-    """Send what I miss: `context` (encoded) is what was delivered here."""
+    """Send what I miss: `context` (encoded) is what was delivered here. The answer bears the `number`."""
 
+    number: int
     context: bytes
 
 

@@ -5,7 +5,8 @@ longer is pulled. A newcomer does not wait: it asks one peer at a time, and the 
 that many who start together do not have everybody send everything to everyone.
 
 A newcomer is *ready* when it agrees with somebody who is, or has been given all that such a one has. Where nobody is
-ready (a whole cluster starts), when all whom it knows of have answered and agree, or `join_timeout` is over.
+ready (a whole cluster starts), when all whom it knows of have answered and agree, or `join_timeout` is over. Whoever is
+ready by mere time, while somebody it dialled was silent, tells nobody so for a while: that one may have everything.
 
 Invariants: an unready peer's agreement proves nothing, for two newcomers with nothing agree at once; a peer is
 asked once in `pull_timeout`. Not here: what is sent (`replication`, `transfer`).
@@ -14,13 +15,23 @@ asked once in `pull_timeout`. Not here: what is sent (`replication`, `transfer`)
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from math import inf
 
-from gossip.protocol.messages import Digest
+from gossip.protocol.messages import Digest, Push
 from gossip.protocol.settings import Settings
 
 _TRIES = 8
 """How often somebody is asked for what lies before something held back: it may have died with its author."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A pull that was sent: its number, until when nobody asks again, and how many parts of its answer have come."""
+
+    number: int
+    until: float
+    parts: int = 0
 
 
 class Repair:
@@ -31,22 +42,27 @@ class Repair:
         self._digests: dict[int, Digest] = {}
         self._differs: dict[int, float] = {}
         """Since when a peer's context was seen to differ."""
-        self._asked: dict[int, float] = {}
-        """Until when a peer may take to answer a pull."""
+        self._asked: dict[int, _Asked] = {}
+        self._number = 0
         self._refused: dict[int, float] = {}
         """Until when a peer that was busy is left in peace."""
         self._dialled: set[str] = set()
         """Addresses at which nobody has answered yet; kept while we are not ready."""
         self._ready_due = inf
+        self._sure_at = inf
         self._gap_due = inf
         self._tries = 0
         self._delivered_at = -inf
         self.ready = False
+        self.gave_up = False
+        """Whether what lies before something held back was asked for in vain, and not since."""
+        self.sure = False
+        """Whether others may take our readiness for theirs."""
 
     @property
     def deadline(self) -> float:
         """When something is due: giving up on being given everything, or asking about a gap again."""
-        return min(self._gap_due, self._ready_due)
+        return min(self._gap_due, self._ready_due, self._sure_at)
 
     # -- joining ------------------------------------------------------------------------------------------------------
 
@@ -71,13 +87,17 @@ class Repair:
     def is_ready(self, mine: Digest, living: Collection[int], now: float) -> bool:
         """Whether readiness has come just now."""
         if self.ready:
+            self.sure = self.sure or now >= self._sure_at
+            self._sure_at = inf if self.sure else self._sure_at
             return False
         agree = [peer for peer in living if peer in self._digests and self._digests[peer].context == mine.context]
         all_agree = self._ready_due < inf and not self._dialled and len(agree) == len(living)
-        self.ready = all_agree or any(self._digests[peer].ready for peer in agree)
+        self.ready = self.sure = all_agree or any(self._digests[peer].ready for peer in agree)
         if now >= self._ready_due:
             somebody = any(peer in self._digests and self._digests[peer].ready for peer in living)
-            self.ready = self.ready or not somebody  # while one is known who has everything, it is waited for
+            if not self.ready and not somebody:  # while one is known who has everything, it is waited for
+                self.ready, self.sure = True, not self._dialled
+                self._sure_at = now + self._settings.transfer_timeout if self._dialled else inf
             self._ready_due = now + self._settings.join_timeout
         if self.ready:
             self._dialled.clear()
@@ -103,24 +123,38 @@ class Repair:
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
-    def ask(self, peer: int, now: float) -> bool:
-        """Whether this peer may be asked now; it counts as asked then."""
-        waiting = not self.ready and any(until > now for until in self._asked.values())
-        if waiting or self._asked.get(peer, -inf) > now or self._refused.get(peer, -inf) > now:
-            return False
+    def ask(self, peer: int, now: float) -> int | None:
+        """The number of a pull from this peer, which counts as asked now; None if it is not to be asked yet."""
+        waiting = not self.ready and any(asked.until > now for asked in self._asked.values())
+        if waiting or self._refused.get(peer, -inf) > now or (peer in self._asked and self._asked[peer].until > now):
+            return None
         late = now - self._settings.transfer_timeout  # until then an answer that took its time is still one
-        self._asked = {other: until for other, until in self._asked.items() if until > late}
-        self._asked[peer] = now + self._settings.pull_timeout
+        self._asked = {other: asked for other, asked in self._asked.items() if asked.until > late}
+        self._number += 1
+        self._asked[peer] = _Asked(self._number, now + self._settings.pull_timeout)
         self._differs.pop(peer, None)
-        return True
+        return self._number
 
     def asked(self, peer: int) -> bool:
         """Whether this peer was asked and has not answered in full."""
         return peer in self._asked
 
+    def answered(self, peer: int, push: Push) -> bool:
+        """A push came: whether with it all parts of the answer to what this peer was asked are here."""
+        asked = self._asked.get(peer)
+        if asked is None or not push.parts or push.pull != asked.number:
+            return False
+        asked.parts += 1
+        return asked.parts == push.parts
+
     def more(self, peer: int) -> None:
         """The peer has answered in part: it may be asked on at once."""
         self._asked.pop(peer, None)
+
+    def refused(self, peer: int, until: float) -> None:
+        """What the peer has can not be taken in before this time: it is not asked for it again and again."""
+        self._asked.pop(peer, None)
+        self._refused[peer] = until
 
     def served(self, peer: int, mine: Digest) -> None:
         """The peer has given all that it had. Our digest is now as good as its own was."""
@@ -157,6 +191,7 @@ class Repair:
         """Something is held back, and what lies before it was asked for."""
         self._gap_due = min(self._gap_due, now + self._settings.pull_timeout)
         self._tries = 0
+        self.gave_up = False
 
     def gap_is_due(self, now: float, held: bool) -> bool:
         """Whether somebody is to be asked for it again. Not for ever: whoever turns up with it, pings will tell."""
@@ -164,5 +199,6 @@ class Repair:
             return False
         self._tries += 1
         again = held and self._tries <= _TRIES
+        self.gave_up = held and not again
         self._gap_due = now + self._settings.pull_timeout if again else inf
         return again

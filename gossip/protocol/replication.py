@@ -16,7 +16,7 @@ Not here: whom to send to, and when to ask (`engine`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from crdt import (
@@ -34,7 +34,8 @@ from crdt import (
     encode_batch,
     encode_context,
 )
-from crdt.codec import MAX_RANGE
+from crdt.codec import MAX_RANGE, MAX_REPLICAS
+from crdt.store import MAX_NAMES
 from crdt.timestamp import observe, tick
 from gossip.protocol.log import Entry, Log
 from gossip.protocol.messages import Digest, Push
@@ -42,6 +43,10 @@ from gossip.protocol.settings import Settings
 
 _OVERHEAD = 64
 """Bytes of a write beside its name, element, value and names, at most."""
+
+
+_HELD_OVERHEAD = 500
+"""Bytes of memory that a batch held back takes beside its payload: 32 MiB of small payloads were 800 MiB."""
 
 
 class Delivered(NamedTuple):
@@ -59,7 +64,7 @@ class Replication:
         self.store = store
         self.replica = replica
         self.log = Log(settings.log_bytes)
-        self.inbox = Inbox(settings.held_bytes)
+        self.inbox = Inbox(settings.held_bytes, _HELD_OVERHEAD)
         self._settings = settings
         self._max_skew = int(settings.max_clock_skew * 1000)
         self._stamp: Timestamp = 0
@@ -76,6 +81,9 @@ class Replication:
         """How many of the closed batches are older than the open transaction, and may leave during it."""
         self.published = 0
         """The last own sequence that has left."""
+        self._turn = 0
+        self.refused = 0
+        """Batches for which there was no room for ever: too many replicas, or named writes that nobody sent."""
         self.coalesced = 0
         """How many own writes became blanks."""
 
@@ -109,9 +117,9 @@ class Replication:
         if self._size >= self._settings.batch_bytes or len(self._gathered) == MAX_RANGE:
             self._close(more=bool(self._transaction))
         earlier = self._newest.get(write.key)
-        if earlier is not None:
-            superseded = self._gathered[earlier]
-            assert superseded is not None
+        superseded = None if earlier is None else self._gathered[earlier]
+        if superseded is not None and len(write.names) + len(superseded.names) <= MAX_NAMES:
+            assert earlier is not None
             names = [dot for dot in write.names if dot != superseded.dot]
             names += [dot for dot in superseded.names if dot not in names]
             write = write._replace(names=tuple(names))
@@ -172,6 +180,9 @@ class Replication:
         for batch, payload in payloads:
             if batch.replica == self.replica:
                 continue  # my own, come back: whatever it says, I am the one who knows
+            if not self._has_room(batch):
+                self.refused += 1
+                continue
             skew = self._observe(batch, wall)
             if skew is not None:
                 delivered.skewed.append((batch.replica, skew))
@@ -183,6 +194,21 @@ class Replication:
             elif batch.last > before:
                 gap = gap or self.inbox.refused > refused or self.inbox.gap(batch.replica, before) is not None
         return delivered._replace(gap=gap)
+
+    def forget_held(self, living: Container[int]) -> None:
+        """Drops what is held back of replicas that are no more: what lies before it died with them."""
+        for replica in self.inbox.waiting():
+            if replica not in living:
+                self.inbox.forget(replica)
+
+    def _has_room(self, batch: Batch) -> bool:
+        """Whether a context, and what is named early, would still fit a message with this batch: states are sent whole,
+        and who could not tell what it has would be given nothing any more."""
+        if batch.replica not in self.store.context and len(self.store.context) >= MAX_REPLICAS:
+            return False
+        if len(self.store.named) < MAX_REPLICAS // 2:
+            return True
+        return len(self.store.named) + sum(len(write.names) for write in batch.writes) <= MAX_REPLICAS
 
     def _deliver(self, batches: list[tuple[Batch, bytes]]) -> tuple[Change, ...]:
         changes: list[Change] = []
@@ -252,13 +278,18 @@ class Replication:
         """The batches that complete a peer's context; None if the log does not reach back so far.
 
         One that shares nothing with ours gets None as well: a newcomer is better served with what is live now than
-        with how it came about.
+        with how it came about. Another replica's come first each time: of whose writes the peer refuses (a clock is
+        wrong) may be more than fit an answer, and they would keep all others back.
         """
         mine = self.context()
         if mine.keys().isdisjoint(theirs):
             return None
         batches: list[Entry] = []
-        for replica, sequence in mine.items():
+        self._turn += 1
+        first = self._turn % len(mine)
+        replicas = list(mine)
+        for replica in replicas[first:] + replicas[:first]:
+            sequence = mine[replica]
             if sequence > theirs[replica]:
                 run = self.log.since(replica, theirs[replica], sequence)
                 if run is None:

@@ -31,6 +31,8 @@ class Settings:
     """Between two attempts at the addresses of dead members: partitions end without telling anybody."""
     remember_dead: float = 24 * 3600.0
     """How long the dead are remembered: longer than any partition, so that no old claim brings them back."""
+    max_members: int = 4096
+    """How many living members are known; each of them gets every write. As many claims fit a message."""
     max_remembered: int = 1024
     """How many of the dead are remembered, so that a host where workers come and go for months stays small."""
     join_timeout: float = 1.0

@@ -119,6 +119,10 @@ class Transfers:
         coming.due = now + self._settings.pull_timeout
         return StateNext(coming.transfer, coming.index)
 
+    def reborn(self) -> None:
+        """We are somebody else now: the next part would be sent to whom we were."""
+        self._incoming = None
+
     def gone(self, peer: int) -> None:
         """The peer is gone, and with it what it sent or was sent."""
         self._outgoing.pop(peer, None)

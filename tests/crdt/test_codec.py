@@ -339,13 +339,14 @@ ACCEPTED: list[dict[str, Any]] = [
     {"name": "x" * MAX_NAME},
     {"element": b"\xda\x01\xfd" + b"x" * (MAX_ELEMENT - 3)},
     {"value": None},
-    {"value": b"x" * MAX_VALUE},
+    {"value": encode_value(b"x" * (MAX_VALUE - 5))},
     {"stamp": 2**64 - 1},
     {"names": [8, 2**63 - 1]},
     {"names": [9, 1] * 4_096},
     {"expires": WITH_AUTHOR},
     {"expires": 2**64 - 1},
 ]
+TOO_LONG = b"\xc6\x00\x10\x00\x00" + b"x" * MAX_VALUE  # a value all right, of five bytes more than are allowed
 REFUSED: list[dict[str, Any]] = [
     *({"replica": wrong} for wrong in (0, -1, True, 1.0, "7", None)),
     *({"first": wrong} for wrong in (0, -1, 2, True, 1.0)),
@@ -357,7 +358,10 @@ REFUSED: list[dict[str, Any]] = [
     *({"name": wrong} for wrong in ("x" * (MAX_NAME + 1), b"m", None)),
     *({"element": wrong} for wrong in (b"x" * (MAX_ELEMENT + 1), "k", None)),
     *({"stamp": wrong} for wrong in (-1, True, 5.0, None)),
-    *({"value": wrong} for wrong in (b"x" * (MAX_VALUE + 1), "v", 1, [])),
+    *(
+        {"value": wrong}
+        for wrong in (b"\xc6\x00\x10\x00\x00" + b"x" * MAX_VALUE, "v", 1, [], b"", b"\xc1", b"\x01\x01", b"\xa1")
+    ),
     *({"names": wrong} for wrong in ([8], [8, 0], [0, 1], [8, 2**63], [8, -1], [True, 1], [8, 1.0], None, b"")),
     {"names": [9, 1] * 4_097},
     *({"expires": wrong} for wrong in (0, -2, True, 1.0, None)),

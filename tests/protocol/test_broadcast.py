@@ -124,7 +124,7 @@ def test_all_of_a_crowd_are_told_of_in_the_end_by_what_rides_on_pings_alone() ->
     wire = Wire()
     ann, bob = wire.cluster("ann", "bob")
     said = crowd(wire, ann, 300)
-    wire.nodes["bob"].engine.broadcast._told.clear()
+    wire.nodes["bob"].engine.membership.broadcast._told.clear()
     with wire.losing(lambda packet: isinstance(packet.message, Gossip)):
         for number in range(100):
             ping = Ping(number, bob.engine.digest, (bob.engine.me,))

@@ -38,9 +38,20 @@ def test_the_ack_of_a_witness_ends_the_probe_but_is_no_round_trip() -> None:
     probes = detector()
     probes.probe(7, now=0.0)
     probes.tick(0.5)
+    probes.widened(1, [8, 9])
     probes.acked(1, 8, now=0.6)
     assert probes.rtt == {}
     assert probes.tick(5.0) == ([], [])
+
+
+def test_the_ack_of_one_who_was_not_asked_ends_nothing() -> None:
+    probes = detector()
+    probes.probe(7, now=0.0)
+    probes.tick(0.5)
+    probes.widened(1, [8])
+    probes.acked(1, 9, now=0.6)
+    verdicts, _ = probes.tick(5.0)
+    assert [verdict.instance for verdict in verdicts] == [7]
 
 
 def test_before_others_were_asked_only_the_member_itself_can_answer() -> None:

@@ -279,7 +279,7 @@ def test_a_successor_whose_clock_was_set_back_survives_and_the_old_one_is_found_
         assert node.living == {"ann", "bob", "cat"}
         assert node.status_of(old.instance) == Status.DEAD
         assert node.status_of(new.instance) == Status.ALIVE
-    assert len(new.saw(Reborn)) <= 1
+    assert len(new.saw(Reborn)) <= 2
 
 
 @pytest.mark.parametrize("later", [1, 5_000])

@@ -127,7 +127,7 @@ def test_the_suspected_hears_of_it_in_the_ping_and_refutes_in_the_ack() -> None:
     wire = Wire()
     ann, bob = wire.cluster("ann", "bob")
     gossip(wire, ann, 99, bob.engine.me._replace(status=Status.SUSPECT))
-    ann.engine.broadcast._told.clear()  # it is no news any more: the ping carries it for the target's sake
+    ann.engine.membership.broadcast._told.clear()  # it is no news any more: the ping carries it for the target's sake
     with wire.losing(lambda packet: isinstance(packet.message, Gossip)):
         wire.advance(1.0)
     ping, ack = wire.packets(Ping, "ann")[0], wire.packets(Ack, "bob")[0]
@@ -148,7 +148,7 @@ def test_a_refutation_reaches_those_whom_the_suspected_does_not_probe() -> None:
     assert dan.engine.me.incarnation == 1
     for node in (ann, bob, cat):
         assert node.engine.members.table[dan.instance] == dan.engine.me
-        assert node.engine.detector._suspects == {}
+        assert node.engine.membership.detector._suspects == {}
 
 
 def test_a_second_suspicion_after_an_unheard_refutation_starts_its_own_time() -> None:
@@ -157,7 +157,7 @@ def test_a_second_suspicion_after_an_unheard_refutation_starts_its_own_time() ->
     ann, bob = wire.cluster("ann", "bob")
     wire.crash(bob)
     suspected = bob.engine.me._replace(status=Status.SUSPECT)
-    wire.nodes["ann"].engine.detector.next_round = inf  # what others say is the only news here
+    wire.nodes["ann"].engine.membership.detector.next_round = inf  # what others say is the only news here
     gossip(wire, ann, 99, suspected)
     wire.advance(3.0)
     gossip(wire, ann, 99, suspected._replace(incarnation=1))
@@ -171,7 +171,7 @@ def test_a_repeated_suspicion_gets_no_new_time() -> None:
     wire = Wire()
     ann, bob = wire.cluster("ann", "bob")
     wire.crash(bob)
-    wire.nodes["ann"].engine.detector.next_round = inf
+    wire.nodes["ann"].engine.membership.detector.next_round = inf
     gossip(wire, ann, 99, bob.engine.me._replace(status=Status.SUSPECT))
     wire.advance(3.0)
     gossip(wire, ann, 98, bob.engine.me._replace(status=Status.SUSPECT))
@@ -396,7 +396,7 @@ def test_everybody_is_dead_ten_thousand_times() -> None:
         everybody = [claim._replace(status=Status.DEAD) for claim in ann.engine.members.table.values()]
         ann.hear(ann.engine.codec.encode(99, Gossip(tuple(everybody))))
     assert len(ann.engine.members.table) < 100
-    assert len(ann.engine.broadcast) < 100
+    assert len(ann.engine.membership.broadcast) < 100
     wire.advance(70.0)
     assert ann.living == bob.living == {"ann", "bob"}
     assert agree(ann, bob)
@@ -434,7 +434,7 @@ def test_healing_tries_two_of_the_dead_and_none_that_left() -> None:
     for node in others[1:]:
         wire.crash(node)
     wire.advance(bound(6))
-    ann.engine._heal_due = wire.now
+    ann.engine.membership.heal_due = wire.now
     dialled = [effect.address for effect in ann.engine.tick(wire.now, ann.wall) if isinstance(effect, Dial)]
     assert len(dialled) == 2
     assert set(dialled) <= {address(node.name) for node in others[1:]}

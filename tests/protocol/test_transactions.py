@@ -95,8 +95,10 @@ def test_of_an_open_transaction_nothing_is_visible_outside() -> None:
     ann.flush()
     cat = wire.start("cat")
     cat.join("ann")
-    wire.perform(ann, ann.hear(bob.engine.codec.encode(bob.instance, Pull(encode_context(Context())))))
-    wire.perform(ann, ann.hear(bob.engine.codec.encode(bob.instance, Pull(encode_context(Context({ann.instance: 1}))))))
+    wire.perform(ann, ann.hear(bob.engine.codec.encode(bob.instance, Pull(1, encode_context(Context())))))
+    wire.perform(
+        ann, ann.hear(bob.engine.codec.encode(bob.instance, Pull(1, encode_context(Context({ann.instance: 1})))))
+    )
     wire.advance(3.5)
     assert "secret" not in bob.data and "secret" not in cat.data
     assert not [packet for packet in wire.sent if packet.source == "ann" and b"secret" in packet.payload]

@@ -198,7 +198,7 @@ class Watch:
                 )
             case Push(batches):
                 demand(self.history.payloads.issuperset(batches), "a batch that nobody published")
-            case Pull(context):
+            case Pull(_, context):
                 self._context(context)
             case StatePart(_, 0, _, payload):
                 self._context(unpack(payload)[0])

@@ -152,7 +152,7 @@ class Network:
                 case Push(batches):
                     for batch in batches:
                         decode_batch(batch)
-                case Pull(context):
+                case Pull(_, context):
                     decode_context(context)
                 case StatePart(_, 0, _, part):
                     Stage().add(part)

@@ -17,6 +17,7 @@ from gossip.protocol.detector import Detector
 from gossip.protocol.effects import Send
 from gossip.protocol.engine import Engine
 from gossip.protocol.members import Members, Status
+from gossip.protocol.membership import Membership
 from gossip.protocol.messages import Gossip
 from gossip.protocol.repair import Repair
 from gossip.protocol.replication import Replication
@@ -102,8 +103,8 @@ def a_write_names_only_what_is_shown(patch: pytest.MonkeyPatch) -> None:
 def a_blank_takes_its_names_with_it(patch: pytest.MonkeyPatch) -> None:
     gather: Any = Replication._gather
 
-    def wrong(self: Replication, write: Any, size: int) -> None:
-        gather(self, write, size)
+    def wrong(self: Replication, write: Any) -> None:
+        gather(self, write)
         last = self._gathered[-1]
         assert last is not None
         self._gathered[-1] = last._replace(names=write.names)
@@ -247,8 +248,8 @@ def the_dead_return(patch: pytest.MonkeyPatch) -> None:
 
 @planted("suspect")
 def nobody_refutes(patch: pytest.MonkeyPatch) -> None:
-    refute = Engine._refute
-    patch.setattr(Engine, "_refute", lambda self, claim, now: refute(self, claim, now) if claim.gone else [])
+    refute = Membership._refute
+    patch.setattr(Membership, "_refute", lambda self, claim: refute(self, claim) if claim.gone else [])
 
 
 @planted("move")
@@ -268,7 +269,7 @@ def a_false_hint_kills(patch: pytest.MonkeyPatch) -> None:
 @planted("split")
 def two_that_buried_each_other_tell_it_for_ever(patch: pytest.MonkeyPatch) -> None:
     """Ours, found by seed 0."""
-    patch.setattr(Engine, "_from_the_dead", lambda self, known, *_: [Send((known.instance,), Gossip((known,)))])
+    patch.setattr(Membership, "from_the_dead", lambda self, known, *_: [Send((known.instance,), Gossip((known,)))])
 
 
 @planted("loss")
@@ -299,6 +300,7 @@ def test_a_planted_bug_is_found(plant: Plant, kinds: tuple[str, ...], monkeypatc
     failures = (run(seed, options=only(seed, *kinds) if kinds else None).failure for seed in range(SEEDS))
     found = next(filter(None, failures), "")
     assert found, f"{SEEDS} seeds let this pass: {plant.__name__}"
+    assert " raised TypeError" not in found, f"the plant itself is broken: {found}"
     print(found)
 
 

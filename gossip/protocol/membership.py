@@ -1,0 +1,280 @@
+"""What follows from what is said of whom, and from who does not answer?
+
+Three parts know one thing each: `members` what is said, `detector` who answers, `broadcast` who was told. Here their
+answers are handed from one to the next. It says what is to be done as effects, and knows nothing of data: what a death
+or a rebirth means for that is for the engine, which sees it in the effects.
+
+Invariants: every change of the table is told, here (`MemberChanged`) and to others; whoever is called dead and is not
+hears of it; the dead are never listened to, except that they call us dead in turn.
+
+Source: SWIM (Das, Gupta, Motivala 2002).
+Not here: the lattice of claims (`members`), times and rounds (`detector`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from math import inf
+from random import Random
+from typing import NamedTuple
+
+from gossip.protocol.broadcast import Broadcast, size_of
+from gossip.protocol.codec import MAX_CLAIMS
+from gossip.protocol.detector import Ask, Detector, Verdict
+from gossip.protocol.effects import Effect, MemberChanged, Send
+from gossip.protocol.members import Claim, Members, Status
+from gossip.protocol.messages import Ack, Digest, Gossip, Join, Message, Ping, PingReq
+from gossip.protocol.settings import Settings
+
+_LIST_BYTES = 1 << 20
+"""Of claims in a `Join` or `Welcome`."""
+_AROUND = 104
+"""Bytes of a probe beside its claims: the message's other fields, and what sealing adds."""
+_FANOUT = 4
+"""How many are told of news at once in a cluster of more than `full_fanout`."""
+_UNREFUTABLE = 1 << 63
+"""An incarnation from which there is no room to go on raising it."""
+
+
+class Buried(NamedTuple):
+    """Others call this node dead, which can not be refuted: it has to go on as a new instance. For the engine."""
+
+
+class Membership:
+    """The members of a cluster, as one node sees them."""
+
+    def __init__(self, me: Claim, settings: Settings, rng: Random, counters: Counter[str]) -> None:
+        self.members = Members(me)
+        self.detector = Detector(settings)
+        self.broadcast = Broadcast()
+        self.heal_due = inf
+        self._settings = settings
+        self._rng = rng
+        self._counters = counters
+
+    @property
+    def deadline(self) -> float:
+        """When `tick` is to be called next."""
+        return min(self.detector.deadline, self.heal_due)
+
+    # -- hearing ------------------------------------------------------------------------------------------------------
+
+    def told(self, sender: int, claims: Sequence[Claim], now: float) -> list[Effect | Buried]:
+        """A member tells of itself, and of others."""
+        effects = self.hear((claim for claim in claims if claim.instance == sender), now, "it said so itself")
+        teller = self.members.table.get(sender)
+        why = f"{teller.name if teller else 'a stranger'} said so"
+        return effects + self.hear((claim for claim in claims if claim.instance != sender), now, why)
+
+    def hear(self, claims: Iterable[Claim], now: float, why: str) -> list[Effect | Buried]:
+        """Takes claims in; `why` is a sentence for people."""
+        effects: list[Effect | Buried] = []
+        for claim in claims:
+            if claim.instance == self.members.me.instance:
+                effects += self._refute(claim)
+                continue
+            if claim.instance not in self.members.table and len(self.members.peers()) >= self._settings.max_members:
+                self._counters["members_refused"] += not claim.gone
+                continue
+            before = self.members.hear(claim, now)
+            if before is None:
+                continue
+            self.broadcast.add(claim)
+            effects.append(MemberChanged(claim, None if before is claim else before, why))
+            effects += self._follow(claim, before, now)
+        return effects
+
+    def _follow(self, claim: Claim, before: Claim, now: float) -> list[Effect | Buried]:
+        """What a changed claim means for the probes."""
+        if claim.gone:
+            self.detector.gone(claim.instance)
+            self.heal_due = min(self.heal_due, now + self._settings.heal_interval)
+            self._forget(-inf)
+            return []
+        self.detector.wake(now)
+        if claim.status == Status.SUSPECT:
+            if before.incarnation < claim.incarnation:
+                self.detector.clear(claim.instance)  # it refuted in between, unheard: it has all its time again
+            self.detector.suspect(claim.instance, len(self.members.peers()) + 1, now)
+            return []
+        self.detector.clear(claim.instance)
+        if self.members.superseded(claim):
+            return self.hear((claim._replace(status=Status.DEAD),), now, "somebody else listens at its address now")
+        older = [old._replace(status=Status.DEAD) for old in self.members.supersedes(claim)]
+        return self.hear(older, now, f"{claim.name} listens at its address now")
+
+    def _forget(self, before: float) -> None:
+        """Forgets the dead who were found so before this time, or are too many. Nobody is told of them any more: others
+        have forgotten them as well, and would hear of somebody new."""
+        for instance in self.members.forget(before, self._settings.max_remembered):
+            self.broadcast.drop(instance)
+
+    def from_the_dead(self, known: Claim, message: Message, now: float) -> list[Effect | Buried]:
+        """One that is gone speaks: it is told so, and nothing it says counts, except that it calls us dead in turn, or
+        that it has left: the news of its end may have overtaken its goodbye.
+
+        Two that buried each other would otherwise never listen again. `Gossip` is not answered: it is the answer, and
+        two that answer it to each other never stop.
+        """
+        effects: list[Effect | Buried] = []
+        if isinstance(message, Join | Gossip):
+            for claim in message.claims:
+                if claim.instance == self.members.me.instance and claim.gone:
+                    effects += self._refute(claim)
+                elif claim.instance == known.instance and claim.status == Status.LEFT:
+                    effects += self.hear((claim,), now, "it said so itself")
+        if not isinstance(message, Gossip) and known.status == Status.DEAD:  # who has left knows that
+            effects.append(Send((known.instance,), Gossip((known,))))
+        return effects
+
+    def _refute(self, claim: Claim) -> list[Effect | Buried]:
+        raised = self.members.refutation(claim)
+        if raised is None:
+            return []
+        if claim.gone or raised.incarnation >= _UNREFUTABLE:
+            return [Buried()]
+        self._counters["refuted"] += 1
+        self.members.become(raised)
+        self.broadcast.add(raised)
+        return []
+
+    def reborn(self, now: float) -> Claim:
+        """Takes a new instance; the old one is as dead as others say."""
+        old = self.members.me
+        born = old._replace(instance=self._rng.getrandbits(64) | 1, incarnation=0, started=old.started + 1)
+        self.detector.reborn()
+        self.members.become(born)
+        self.members.hear(old._replace(status=Status.DEAD), now)
+        self.broadcast.add(born)
+        return born
+
+    # -- telling ------------------------------------------------------------------------------------------------------
+
+    def all_claims(self, now: float) -> tuple[Claim, ...]:
+        """All that is known of whom, the living first, as much as fits into one message.
+
+        Of the dead only the younger half: two that forget at different times would remind each other for ever.
+        """
+        old = now - self._settings.remember_dead / 2
+        me, gone_at = self.members.me, self.members.gone_at
+        rest = [
+            claim
+            for claim in self.members.table.values()
+            if claim.instance != me.instance and gone_at.get(claim.instance, now) >= old
+        ]
+        claims, size = [me], size_of(me)
+        for claim in sorted(rest, key=lambda claim: claim.gone):
+            size += size_of(claim)
+            if size > _LIST_BYTES or len(claims) == MAX_CLAIMS:
+                break
+            claims.append(claim)
+        return tuple(claims)
+
+    def news(self) -> list[Effect]:
+        """Tells others at once of what was heard for the first time."""
+        if not self.broadcast.fresh:
+            return []
+        peers = self.members.peers()
+        if len(peers) > self._settings.full_fanout:
+            peers = self._rng.sample(peers, min(_FANOUT, len(peers)))
+        claims = self.broadcast.take_fresh(len(peers) + 1)
+        return [Send(tuple(peers), Gossip(claims))] if peers else []
+
+    def riding(self, target: int) -> tuple[Claim, ...]:
+        """Claims for a ping or ack: my own, the target's if it should refute it, then news while there is room."""
+        first = [self.members.me]
+        claim = self.members.table.get(target)
+        room = self._settings.datagram - _AROUND - size_of(self.members.me)
+        if claim is not None and claim.status != Status.ALIVE:
+            first.append(claim)  # the buddy system: the suspected hears of it in the very ping that tests it
+            room -= size_of(claim)
+        if room < 0:
+            first, room = first[-1:], 0  # it knows us already, if it was ever a member
+        told = self.broadcast.take(len(self.members.table), room)
+        return (*first, *(claim for claim in told if claim not in first))
+
+    # -- probing ------------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float, digest: Digest) -> list[Effect | Buried]:
+        """Time passed: judges and probes what is due."""
+        verdicts, asks = self.detector.tick(now)
+        effects: list[Effect | Buried] = []
+        for verdict in verdicts:
+            effects += self._judge(verdict, now, digest)
+        for ask in asks:
+            effects += self._ask(ask, digest)
+        if self.detector.next_round <= now:
+            effects += self._next_round(now, digest)
+        return effects
+
+    def _next_round(self, now: float, digest: Digest) -> list[Effect]:
+        target = self.members.next_probe(self._rng)
+        if target is None:
+            self.detector.next_round = inf
+            return []
+        self.detector.next_round = now + self._settings.probe_interval
+        return self._ask(self.detector.probe(target, now), digest)
+
+    def _ask(self, ask: Ask | None, digest: Digest) -> list[Effect]:
+        if ask is None:
+            return []
+        effects: list[Effect] = [
+            Send((ask.instance,), Ping(ask.number, digest, self.riding(ask.instance)), stream=ask.others)
+        ]
+        witnesses = [peer for peer in self.members.peers() if peer != ask.instance] if ask.others else []
+        if witnesses:
+            chosen = self._rng.sample(witnesses, min(self._settings.indirect_probes, len(witnesses)))
+            self.detector.widened(ask.number, chosen)
+            effects.append(Send(tuple(chosen), PingReq(ask.number, ask.instance), stream=True))
+        return effects
+
+    def lost(self, instance: int, now: float, digest: Digest) -> list[Effect]:
+        """A stream to this member ended, or could not be opened: a hint to look at once, through others too."""
+        if instance not in self.members:
+            return []
+        return self._ask(self.detector.probe(instance, now, hint="its stream ended without a leave"), digest)
+
+    def exited(self, instance: int, now: float) -> list[Effect | Buried]:
+        """The process of this member is gone: proof, so it is dead at once."""
+        if instance not in self.members:
+            return []
+        return self.hear((self.members.table[instance]._replace(status=Status.DEAD),), now, "its process has ended")
+
+    def relay(self, asker: int, number: int, target: int, now: float, digest: Digest) -> list[Effect]:
+        """Somebody can not reach a member: pings it in his place."""
+        if target not in self.members:
+            return []
+        mine = self.detector.relay(asker, number, target, now)
+        return [Send((target,), Ping(mine, digest, self.riding(target)))]
+
+    def acked(self, number: int, sender: int, now: float, digest: Digest) -> list[Effect]:
+        """An ack came; if the ping was in somebody's place, he gets it."""
+        relayed = self.detector.acked(number, sender, now)
+        if relayed is None:
+            return []
+        asker, theirs = relayed
+        return [Send((asker,), Ack(theirs, digest, self.riding(asker)))]
+
+    def _judge(self, verdict: Verdict, now: float, digest: Digest) -> list[Effect | Buried]:
+        if verdict.instance not in self.members:
+            return []
+        claim = self.members.table[verdict.instance]
+        if not verdict.hinted:
+            status = Status.DEAD if verdict.dead else Status.SUSPECT
+            return self.hear((claim._replace(status=status),), now, verdict.why)
+        self.detector.suspect(claim.instance, len(self.members.peers()) + 1, now, hinted=True)
+        effects = self.hear((claim._replace(status=Status.SUSPECT),), now, verdict.why)
+        # at once, and with a ping, so that it hears of it and refutes
+        return [*effects, *self.news(), *self._ask(self.detector.probe(claim.instance, now), digest)]
+
+    def heal(self, now: float) -> list[str]:
+        """Two addresses of the dead to be tried: a partition ends without telling anybody. Addresses at which somebody
+        lives by now are no longer theirs."""
+        self._forget(now - self._settings.remember_dead)
+        self.heal_due = now + self._settings.heal_interval if self.members.gone_at else inf
+        table = self.members.table
+        dead = [table[instance] for instance in self.members.gone_at if table[instance].status == Status.DEAD]
+        living = {address for claim in table.values() if not claim.gone for address in claim.addresses}
+        addresses = sorted({address for claim in dead for address in claim.addresses} - living)
+        return self._rng.sample(addresses, min(2, len(addresses)))
