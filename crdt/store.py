@@ -112,6 +112,10 @@ class Store:
         self.fingerprint = 0
         """Of the live writes that neither expire nor are owned: equal contexts must have equal ones (the audit)."""
 
+    def clear(self) -> None:
+        """Forgets everything, as if it were new: views of it stay what they are."""
+        self.__init__()  # type: ignore[misc]
+
     # -- asking ------------------------------------------------------------------------------------------------------
 
     def write(self, key: Key, value: bytes | None, replica: int, stamp: Timestamp, expires: int = FOREVER) -> Write:

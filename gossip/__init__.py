@@ -37,7 +37,7 @@ def _check_neighbours() -> None:
 
 _OURS = frozenset(
     """
-    __init__ __main__ answers config control errors forks neighbours node roster runtime schema seal shared thread
+    __init__ __main__ answers config control door errors forks neighbours node roster runtime schema seal shared thread
     transport watch
     """.split()  # noqa: SIM905
 )

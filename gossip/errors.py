@@ -17,7 +17,7 @@ class NotRunning(GossipError, RuntimeError):
 
 
 class AlreadyStarted(GossipError, RuntimeError):
-    """A node was started for the second time. A node lives once; make a new one."""
+    """A node was started that runs already."""
 
 
 class ConfigError(GossipError, ValueError):

@@ -1,7 +1,8 @@
 """What does a program hold?
 
 A `Node`: this process's place in a cluster, and the handles of all that the cluster shares. It may be made at import
-time, before a fork and before any loop: it holds nothing until it starts. It lives once, from `start` to `leave`.
+time, before a fork and before any loop: it holds nothing until it starts. It lives from `start` to `leave`; started
+again it is another instance, which knows nothing but what the others tell it.
 
     async with Node("shop") as node: ...      in the running loop; the usual way
     with Node("shop") as node: ...            without one: the node brings a thread with a loop of its own
@@ -30,7 +31,7 @@ from gossip.config import Config
 from gossip.errors import AlreadyStarted, ConfigError, NotRunning, StartError
 from gossip.protocol.effects import MemberChanged
 from gossip.roster import Member, Roster, member_of
-from gossip.runtime import NO_AWAIT, Runtime
+from gossip.runtime import Runtime
 from gossip.schema import Schema
 from gossip.shared import Counter, Map, Register, Set
 from gossip.watch import Change, Kind, Watch
@@ -102,10 +103,13 @@ class Node:
     async def start(self) -> None:
         """Joins the cluster, in the running loop; returns when what the others share is here, or nobody is.
 
-        Raises `StartError` if a socket can not be had, `AlreadyStarted` if the node was started before.
+        Raises `StartError` if a socket can not be had, `AlreadyStarted` if the node runs.
         """
-        if self._runtime is not None:
-            raise AlreadyStarted("a node lives once, and this one was started already: make another Node")
+        self._check_startable()
+        self._store.clear()
+        self._since.clear()
+        self._control = None
+        self._leaving = False
         runtime = self._runtime = Runtime(
             self.config, self._store, self._changed, self._member_changed, self.leave, self._serve_control
         )
@@ -119,6 +123,13 @@ class Node:
             await self.leave()
             self._state = "it could not start"
             raise
+
+    def _check_startable(self) -> None:
+        runtime = self._runtime
+        if runtime is not None and not (runtime.over or runtime.forked):
+            raise AlreadyStarted("this node runs already, or is starting or leaving just now: make another Node")
+        if runtime is not None and runtime.forked:
+            raise NotRunning(FORKED)
 
     def _check_staying(self) -> None:
         if self._leaving:
@@ -148,7 +159,7 @@ class Node:
         self._leaving = True  # a start that is under way ends by this
         if not runtime.running:
             return
-        self._state = "it has left: make another Node"
+        self._state = "it has left: start it again, or make another Node"
         with runtime.lock:
             for watch in self._all_watches():
                 watch._end()
@@ -175,8 +186,7 @@ class Node:
         """
         from gossip.thread import LoopThread, in_loop
 
-        if self._runtime is not None:
-            raise AlreadyStarted("a node lives once, and this one was started already: make another Node")
+        self._check_startable()
         if in_loop():
             log.warning("node.open() and `with node:` block the running event loop: use `async with node:` there")
         self._thread = LoopThread(f"gossip {self.config.cluster}")
@@ -237,18 +247,18 @@ class Node:
         """What is written inside becomes visible in one step at every peer.
 
         Here it is visible at once, and stays, even if the block ends by an exception. Nothing leaves before the end of
-        the block, so batches of threads wait for each other, and there is no `await` in one: raises `RuntimeError` at
-        the end of a block that did, and at the beginning of another task's meanwhile.
+        the block, so batches of threads wait for each other and take a second at most, and there is no `await` in one:
+        raises `RuntimeError` at the end of a block that did, and at the beginning of another task's meanwhile.
         """
-        runtime = self._running()
-        batch = runtime.begin()
+        door = self._running().door
+        block = door.begin()
         try:
             yield
         except BaseException:
-            runtime.end(batch)  # what went wrong first is what is told
+            door.end(block)  # what went wrong first is what is told
             raise
-        if not runtime.end(batch):
-            raise RuntimeError(NO_AWAIT)
+        if wrong := door.end(block):
+            raise RuntimeError(wrong)
 
     @property
     def members(self) -> Roster:
@@ -275,6 +285,7 @@ class Node:
                 "name": engine.me.name,
                 "instance": f"{engine.me.instance:016x}",
                 "pid": os.getpid(),
+                "ready": engine.repair.ready,
                 "addresses": list(engine.me.addresses),
                 "members": [
                     {"name": member.name, "instance": f"{member.instance:016x}", "status": member.status}
@@ -311,10 +322,7 @@ class Node:
         if runtime is not None and runtime.running:
             return runtime
         if runtime is not None and runtime.forked:
-            raise NotRunning(
-                "this process was forked from the one in which the node runs, and does not share its place: "
-                "make and start a Node here"
-            )
+            raise NotRunning(FORKED)
         raise NotRunning(f"the node of cluster {self.config.cluster!r} is not running: {self._state}")
 
     def _write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
@@ -328,10 +336,12 @@ class Node:
         name: Object,
         read: Callable[[bytes, Live | None, Live | None, Kind], Change[K, V] | None],
         snapshot: bool,
+        begin: Callable[[], None] = lambda: None,
     ) -> Watch[K, V]:
         def enter(watch: Watch[K, V]) -> AbstractContextManager[object]:
             lock = self._running().lock
             with lock:
+                begin()
                 self._watches.setdefault(name, []).append(watch)
             return lock
 
@@ -386,4 +396,8 @@ class Node:
         raise TypeError("a Node can not be pickled: it lives in its process. Make one in the other process too")
 
 
+FORKED = (
+    "this process was forked from the one in which the node runs, and has no share in its place: "
+    "make and start a Node here"
+)
 _TYPES = {MAP: "map", SET: "set", COUNTER: "counter", REGISTER: "register"}

@@ -6,7 +6,6 @@ was got from it never changes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -22,7 +21,7 @@ class Member:
     """A node, as this node knows it.
 
     `instance` is one start of it (64 bits), and `id` the same as the command line prints it. `address` is for people:
-    that on the network, or for a node of this host its unix socket. `since` is the wall-clock second in which it took
+    that on the network, or for a node without one its unix socket. `since` is the wall-clock second in which it took
     its status, as seen here, `evidence` why, as a sentence, and `rtt` the last round trip in seconds, if there was one.
     """
 
@@ -57,10 +56,8 @@ def member_of(claim: Claim, since: float, evidence: str, rtt: float | None) -> M
 
 
 def _address(addresses: tuple[str, ...]) -> str:
-    """The one at which it can be reached from here. A socket of another host has a path as well, and none here."""
-    network = next((each for each in addresses if not each.startswith("unix:")), "")
-    local = next((each for each in addresses if each.startswith("unix:")), "")
-    return local if local and (not network or os.path.exists(local[5:])) else network
+    """That on the network, if it has one: a socket has a path that means nothing on other hosts."""
+    return addresses[-1] if addresses else ""
 
 
 class Roster:

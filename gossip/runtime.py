@@ -6,10 +6,6 @@ out. The loop is the program's own; nothing here makes one, sets a policy or sta
 Reads and writes may come from any thread. One lock guards the engine; it is held for microseconds, never over an await.
 A write from the loop's own thread leaves at the end of the same turn; one from another thread wakes the loop first.
 
-A batch belongs to the thread and task that began it. Threads wait for each other's batches; the loop waits for nobody:
-what it writes while a thread has a batch open is a part of that. A batch of the loop is over when its turn is, so every
-batch ends, and what is written beside it leaves.
-
 Invariants: effects are done in their order; after `stop` or a fork nothing is sent, and no socket or file is left.
 """
 
@@ -23,22 +19,23 @@ import secrets
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, ParamSpec
+from typing import ParamSpec
 
 from crdt import Change, Malformed, Store, Write
 from discovery import Address, Place, parse_address, read_seeds
 from gossip import forks
 from gossip.config import Config
+from gossip.door import Door
 from gossip.errors import NotRunning, StartError
 from gossip.neighbours import Neighbours
 from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
 from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim
-from gossip.protocol.messages import Ack, Ping, PingReq
+from gossip.protocol.messages import Ack, Ping
 from gossip.seal import Seal
 from gossip.transport import Transport
 
@@ -48,26 +45,12 @@ P = ParamSpec("P")
 _LOOKS = 20
 _LOOK_AGAIN = 0.01
 """Seconds between two looks whether a lost neighbour's process has ended; much memory takes its time to die."""
+_BLOCK_LOOK = 0.005
+"""Seconds between two looks whether the batch of a thread has ended, when the node leaves."""
+_MUCH = 60.0
+"""Seconds that a start waits at most for a state that is coming in."""
 _WATCHFUL = 0.05
 """Seconds between two looks for neighbours while a start waits for the first of them."""
-NO_AWAIT = (
-    "no await inside a batch: what other tasks write meanwhile would become a part of it, and wait for its end. What "
-    "was written before the await stays and is a batch, what came after it is none. Await first, and then write all in "
-    "one `with node.batch():`"
-)
-
-
-class Batch:
-    """A batch that is open, or was."""
-
-    __slots__ = ("depth", "over", "task", "thread")
-
-    def __init__(self) -> None:
-        self.thread = threading.get_ident()
-        self.task = _current_task()
-        self.depth = 0
-        """How many blocks of its task are open: one inside another is a part of it."""
-        self.over = False
 
 
 class Runtime:
@@ -87,15 +70,10 @@ class Runtime:
         settled: Callable[[Place], Coroutine[None, None, None]],
     ) -> None:
         self.config = config
-        self.lock = threading.RLock()
-        self._no_batch = threading.Condition(self.lock)
-        self._batches: dict[int, Batch] = {}
-        """The open batches by thread: one of the loop's and one of another thread's at most."""
-        self._waiting: deque[Batch] = deque()
-        """Those of other threads that wait for their turn. In order: a thread that begins one after another would
-        otherwise let nobody in."""
         self.running = False
         self.forked = False
+        self.over = False
+        """Whether it has left, and everything is closed."""
         self._store = store
         self._changed = changed
         self._member_changed = member_changed
@@ -119,6 +97,7 @@ class Runtime:
         `join_timeout`. Raises `StartError`, and leaves nothing behind then."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        self.door = self._door()
         config = self.config
         self.transport = Transport(self._receive, self._lost, config.send_buffer, config.max_connections)
         forks.enter(self)
@@ -151,6 +130,14 @@ class Runtime:
                 log.warning("listening at %s without a key: whoever reaches it can read and write everything", bound)
         return tuple(addresses)
 
+    def _door(self) -> Door:
+        return Door(self._loop, self._check_loop, lambda: self.engine.begin(), self._end_transaction)
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held by whoever looks at more than one thing at once."""
+        return self.door.lock
+
     @property
     def place(self) -> Place:
         """Where the other nodes of this host find this one."""
@@ -158,15 +145,26 @@ class Runtime:
         return self._neighbours.place
 
     async def _join(self) -> None:
-        """Joins all that can be found; waits until the state of one of them is here, if there is anybody."""
+        """Joins all that can be found; waits until the state of one of them is here, if there is anybody: for
+        `join_timeout`, and while it is coming in for a minute."""
         deadline = self._loop.time() + self.config.join_timeout
         while self._offer(await self._first_candidates()) and self._loop.time() < deadline and self.running:
-            try:
-                async with asyncio.timeout(min(4 * _WATCHFUL, deadline - self._loop.time())):
-                    await self._ready.wait()
+            if await self._is_ready(min(4 * _WATCHFUL, deadline - self._loop.time())):
                 return
-            except TimeoutError:
-                continue
+        # much takes its time; a transfer that stands still is given up by itself
+        patience = self._loop.time() + _MUCH
+        while self.engine.transfers.receiving and self._loop.time() < patience and self.running:
+            if await self._is_ready(4 * _WATCHFUL):
+                return
+
+    async def _is_ready(self, seconds: float) -> bool:
+        """Whether what the others share is here, within so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ready.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _first_candidates(self) -> list[str]:
         try:
@@ -214,7 +212,7 @@ class Runtime:
 
     def _offer(self, candidates: list[str]) -> bool:
         """Has the engine join these; says whether there was any."""
-        with self.lock:
+        with self.door:
             own = self.engine.me.addresses
             candidates = [address for address in candidates if address not in own]
             self._perform(self.engine.join(candidates, self._loop.time()))
@@ -225,12 +223,15 @@ class Runtime:
         `leave_timeout`), closes everything."""
         if not self.running:
             return
+        deadline = deadline or self._now() + self.config.leave_timeout
         try:
-            with self.lock:
+            while self.door.others and self._now() < deadline - self.config.leave_timeout / 2:
+                await asyncio.sleep(_BLOCK_LOOK)  # what the loop wrote beside it is a part of it
+            with self.door:
                 self._perform(self.engine.leave(self._loop.time()))
                 self.running = False  # who writes from here on must be told: it would leave after the goodbye
-                self._no_batch.notify_all()
-            async with asyncio.timeout_at(deadline or self._now() + self.config.leave_timeout):
+            self.door.wake()
+            async with asyncio.timeout_at(deadline):
                 await self.transport.drain()
         except TimeoutError:
             log.warning("left without handing over everything: a peer took too long")
@@ -250,6 +251,7 @@ class Runtime:
         await self.transport.close()
         if search is not None:
             await asyncio.gather(search, return_exceptions=True)
+        self.over = True
 
     @property
     def elsewhere(self) -> bool:
@@ -260,8 +262,7 @@ class Runtime:
         """In a forked child: lets go of all that is the parent's, without a word to anybody."""
         self.running = False
         self.forked = True
-        self.lock = threading.RLock()  # whoever held it does not exist here
-        self._no_batch = threading.Condition(self.lock)
+        self.door = self._door()  # whoever was inside does not exist here
         forks.let_go(self.transport.descriptors())
         if self._neighbours is not None:
             self._neighbours.abandon()
@@ -269,72 +270,35 @@ class Runtime:
     # -- what the program does --------------------------------------------------------------------------------------
 
     def write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
-        """Makes a local write of what `ask(*arguments, replica, stamp)` gives; False if it gave none."""
+        """Makes a local write of what `ask(*arguments, replica, stamp)` gives; False if it gave none.
+
+        What a signal handler writes while its thread is in here is made when that comes out, and counts as made.
+        """
         with self.lock:
-            self._check_loop()
-            engine = self.engine
+            if self.door.inside:
+                self.door.later(partial(self._write, ask, *arguments))
+                return True
+            with self.door:
+                return self._write(ask, *arguments)
+
+    def _write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
+        self._check_loop()
+        engine = self.engine
+        write = ask(*arguments, engine.replication.replica, engine.stamp(_wall()))
+        if write is None:
+            return False
+        if self.door.others and not engine.replication.has_room_for(write):
+            self.door.cut()
             write = ask(*arguments, engine.replication.replica, engine.stamp(_wall()))
-            if write is None:
-                return False
-            self._perform(engine.update(write, self._now()))
-            self._flush_soon()
+            assert write is not None
+        self._perform(engine.update(write, self._now()))
+        self._flush_soon()
         return True
 
-    def begin(self) -> Batch:
-        """Opens a batch, or another block of the one that this task has open. In a thread that is not the loop's, waits
-        for the batches of others to end. Raises `RuntimeError` if another task of this thread awaits inside of one."""
-        with self.lock:
-            self._check_loop()
-            batch = self._batches.get(threading.get_ident())
-            if batch is None:
-                batch = self._begin()
-            elif batch.task is not _current_task():
-                raise RuntimeError(NO_AWAIT)
-            batch.depth += 1
-            return batch
-
-    def _begin(self) -> Batch:
-        batch = Batch()
-        if batch.thread == self._thread:
-            self._loop.call_soon(self._turn_over, batch)
-        else:
-            self._waiting.append(batch)
-            try:
-                while self._batches or self._waiting[0] is not batch:
-                    self._no_batch.wait()
-                    self._check_loop()
-            finally:
-                self._waiting.remove(batch)
-                self._no_batch.notify_all()
-        self._batches[batch.thread] = batch
-        self.engine.begin()
-        return batch
-
-    def end(self, batch: Batch) -> bool:
-        """Closes a block of a batch, and with the outermost the batch. False if that was over long before, with the
-        turn of the loop. One that is open when the node leaves is not sent at all: a batch is whole or not there."""
-        with self.lock:
-            batch.depth -= 1
-            if batch.depth == 0 and batch.over:
-                return False
-            if batch.depth == 0:
-                self._end(batch)
-            return True
-
-    def _end(self, batch: Batch) -> None:
-        batch.over = True
-        self._batches.pop(batch.thread, None)
-        if not self._batches:
-            self._no_batch.notify_all()
+    def _end_transaction(self) -> None:
         if self.running and not self._loop.is_closed():
             self.engine.end()
             self._flush_soon()
-
-    def _turn_over(self, batch: Batch) -> None:
-        """The turn in which this batch began on the loop is over: if its block is not, somebody awaits in there."""
-        with self.lock:
-            if not batch.over:
-                self._end(batch)
 
     def _flush_soon(self) -> None:
         if not self._flush_due:
@@ -359,16 +323,17 @@ class Runtime:
     # -- what the world does ----------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        with self.lock:
+        with self.door:
             self._flush_due = False
             if self.running:
                 self._perform(self.engine.flush())
 
-    def _receive(self, packet: bytes) -> bool:
-        """Takes a packet; says whether it was one of this cluster."""
+    def _receive(self, packet: bytes, stream: bool) -> bool:
+        """Takes a packet; says whether it was one of this cluster. A ping that took a stream is answered by one: who
+        chose it may get no datagram."""
         if not self.running:
             return True  # nothing is read any more, so nobody is judged
-        with self.lock:
+        with self.door:
             if self._seal is not None:
                 try:
                     packet = self._seal.open(packet)
@@ -377,7 +342,7 @@ class Runtime:
                     self._warn_of_stranger()
                     return False
             malformed = self.engine.counters["malformed"]
-            self._perform(self.engine.receive(packet, self._now(), _wall()))
+            self._perform(self.engine.receive(packet, self._now(), _wall()), stream)
             self._schedule()
             if self.engine.counters["malformed"] == malformed:
                 return True
@@ -397,7 +362,7 @@ class Runtime:
     def _lost(self, peer: int) -> None:
         if not self.running:
             return
-        with self.lock:
+        with self.door:
             self._perform(self.engine.lost(peer, self._now()))
             self._schedule()
         if self._neighbours is not None and self._neighbours.knows(peer) and peer not in self._examined:
@@ -417,7 +382,7 @@ class Runtime:
             return
         self._examined.discard(peer)
         if ended:
-            with self.lock:
+            with self.door:
                 self._perform(self.engine.exited(peer, self._now()))
                 self._schedule()
 
@@ -425,7 +390,7 @@ class Runtime:
         self._timer = None
         if not self.running:
             return
-        with self.lock:
+        with self.door:
             self._perform(self.engine.tick(self._now(), _wall()))
             self._schedule()
 
@@ -447,13 +412,14 @@ class Runtime:
 
     # -- effects ----------------------------------------------------------------------------------------------------
 
-    def _perform(self, effects: list[Effect]) -> None:
+    def _perform(self, effects: list[Effect], stream: bool = False) -> None:
         for effect in effects:
             match effect:
                 case Changed(changes):
                     self._changed(changes)
                 case Send(to, message):
-                    self._send(to, effect, isinstance(message, (Ping, Ack, PingReq)))
+                    streamed = effect.stream or (stream and isinstance(message, Ack))
+                    self._send(to, effect, isinstance(message, Ping | Ack) and not streamed)
                 case Dial(address, message):
                     self.transport.dial(address, self._sealed(self._encoded(effect)))
                 case MemberChanged(claim):
@@ -482,28 +448,21 @@ class Runtime:
             self._neighbours.meet(claim.instance, claim.addresses)
 
     def _send(self, to: tuple[int, ...], effect: Send, datagram: bool) -> None:
-        packet = self._encoded(effect)
+        packet = self._sealed(self._encoded(effect))
         for peer in to:
             claim = self.engine.members.table.get(peer)
             if claim is None:
                 continue
             if claim.gone and claim.addresses:  # it is told that it is; no stream is kept to it
-                self.transport.dial(claim.addresses[-1], self._sealed(packet))
+                self.transport.dial(claim.addresses[-1], packet)
             else:
-                self.transport.send(peer, claim.addresses, self._sealed(packet), datagram)
+                self.transport.send(peer, claim.addresses, packet, datagram)
 
     def _encoded(self, effect: Send | Dial) -> bytes:
         return self.engine.codec.encode(self.engine.me.instance, effect.message)
 
     def _sealed(self, packet: bytes) -> bytes:
         return packet if self._seal is None else self._seal.seal(packet)
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # no loop runs in this thread
-        return None
 
 
 def _default_name() -> str:

@@ -10,17 +10,19 @@ Not here: the rules of merging (`crdt`), the sending (`runtime`), the conversion
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, MutableMapping, MutableSet, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, MutableMapping, MutableSet, ValuesView
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from crdt import (
+    Key,
     Live,
     LWWMap,
     LWWRegister,
     ORSet,
     PNCounter,
+    Write,
     chain,
     decode_element,
     decode_value,
@@ -77,6 +79,18 @@ class _Handle:
         """What is live now, in one step even while another thread merges a batch."""
         with self._node._running().lock:
             return list(self._node._store.elements(view.name).items())
+
+    def _clear(self, view: LWWMap | ORSet) -> None:
+        elements = [element for element, _ in self._elements(view)]
+        for start in range(0, len(elements), _STEP):
+            with self._node.batch():
+                for element in elements[start : start + _STEP]:
+                    self._node._write(self._end_of, (*view.name, element))
+
+    def _end_of(self, key: Key, replica: int, stamp: int) -> Write | None:
+        """The write that ends a key, if it is still there."""
+        store = self._node._store
+        return None if store.shown(key) is None else store.write(key, None, replica, stamp)
 
     def _encode_element(self, what: str, schema: Schema[T], element: T) -> bytes:
         """The bytes of a key or element to be written. What is wrong with it is told with the object's name."""
@@ -180,16 +194,12 @@ class Map(_Handle, MutableMapping[K, V]):
         self._node._check_running()
         try:
             return self._view.live(self._keys.dump(key))  # type: ignore[arg-type]
-        except WrongType:
+        except (WrongType, ValueError):
             return None  # what can not be a key is not here; only who writes it is told
 
     def clear(self) -> None:
-        """Deletes every key that is here now, in visible steps of 10 000 keys."""
-        keys = list(self)
-        for start in range(0, len(keys), _STEP):
-            with self._node.batch():
-                for key in keys[start : start + _STEP]:
-                    self._node._write(self._view.delete, self._keys.dump(key))
+        """Deletes every key that is here now, whatever its type, in visible steps of 10 000 keys."""
+        self._clear(self._view)
 
     def entry(self, key: K) -> Entry[V]:
         """The value with its stamp, author and conflicts. Raises `KeyError`."""
@@ -256,21 +266,26 @@ class Set(_Handle, MutableSet[T]):
 
     def discard(self, value: T) -> None:
         """Removes an element if it is there."""
-        self._node._write(self._view.remove, self._schema.dump(value))
+        if value in self:
+            self._node._write(self._view.remove, self._schema.dump(value))
 
     def clear(self) -> None:
-        """Removes every element that is here now, in visible steps of 10 000 elements."""
-        elements = list(self)
+        """Removes every element that is here now, whatever its type, in visible steps of 10 000 elements."""
+        self._clear(self._view)
+
+    def update(self, *others: Iterable[T]) -> None:
+        """Adds all of these, in visible steps of 10 000 elements."""
+        elements = [element for other in others for element in other]
         for start in range(0, len(elements), _STEP):
             with self._node.batch():
                 for element in elements[start : start + _STEP]:
-                    self.discard(element)
+                    self.add(element)
 
     def __contains__(self, element: object) -> bool:
         self._node._check_running()
         try:
             return self._schema.dump(element) in self._view  # type: ignore[arg-type]
-        except WrongType:
+        except (WrongType, ValueError):
             return False  # as in a map
 
     def __iter__(self) -> Iterator[T]:
@@ -313,12 +328,33 @@ class Counter(_Handle):
         return self._view.value
 
     def increment(self, amount: int = 1) -> None:
-        """Adds `amount`, 1 or more. Raises `ValueError` for less: that is what `decrement` is for."""
-        self._node._write(self._view.add, _positive(amount))
+        """Adds `amount`; 0 changes nothing. Raises `ValueError` for less: that is what `decrement` is for."""
+        self._add(_positive(amount))
 
     def decrement(self, amount: int = 1) -> None:
-        """Takes `amount` away, 1 or more."""
-        self._node._write(self._view.add, -_positive(amount))
+        """Takes `amount` away; 0 changes nothing."""
+        self._add(-_positive(amount))
+
+    def _add(self, amount: int) -> None:
+        self._node._check_running()
+        if amount:
+            self._node._write(self._view.add, amount)
+
+    def __int__(self) -> int:
+        return self.value
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError(f"a Counter is no number: {self.name}.value is")
+
+    def __iadd__(self, amount: object) -> NoReturn:
+        raise TypeError(f"a Counter is no number: {self.name}.increment({amount!r:.20}) counts")
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, int | float):
+            raise TypeError(f"a Counter is no number: compare {self.name}.value")
+        return self is other
+
+    __hash__ = object.__hash__
 
     def parts(self) -> dict[int, int]:
         """What each instance has counted. One that is long gone has still counted what it has."""
@@ -329,7 +365,11 @@ class Counter(_Handle):
 
     def watch(self, *, snapshot: bool = True) -> Watch[None, int]:
         """The present total if anybody has counted, then every change of it: `value` and `previous` are totals."""
-        seen, told = self._view.value, False
+        seen, told = 0, False
+
+        def begin() -> None:
+            nonlocal seen
+            seen = self._view.value
 
         def read(element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[None, int] | None:
             nonlocal seen, told
@@ -340,7 +380,7 @@ class Counter(_Handle):
             # which instance counted is an inner matter, and changes of several may have been read as one
             return None if seen == previous else _change(None, seen, previous, "set", before, after)
 
-        return self._node._watch(self._view.name, read, snapshot)
+        return self._node._watch(self._view.name, read, snapshot, begin)
 
 
 class Register(_Handle, Generic[V]):
@@ -414,6 +454,6 @@ def _part(live: Live | None) -> int:
 def _positive(amount: int) -> int:
     if type(amount) is not int:
         raise TypeError(f"a counter counts in integers, not in {type(amount).__name__}")
-    if amount < 1:
-        raise ValueError(f"a counter is incremented or decremented by 1 or more, not by {amount}")
+    if amount < 0:
+        raise ValueError(f"a counter is incremented or decremented by 0 or more, not by {amount}")
     return amount

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import os
 import socket
@@ -40,19 +41,21 @@ _LINGER = 5.0
 _PORT_TRIES = 16
 _MOST_DIALS = 512
 """Streams being opened at a time, for a single packet or to a peer: twice as many as there may be seeds."""
+_MOST_STRANGE = 16 << 20
+"""Bytes of first packets that all strangers together may have under way: with 4 MiB each, they had half a gigabyte."""
 _P = TypeVar("_P", bound=asyncio.Protocol)
 
 
 class Transport:
     """The sockets of one node.
 
-    `received` is called with every packet and says whether it was one of our cluster, `lost` with the peer whose stream
-    ended or could not be opened. Both are called from the loop, and must not raise.
+    `received` is called with every packet, and whether it came by a stream, and says whether it was one of our cluster;
+    `lost` with the peer whose stream ended or could not be opened. Both are called from the loop, and must not raise.
     """
 
     def __init__(
         self,
-        received: Callable[[bytes], bool],
+        received: Callable[[bytes, bool], bool],
         lost: Callable[[int], None],
         send_buffer: int,
         max_connections: int,
@@ -69,6 +72,8 @@ class Transport:
         self._inbound: set[_Inbound] = set()
         self._strangers: dict[_Inbound, None] = {}
         """Those of them of which no good packet has come, the oldest first."""
+        self.strange_bytes = 0
+        """What they have sent of their first packets."""
         self._servers: list[asyncio.Server] = []
         self._datagrams: asyncio.DatagramTransport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -90,7 +95,7 @@ class Transport:
             )
         except OSError as error:
             listener.close()
-            raise StartError(error.errno, f"can not listen at {path}: {error.strerror}") from error
+            raise _start_error(f"can not listen at {path}", error) from error
         self._servers.append(server)
         await server.start_serving()
 
@@ -110,14 +115,14 @@ class Transport:
                 self._servers.append(server)
                 port = server.sockets[0].getsockname()[1]
             except OSError as error:
-                raise StartError(error.errno, f"can not listen at {bind}: {error.strerror}") from error
+                raise _start_error(f"can not listen at {bind}", error) from error
             try:
                 await loop.create_datagram_endpoint(lambda: _Datagrams(self), local_addr=(bind.host, port))
             except OSError as error:
                 server.close()
                 self._servers.remove(server)
                 if bind.port or last_try:
-                    raise StartError(error.errno, f"can not take datagrams at {bind}: {error.strerror}") from error
+                    raise _start_error(f"can not take datagrams at {bind}", error) from error
                 continue  # port 0 gave a port that is free for streams only
             await server.start_serving()
             return Address(bind.host, port)
@@ -131,6 +136,9 @@ class Transport:
     def send(self, peer: int, addresses: tuple[str, ...], packet: bytes, datagram: bool) -> None:
         """Sends a packet to a peer at the best of its addresses; as a datagram, if that is wanted and it can be."""
         link = self._links.get(peer)
+        if link is None and len(self._links) >= self._max_connections:
+            self.counters["links_refused"] += 1
+            return
         if link is None or link.ending:
             local = next((a for a in addresses if a.startswith("unix:") and os.path.exists(a[5:])), None)
             remote = next((a for a in addresses if not a.startswith("unix:")), None)
@@ -226,6 +234,14 @@ class Transport:
             next(iter(self._strangers)).close()
         return True
 
+    def _count_strange(self, stranger: _Inbound, size: int) -> None:
+        """A stranger sent so much; the oldest give way if all of them together have sent too much."""
+        stranger._strange += size
+        self.strange_bytes += size
+        while self.strange_bytes > _MOST_STRANGE and len(self._strangers) > 1:
+            self.counters["strangers_closed"] += 1
+            next(iter(self._strangers)).close()
+
     def _call_lost(self, peer: int) -> None:
         asyncio.get_running_loop().call_soon(self._tell_lost, peer)
 
@@ -241,6 +257,8 @@ class _Inbound(asyncio.Protocol):
         self._owner = owner
         self._buffer = bytearray()
         self._silence: asyncio.TimerHandle | None = None
+        self._strange = 0
+        """Bytes that it sent as a stranger."""
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -258,6 +276,8 @@ class _Inbound(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
+        if self in self._owner._strangers:
+            self._owner._count_strange(self, len(data))
         start = 0
         while len(self._buffer) - start >= _LENGTH:
             length = int.from_bytes(self._buffer[start : start + _LENGTH], "big")
@@ -270,7 +290,7 @@ class _Inbound(asyncio.Protocol):
                 break
             packet = bytes(self._buffer[start + _LENGTH : end])
             start = end
-            if not self._owner._received(packet):
+            if not self._owner._received(packet, True):
                 self._owner.counters["foreign_streams"] += 1
                 self.close()
                 return
@@ -278,7 +298,9 @@ class _Inbound(asyncio.Protocol):
         del self._buffer[:start]
 
     def _known(self) -> None:
-        self._owner._strangers.pop(self, None)
+        if self in self._owner._strangers:
+            del self._owner._strangers[self]
+            self._owner.strange_bytes -= self._strange
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
@@ -413,7 +435,7 @@ class _Datagrams(asyncio.DatagramProtocol):
             self._owner._datagrams.abort()
 
     def datagram_received(self, data: bytes, address: object) -> None:
-        self._owner._received(data)
+        self._owner._received(data, False)
 
     def error_received(self, error: Exception) -> None:
         self._owner.counters["datagram_failed"] += 1
@@ -441,6 +463,18 @@ def _endpoint(address: str | None) -> tuple[str, int] | None:
     except ValueError:
         return None
     return peer.host, peer.port
+
+
+def _start_error(what: str, error: OSError) -> StartError:
+    """Why a socket could not be had. uvloop tells it in a cause only."""
+    cause = error if error.errno or not isinstance(error.__cause__, OSError) else error.__cause__
+    remedy = ""
+    if cause.errno == errno.EADDRINUSE:
+        remedy = (
+            ": another process has this port, perhaps a worker of the same program. Let one node of each host bind "
+            "it (`gossip run`, for example), and the workers none; or give port 0"
+        )
+    return StartError(cause.errno, f"{what}: {cause.strerror or cause}{remedy}")
 
 
 def _frame(packet: bytes) -> bytes:

@@ -20,6 +20,7 @@ LAYERS = (
     {"gossip.protocol"},
     {
         "gossip.config",
+        "gossip.door",
         "gossip.errors",
         "gossip.forks",
         "gossip.neighbours",

@@ -94,20 +94,23 @@ class Replication:
         self._stamp = tick(self._stamp, wall)
         return self._stamp
 
+    def has_room_for(self, write: Write) -> bool:
+        """Whether the open transaction, if there is one, may have this write as well."""
+        return not self._transaction or self._transaction_size + _size_of(write) <= self._settings.max_transaction
+
     def update(self, write: Write) -> Change:
         """Delivers an own write here, and gathers it for the others.
 
         Raises `ValueError`, before anything happened, if it would make the open transaction larger than
         `max_transaction`.
         """
+        if not self.has_room_for(write):
+            raise ValueError(
+                f"this batch would become larger than {self._settings.max_transaction} bytes, and peers must hold all "
+                "of it back until its end has come: make several smaller ones"
+            )
         if self._transaction:
-            size = _size_of(write)
-            if self._transaction_size + size > self._settings.max_transaction:
-                raise ValueError(
-                    f"this batch would become larger than {self._settings.max_transaction} bytes, and peers must "
-                    "hold all of it back until its end has come: make several smaller ones"
-                )
-            self._transaction_size += size
+            self._transaction_size += _size_of(write)
         change = self.store.merge(write)
         assert change is not None, "an own write is always new"
         self._gather(write)

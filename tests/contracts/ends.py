@@ -37,7 +37,7 @@ class End:
         self.transport = Transport(self._receive, self.lost.append, send_buffer, max_connections, silence)
         self.address = ""
 
-    def _receive(self, packet: bytes) -> bool:
+    def _receive(self, packet: bytes, stream: bool) -> bool:
         self.received.append(packet)
         return packet not in self.foreign
 

@@ -278,6 +278,20 @@ def test_a_slow_reader_has_a_bounded_buffer_and_others_are_unaffected(run: Play)
     run(story)
 
 
+def test_what_waits_for_a_stream_that_is_not_open_yet_is_bounded_too(run: Play) -> None:
+    async def story(world: World) -> None:
+        here, there = await world.end(send_buffer=1 << 20), await world.end()
+        for _ in range(200):
+            here.send(there.address, b"x" * 50_000)
+        assert here.counters == {"dropped": 180}
+        await until(lambda: len(there.received) == 20)
+        here.send(there.address, b"and on it goes")
+        await until(lambda: there.received[20:] == [b"and on it goes"])
+        assert here.lost == []
+
+    run(story)
+
+
 def test_drain_waits_for_the_slow_and_not_for_the_gone(run: Play) -> None:
     async def story(world: World) -> None:
         here, there = await world.end(), await world.end()

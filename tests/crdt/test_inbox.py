@@ -177,6 +177,20 @@ def test_what_closes_the_gap_is_never_refused_however_large() -> None:
     assert (inbox.size, inbox.refused) == (0, 0)
 
 
+def test_what_was_dropped_for_room_is_missing_again_and_no_run_leads_over_it() -> None:
+    """A part comes again, cut longer, and the last one held has to go for it: what follows that is beyond a gap."""
+    inbox = Inbox(limit=30)
+    for first in (1, 3, 5):
+        assert add(inbox, blanks(first, first + 1, more=True), size=10, delivered=0) == []
+    assert add(inbox, blanks(1, 3, more=True), size=15, delivered=0) == []
+    assert (inbox.refused, inbox.size) == (1, 25)
+    assert add(inbox, blanks(7, 8), size=5, delivered=0) == [], "5 and 6 are not here any more"
+    assert inbox.gap(ANN, delivered=0) == (5, 6)
+    ready = add(inbox, blanks(5, 8), size=10, delivered=0)
+    assert ready == [blanks(1, 3, more=True), blanks(3, 4, more=True), blanks(5, 8)]
+    assert (inbox.size, inbox.waiting()) == (0, [])
+
+
 # -- whatever the order ----------------------------------------------------------------------------------------------
 
 

@@ -41,9 +41,9 @@ class Target:
         transport = self.node._runtime.transport  # type: ignore[union-attr]
         real = transport._received
 
-        def received(packet: bytes) -> bool:
+        def received(packet: bytes, stream: bool) -> bool:
             self.packets.append(packet)
-            return real(packet)
+            return real(packet, stream)
 
         transport._received = received
 
@@ -66,7 +66,7 @@ class Target:
 
     @property
     def unix(self) -> str:
-        return self.node.me.address.removeprefix("unix:")
+        return str(self.node._runtime.place.socket_path)  # type: ignore[union-attr]
 
     async def send(self, wire: str, packets: list[bytes]) -> None:
         """Sends them all, and waits until the node has seen them."""

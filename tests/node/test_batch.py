@@ -264,7 +264,7 @@ def test_a_thread_that_waits_for_its_batch_is_told_when_the_node_leaves(cluster:
         with node.batch():
             waiting = threading.Thread(target=work)
             waiting.start()
-            until_here(lambda: node._runtime is not None and node._runtime._waiting)
+            until_here(lambda: node._runtime is not None and node._runtime.door._waiting)
             node.close()
             waiting.join(10)
         assert told
@@ -333,6 +333,17 @@ def test_a_write_from_a_thread_arrives_though_nothing_else_happens(cluster: str)
     with gossip.Node(cluster, probe_interval=30.0) as ann, gossip.Node(cluster, probe_interval=30.0) as bob:
         for number in range(20):
             ann.map("m", int)["k"] = number
+            until_here(lambda number=number: bob.map("m", int).get("k") == number, timeout=0.9)
+
+
+def test_a_batch_of_a_thread_leaves_at_its_end_though_nothing_else_happens(cluster: str) -> None:
+    """The turn in which it was written is over long before, and nothing of it could leave then."""
+    with gossip.Node(cluster, probe_interval=30.0) as ann, gossip.Node(cluster, probe_interval=30.0) as bob:
+        until_here(lambda: len(ann.members) == len(bob.members) == 2)
+        for number in range(5):
+            with ann.batch():
+                ann.map("m", int)["k"] = number
+                until_here(lambda: not ann._runtime._flush_due)  # type: ignore[union-attr]
             until_here(lambda number=number: bob.map("m", int).get("k") == number, timeout=0.9)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -233,6 +234,17 @@ def test_a_child_does_not_hold_the_place_of_a_dead_parent(cluster: str) -> None:
         kill()
         assert directory.others() == directory.controls() == []
         assert list(runtime_directory(cluster).iterdir()) == [], "what it left was swept"
+
+
+def test_a_child_does_not_answer_the_command_line_for_a_dead_parent(cluster: str) -> None:
+    """Nor does it leave it waiting: a socket that still listens, and that nobody serves, takes whoever comes."""
+    with parent_of_a_sleeper(cluster) as kill:
+        (control,) = HostDirectory(runtime_directory(cluster)).controls()
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(control.path)
+        kill()
+        with socket.socket(socket.AF_UNIX) as asking, pytest.raises(ConnectionRefusedError):
+            asking.connect(control.path)
 
 
 def test_a_node_made_before_the_fork_and_started_after_it_in_each_child(cluster: str) -> None:

@@ -142,6 +142,24 @@ def test_a_set_is_a_mutable_set(node: gossip.Node) -> None:
     assert set(online) == {"dan"}
 
 
+def test_adding_what_is_there_is_a_write_that_survives_a_remove_made_elsewhere(cluster: str) -> None:
+    """As when a session is renewed on one worker in the moment in which it times out on another."""
+
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            here, there = ann.set("online", str), bob.set("online", str)
+            here.add("eve")
+            await until(lambda: "eve" in there)
+            here.add("eve")
+            there.remove("eve")  # nothing was awaited: neither has heard of the other
+            there.add("both are here")
+            here.add("and here")
+            await until(lambda: len(here) == len(there) == 3)
+            assert "eve" in here and "eve" in there
+
+    asyncio.run(story())
+
+
 def test_a_set_loses_elements_as_a_set_does(node: gossip.Node) -> None:
     online = node.set("online", str)
     online |= {"ann", "bob"}
@@ -160,6 +178,17 @@ def test_a_set_loses_elements_as_a_set_does(node: gossip.Node) -> None:
     online -= online
     assert online == set()
     online.clear()
+
+
+def test_however_much_there_is_clear_leaves_nothing(node: gossip.Node) -> None:
+    """Ten thousand go in a step; there is more than one."""
+    online, flags = node.set("online", int), node.map("flags", int, key=int)
+    for number in range(20_001):
+        online.add(number)
+        flags[number] = number
+    online.clear()
+    flags.clear()
+    assert (len(online), len(flags)) == (0, 0)
 
 
 def test_elements_that_equal_each_other_elsewhere_are_different_here(node: gossip.Node) -> None:
@@ -188,7 +217,44 @@ def test_a_counter_counts(node: gossip.Node) -> None:
     assert hits.value == -3
 
 
-@pytest.mark.parametrize("amount", [0, -1, 1.0, True, "1", None])
+def test_a_step_of_nothing_changes_nothing(node: gossip.Node) -> None:
+    """`hits.increment(len(rows))` works for weeks, and must when there are none."""
+    hits = node.counter("hits")
+    hits.increment(0)
+    hits.decrement(0)
+    assert hits.value == 0 and node.status()["writes_delivered"] == 0
+
+
+def test_a_counter_that_is_taken_for_a_number_says_what_to_say(node: gossip.Node) -> None:
+    hits = node.counter("hits")
+    hits.increment(3)
+    assert int(hits) == 3 and hits == hits and hits != "3" and len({hits, node.counter("hits")}) == 2
+    for mistake in (lambda: hits == 3, lambda: bool(hits), lambda: hits.__iadd__(1)):
+        with pytest.raises(TypeError, match=r"hits\.(value|increment\(1\))"):
+            mistake()
+
+
+def test_a_set_takes_many_at_once(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            ann.set("s", int).update(range(100), [100])
+            await until(lambda: set(bob.set("s", int)) == set(range(101)))
+
+    asyncio.run(story())
+
+
+def test_what_this_reader_can_not_read_can_be_cleared(node: gossip.Node) -> None:
+    """It stopped every walk through the map, its clearing too."""
+    node.map("m", key=object)[5] = "five"
+    node.set("s").add(5)
+    for typed in (node.map("m", str), node.set("s", str)):
+        with pytest.raises(gossip.WrongType):
+            list(typed)
+        typed.clear()
+        assert len(typed) == 0
+
+
+@pytest.mark.parametrize("amount", [-1, 1.0, True, "1", None])
 def test_a_counter_refuses_what_is_no_step(node: gossip.Node, amount: object) -> None:
     hits = node.counter("hits")
     hits.increment()

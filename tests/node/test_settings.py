@@ -45,6 +45,17 @@ def test_keyword_beats_environment_beats_file_beats_default(tmp_path: Path, monk
     assert gossip.Node("shop", name="keyword").config == dataclasses.replace(config, insecure=True)
 
 
+def test_what_a_file_says_of_a_cluster_beats_what_it_says_of_all(tmp_path: Path) -> None:
+    file = tmp_path / "gossamesh.toml"
+    file.write_text(
+        'name = "all"\nprobe_interval = 3\n[tags]\nrole = "all"\n[shop]\nname = "own"\ntags = {zone = "own"}\n'
+    )
+    config = gossip.Config.load("shop", file)
+    assert (config.name, config.probe_interval, config.tags) == ("own", 3, {"zone": "own"})
+    config = gossip.Config.load("bank", file)
+    assert (config.name, config.probe_interval, config.tags) == ("all", 3, {"role": "all"})
+
+
 def test_a_whole_config_is_taken_as_it_is_and_alone() -> None:
     config = gossip.Config(cluster="shop", name="whole")
     assert gossip.Node("shop", config=config).config is config

@@ -77,6 +77,33 @@ def test_ten_seconds_ahead_are_let_in_and_one_millisecond_more_is_not() -> None:
         assert ("k" in bob.data) == there
 
 
+def test_a_skew_is_told_once_each_time_it_begins() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    for time in (1, 2):
+        bob.clock = -60_000
+        for number in range(3):
+            ann.write(**{f"k{number}": time})
+        assert len(bob.saw(Warned)) == time
+        bob.clock = 0
+        wire.until(lambda: agree(ann, bob), within=5.0)
+        ann.write(right=time)
+        assert bob.data["right"] == time
+
+
+def test_a_stamp_of_the_future_is_found_wherever_it_stands_in_a_batch() -> None:
+    """No honest author goes back in a batch. One such write would win over all that is written in a thousand years."""
+    wire = Wire()
+    ann = wire.start("ann")
+    future, now = ((YEAR_9999 << 16), (EPOCH << 16))
+    for order in ((future, now, now), (now, future, now), (now, now, future)):
+        keys = (b"\xa1a", b"\xa1b", b"\xa1c")
+        writes = [Write((7, place + 1), (1, "m", keys[place]), order[place], b"\x01", ()) for place in range(3)]
+        ann.hear(ann.engine.codec.encode(99, Push((encode_batch(Batch(7, 1, 3, tuple(writes))),))))
+        assert (ann.data, ann.store.context) == ({}, {})
+    assert ann.engine.counters["skewed"] == 3
+
+
 def test_who_heard_of_a_later_write_writes_later_still() -> None:
     wire = Wire()
     ann, bob = wire.cluster("ann", "bob")

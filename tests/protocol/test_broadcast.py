@@ -63,6 +63,15 @@ def test_newer_news_of_an_instance_replaces_the_older_and_is_told_anew() -> None
     assert [news.take(3, limit=1200) for _ in range(5)] == [(raised,)] * 4 + [()]
 
 
+def test_newer_news_of_an_instance_goes_before_what_came_since_the_older() -> None:
+    news = Broadcast()
+    for instance in (1, 2, 3):
+        news.add(claim(instance))
+    raised = claim(1, incarnation=1)
+    news.add(raised)
+    assert news.take(3, limit=size_of(raised)) == (raised,)
+
+
 def test_a_claim_that_does_not_fit_keeps_no_smaller_one_from_going() -> None:
     news = Broadcast()
     news.add(claim(1))

@@ -26,6 +26,14 @@ def test_a_probe_goes_ping_then_others_then_suspicion() -> None:
     assert probes.deadline == inf
 
 
+def test_others_have_the_rest_of_the_interval_however_short_the_timeout_is() -> None:
+    probes = Detector(Settings(probe_interval=5.0, probe_timeout=0.2))
+    probes.probe(7, now=0.0)
+    assert probes.tick(0.2) == ([], [Ask(7, 1, others=True)])
+    assert probes.tick(4.9) == ([], [])
+    assert probes.tick(5.0) == ([Verdict(7, False, "no ack within 5.00 s, directly or through others")], [])
+
+
 def test_an_ack_ends_the_probe_and_tells_the_round_trip() -> None:
     probes = detector()
     probes.probe(7, now=0.0)

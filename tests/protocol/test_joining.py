@@ -76,6 +76,24 @@ def test_a_write_that_overtakes_the_state_does_not_make_a_newcomer_ready() -> No
     assert bob.saw(Ready) == [Ready()]
 
 
+def test_an_answer_of_which_the_beginning_was_lost_does_not_make_a_newcomer_ready() -> None:
+    """Its end says that it is all. What came before it is missing, and is asked for again."""
+    wire = Wire(Settings(push_bytes=1_000))
+    ann, zoe = wire.cluster("ann", "zoe")
+    zoe.write(old="from zoe")
+    zoe.write(large="x" * 2_000)
+    bob = wire.start("bob")
+    with wire.losing(lambda packet: isinstance(packet.message, Pull)):
+        bob.join("ann")
+        ann.write(new="from ann")
+    with wire.losing(lambda packet: isinstance(packet.message, Push) and not packet.message.answer) as lost:
+        wire.until(lambda: len(lost) > 0, within=3.0)
+    assert bob.data == {"new": "from ann"}
+    assert not bob.saw(Ready)
+    wire.until(lambda: agree(ann, bob), within=3.0)
+    assert bob.saw(Ready) == [Ready()]
+
+
 def test_ready_comes_though_the_first_whom_it_asked_vanished() -> None:
     wire = Wire()
     ann, bob = wire.cluster("ann", "bob")
@@ -116,6 +134,24 @@ def test_four_newcomers_at_once_are_not_ready_with_nothing() -> None:
         wire.put(packet)
     wire.deliver()
     assert all(worker.saw(Ready) and worker.data == {"a": 1} for worker in workers)
+
+
+def test_who_was_given_all_that_another_newcomer_has_is_not_ready_by_that() -> None:
+    """Bob brings a write of his own and has not heard of the others' yet: his everything is not what they share."""
+    wire = Wire()
+    ann, bob, cat = (wire.start(name) for name in ("ann", "bob", "cat"))
+    ann.write(a=1)
+    bob.write(b=1)
+    with wire.losing(lambda packet: "ann" in (packet.source, packet.target)) as lost:
+        bob.join("ann")
+        cat.join("ann", "bob")
+    assert cat.data == {"b": 1}
+    assert not cat.saw(Ready) and not bob.saw(Ready)
+    for packet in lost:
+        wire.put(packet)
+    wire.deliver()
+    wire.until(lambda: agree(ann, bob, cat), within=3.0)
+    assert bob.saw(Ready) == cat.saw(Ready) == [Ready()]
 
 
 def test_a_whole_cluster_that_starts_at_once_is_ready_at_once() -> None:

@@ -14,6 +14,7 @@ import pytest
 from gossip.protocol.effects import Dial, MemberChanged, Reborn, Send
 from gossip.protocol.members import Status
 from gossip.protocol.messages import Ack, Gossip, Join, Ping, PingReq, Push
+from gossip.protocol.settings import Settings
 from tests.protocol.wire import Node, Packet, Wire, address, agree
 
 NAMES = ("ann", "bob", "cat", "dan", "eve", "fay", "gus", "hal", "ida", "jon", "kim", "leo")
@@ -449,6 +450,23 @@ def test_the_dead_are_forgotten_in_the_end() -> None:
     wire.advance(ann.engine._settings.remember_dead + 60.0)
     assert list(ann.engine.members.table) == [ann.instance]
     assert ann.engine.deadline == inf, "alone, with nobody to look for"
+
+
+def test_of_the_dead_of_long_ago_nobody_is_told_any_more() -> None:
+    """Who forgets them a little later than another would bring them back to him, and be reminded himself, for ever."""
+    wire = Wire(Settings(remember_dead=200.0))
+    ann, _, cat = wire.cluster("ann", "bob", "cat")
+    wire.crash(cat)
+    wire.advance(60.0)
+    early = wire.start("dan")
+    early.join("ann")
+    assert early.status_of(cat.instance) == Status.DEAD
+    wire.crash(early)
+    wire.advance(60.0)
+    late = wire.start("eve")
+    late.join("ann")
+    assert late.living == {"ann", "bob", "eve"}
+    assert cat.instance in ann.engine.members.table and cat.instance not in late.engine.members.table
 
 
 def test_a_slow_but_living_member_is_not_killed_by_latency() -> None:

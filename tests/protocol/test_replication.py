@@ -139,6 +139,19 @@ def test_a_gap_is_repaired_by_a_pull_at_once() -> None:
     assert len(wire.packets(Pull)) == 1
 
 
+def test_what_finds_no_room_is_asked_for_at_once_as_a_gap_is() -> None:
+    """Nothing of it is held, so there is no gap to see; and its sender will not say it again by itself."""
+    wire = Wire(Settings(held_bytes=50))
+    ann, bob = wire.cluster("ann", "bob")
+    with wire.losing(is_push):
+        ann.write(a=1)
+    ann.write(b="x" * 100)
+    assert bob.engine.replication.inbox.refused == 1
+    assert wire.now == 0.0
+    assert agree(ann, bob)
+    assert bob.data == {"a": 1, "b": "x" * 100}
+
+
 def test_gaps_that_follow_each_other_are_one_pull_until_its_answer_is_late() -> None:
     wire = Wire()
     ann, bob = wire.cluster("ann", "bob")
@@ -221,6 +234,19 @@ def test_what_was_not_new_is_not_answered_or_passed_on() -> None:
     assert bob.hear(push.payload) == []
 
 
+def test_what_was_lost_is_repaired_though_others_never_stop_writing() -> None:
+    """Something is always on its way then, and is no reason to wait for ever with what is not."""
+    wire = Wire()
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    with wire.losing(lambda packet: is_push(packet) and packet.target == "bob"):
+        cat.write(lost=1)
+    for number in range(50):
+        ann.write(busy=number)
+        wire.advance(0.1)
+    assert bob.data == {"lost": 1, "busy": 49}
+    wire.until(lambda: agree(ann, bob, cat), within=1.0)
+
+
 def test_early_batches_wait_until_somebody_has_what_lies_between() -> None:
     """C2: 1 to 3 known, 5 to 7 arrive, 4 later; and nobody claims 4 before."""
     wire = Wire()
@@ -260,6 +286,22 @@ def test_what_died_with_its_author_is_not_asked_for_for_ever() -> None:
     bob.write(c=3)
     assert bob.data == cat.data == {"c": 3}
     assert agree(bob, cat)
+
+
+def test_the_last_writes_of_the_dead_are_taken_though_the_news_of_its_death_was_faster() -> None:
+    """Promise 4: nobody else has them, and their author can not send them again."""
+    wire = Wire()
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    with wire.losing(is_push) as held:
+        cat.write(last="words")
+    wire.crash(cat)
+    wire.perform(ann, ann.engine.exited(cat.instance, wire.now))
+    wire.deliver()
+    assert ann.living == bob.living == {"ann", "bob"}
+    wire.put(next(packet for packet in held if packet.target == "ann"))
+    wire.deliver()
+    assert ann.data == {"last": "words"}
+    wire.until(lambda: agree(ann, bob), within=3.0)
 
 
 def test_a_remove_does_not_make_later_adds_disappear() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from crdt import (
     Context,
+    LWWMap,
     ORSet,
     decode_batch,
     encode_context,
@@ -186,6 +187,39 @@ def test_a_transaction_that_would_be_too_large_is_refused_at_the_call_and_nothin
     ann.flush()
     wire.deliver()
     assert bob.data.keys() == {"fits", "afterwards"}
+    assert agree(ann, bob)
+
+
+def test_a_transaction_is_counted_in_bytes_whatever_its_names_are_written_in() -> None:
+    """A letter may be four bytes. What is let in beyond the bound finds no room at a peer, however often it asks."""
+    for name in ("m" * 252, "\u043c" * 126, "\U0001f500" * 63):
+        wire = Wire(Settings(max_transaction=10_000))
+        ann, _ = wire.cluster("ann", "bob")
+        long = LWWMap(ann.store, name)
+        ann.engine.begin()
+        with pytest.raises(ValueError, match="larger than 10000 bytes"):
+            for number in range(1_000):
+                write = long.set(number, number, ann.instance, ann.engine.stamp(ann.wall))
+                wire.perform(ann, ann.engine.update(write, wire.now))
+        ann.engine.end()
+        ann.flush()
+        (push,) = wire.packets(Push)
+        assert 5_000 < sum(map(len, push.message.batches)) <= 10_000
+
+
+def test_each_transaction_has_all_the_room() -> None:
+    """However many there were before it, in one turn or in many."""
+    wire = Wire(Settings(max_transaction=10_000))
+    ann, bob = wire.cluster("ann", "bob")
+    for number in range(5):
+        ann.engine.begin()
+        ann.set(f"k{number}", "x" * 9_000)
+        ann.engine.end()
+        if number % 2:
+            ann.flush()
+    ann.flush()
+    wire.deliver()
+    assert len(bob.data) == 5
     assert agree(ann, bob)
 
 

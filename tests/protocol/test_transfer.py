@@ -7,9 +7,9 @@ from math import inf
 
 import pytest
 
-from crdt import LWWMap, Malformed, Stage, Store, state_parts
+from crdt import LWWMap, Malformed, Stage, Store, encode_element, encode_value, state_parts
 from gossip.protocol.effects import Changed, Ready
-from gossip.protocol.messages import Pull, StateNext, StatePart
+from gossip.protocol.messages import Pull, Push, StateNext, StatePart
 from gossip.protocol.settings import Settings
 from gossip.protocol.transfer import Transfers
 from tests.protocol.wire import Node, Packet, Wire, agree
@@ -116,6 +116,23 @@ def test_it_gives_up_after_five_more_tries() -> None:
     assert sender.asked(2, StateNext(1, 1), now=10.0) is None
 
 
+def test_a_transfer_over_a_bad_line_goes_on_as_long_as_each_part_comes_in_the_end() -> None:
+    """Far more is lost in all than a single part may be, and all of it takes far longer than a part may take."""
+    sender, receiver = Transfers(SMALL), Transfers(SMALL)
+    part: StatePart | None = sender.offer(2, parts(8), now=0.0)
+    now = 0.0
+    while part is not None and not isinstance(answer := receiver.receive(1, part, now), Stage):
+        for _ in range(4):
+            now = receiver.deadline
+            assert receiver.tick(now) == (1, answer)
+            assert sender.tick(now) is None
+        assert isinstance(answer, StateNext)
+        part = sender.asked(2, answer, now)
+    assert part is not None and part.last
+    assert now > 3 * SMALL.transfer_timeout
+    assert sender.tick(now + SMALL.transfer_timeout) is None and sender.deadline == inf
+
+
 def test_only_so_many_go_out_at_a_time_and_those_sent_to_their_end_do_not_count() -> None:
     sender = Transfers(SMALL)
     for peer in range(2, 2 + SMALL.max_transfers):
@@ -192,6 +209,24 @@ def test_every_packet_of_a_transfer_twice_is_a_transfer(kind: type) -> None:
         bob.join("ann")
     wire.until(lambda: agree(ann, bob), within=2.0)
     assert len(bob.saw(Changed)) == 1
+
+
+def test_what_waited_for_a_state_shows_in_a_step_of_its_own_after_it() -> None:
+    """A write that came while the state was under way was held back until then: watchers hear of it as well."""
+    wire = Wire(Settings(part_bytes=200, log_bytes=1))
+    ann, bob = wire.cluster("ann", "bob")
+    bob.write(b=1)
+    with wire.losing(lambda packet: isinstance(packet.message, Push)):
+        ann.write(a=1)
+    with wire.losing(part_number(1)) as parts_:  # type: ignore[arg-type]
+        wire.until(lambda: len(parts_) > 0, within=3.0)
+        ann.write(c=3)
+    assert bob.data == {"b": 1}
+    wire.put(parts_[0])
+    wire.deliver()
+    assert bob.data == {"a": 1, "b": 1, "c": 3}
+    assert bob.steps()[-2:] == [[(encode_element(key), encode_value(value))] for key, value in (("a", 1), ("c", 3))]
+    assert agree(ann, bob)
 
 
 def test_a_part_that_is_malformed_in_the_middle_changes_nothing_and_the_state_comes_later() -> None:

@@ -1,0 +1,193 @@
+"""Who may write now, and as a part of what?
+
+One lock guards the engine. Reads and writes come from any thread, and from signal handlers, which may interrupt a
+thread at any line: what a handler writes while its own thread is inside is done when that comes out.
+
+A *block* is an open batch of the program: it belongs to the thread and task that began it. Threads wait for each
+other's blocks; the loop waits for nobody: what it writes while a thread has a block open is a part of that. A block of
+the loop is over when its turn is, one of a thread after a second at most: every one ends, and what is written beside it
+leaves.
+
+Invariant: the engine is in one call at a time, in order, and never in a call inside a call.
+Not here: what is done inside (`runtime`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+log = logging.getLogger("gossip")
+
+_LONGEST = 1.0
+"""Seconds that a thread's block may take. What others of this process write meanwhile waits for its end, and so does
+whoever starts elsewhere and needs our state."""
+NO_AWAIT = (
+    "no await inside a batch: what other tasks write meanwhile would become a part of it, and wait for its end. What "
+    "was written before the await stays and is a batch, what came after it is none. Await first, and then write all in "
+    "one `with node.batch():`"
+)
+TOO_LONG = (
+    f"a batch of a thread may take {_LONGEST:.0f} s, or as many bytes as max_transaction with what others of this "
+    "process write meanwhile: what they write waits for its end. What was written until then stays and is a batch, "
+    "what came after it is none. Read and compute first, and then write all in one `with node.batch():`"
+)
+
+
+class Block:
+    """A batch of the program that is open, or was."""
+
+    __slots__ = ("depth", "over", "task", "thread")
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.task = _current_task()
+        self.depth = 0
+        """How many blocks of its task are open: one inside another is a part of it."""
+        self.over = False
+
+
+class Door:
+    """The one way to the engine.
+
+    `check` raises if the node does not run; `begin` and `end` are the engine's transaction. `loop` is where it lives.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        check: Callable[[], None],
+        begin: Callable[[], None],
+        end: Callable[[], None],
+    ) -> None:
+        self.lock = threading.RLock()
+        self._no_block = threading.Condition(self.lock)
+        self._loop = loop
+        self._thread = threading.get_ident()
+        self._check = check
+        self._begin_transaction = begin
+        self._end_transaction = end
+        self._depth = 0
+        self._interrupted: deque[Callable[[], object]] = deque()
+        """What signal handlers wanted done while their thread was inside."""
+        self._blocks: dict[int, Block] = {}
+        """The open blocks by thread: one of the loop's and one of another thread's at most."""
+        self._waiting: deque[Block] = deque()
+        """Those of other threads that wait for their turn. In order: a thread that begins one after another would
+        otherwise let nobody in."""
+
+    # -- one at a time ----------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+        self._depth += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            while self._depth == 1 and self._interrupted:
+                try:
+                    self._interrupted.popleft()()
+                except Exception:
+                    log.exception("a write that a signal handler made could not be done")
+        finally:
+            self._depth -= 1
+            self.lock.release()
+        if self._interrupted and not self._depth:  # it came after the last look
+            with self:
+                pass
+
+    @property
+    def inside(self) -> bool:
+        """Whether the lock's holder is in here already: then the caller is a signal handler that interrupted it."""
+        return self._depth > 0
+
+    def later(self, work: Callable[[], object]) -> None:
+        """Has this done when the one that was interrupted comes out."""
+        self._interrupted.append(work)
+
+    # -- blocks -----------------------------------------------------------------------------------------------------
+
+    def begin(self) -> Block:
+        """Opens a block, or another one inside that which this task has open. In a thread that is not the loop's, waits
+        for the blocks of others to end. Raises `RuntimeError` if another task of this thread awaits inside of one."""
+        with self.lock:
+            self._check()
+            if self.inside:
+                raise RuntimeError("a signal handler can not open a batch while the program writes: set a flag in it")
+            block = self._blocks.get(threading.get_ident())
+            if block is None:
+                block = self._begin()
+            elif block.task is not _current_task():
+                raise RuntimeError(NO_AWAIT)
+            block.depth += 1
+            return block
+
+    def _begin(self) -> Block:
+        block = Block()
+        if block.thread == self._thread:
+            self._loop.call_soon(self._close, block)
+        else:
+            self._waiting.append(block)
+            try:
+                while self._blocks or self._waiting[0] is not block:
+                    self._no_block.wait()
+                    self._check()
+            finally:
+                self._waiting.remove(block)
+                self._no_block.notify_all()
+            self._loop.call_soon_threadsafe(self._loop.call_later, _LONGEST, self._close, block)
+        self._blocks[block.thread] = block
+        with self:
+            self._begin_transaction()
+        return block
+
+    def end(self, block: Block) -> str:
+        """Closes a block, and with the outermost the batch. Gives what was wrong, if that was over long before."""
+        with self.lock:
+            block.depth -= 1
+            if block.depth:
+                return ""
+            if block.over:
+                return NO_AWAIT if block.thread == self._thread else TOO_LONG
+            self._close(block)
+            return ""
+
+    def _close(self, block: Block) -> None:
+        """It ends: its turn of the loop, or its time, is over."""
+        with self.lock:
+            if block.over:
+                return
+            block.over = True
+            self._blocks.pop(block.thread, None)
+            self._no_block.notify_all()
+            with self:
+                self._end_transaction()
+
+    @property
+    def others(self) -> list[Block]:
+        """The open blocks of other threads than the caller's."""
+        return [block for block in self._blocks.values() if block.thread != threading.get_ident()]
+
+    def cut(self) -> None:
+        """Ends the blocks of other threads, which stand in the way of what this one writes."""
+        for block in self.others:
+            self._close(block)
+
+    def wake(self) -> None:
+        """Those that wait for their turn look again whether the node runs."""
+        with self.lock:
+            self._no_block.notify_all()
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs in this thread
+        return None

@@ -1,0 +1,172 @@
+"""Does everybody who may write get in, and nobody into the middle of somebody else's step?
+
+Threads have test_batch; here are signal handlers, which interrupt a thread at any line, and batches that outstay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+import gossip
+from tests.waiting import nodes, until, until_here
+
+
+@contextmanager
+def interrupted(handler: object, every: float = 0.0003) -> Iterator[None]:
+    """Has a handler called again and again, at whatever line the main thread is."""
+    before = signal.signal(signal.SIGALRM, lambda *_: handler())  # type: ignore[operator]
+    signal.setitimer(signal.ITIMER_REAL, every, every)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_handler_may_write_while_its_thread_writes(cluster: str) -> None:
+    """It came between the merge of a write and its place in the batch: that batch was refused by every peer, and sent
+    again for ever."""
+    with gossip.Node(cluster) as ann, gossip.Node(cluster) as bob:
+        m, hits = ann.map("m", int), ann.counter("hits")
+        caught: list[BaseException] = []
+        calls = 0
+
+        def handler() -> None:
+            nonlocal calls
+            calls += 1
+            try:
+                hits.increment()
+                m["handler"] = calls
+            except BaseException as error:
+                caught.append(error)
+
+        with interrupted(handler):
+            number = 0
+            while calls < 1_000:
+                number += 1
+                m[f"k{number % 100}"] = number
+        assert not caught and hits.value == calls and m["handler"] == calls
+        until_here(lambda: bob.counter("hits").value == calls, "nothing was lost on the way either")
+        until_here(lambda: bob.map("m", int) == m)
+        assert bob.status()["counters"].get("malformed", 0) == 0
+
+
+def test_a_signal_handler_may_write_while_the_loop_receives(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            calls = 0
+
+            def handler() -> None:
+                nonlocal calls
+                calls += 1
+                ann.counter("hits").increment()
+
+            with interrupted(handler, every=0.0005):
+                number = 0
+                while calls < 500:
+                    number += 1
+                    bob.map("m", int)[f"k{number % 50}"] = number
+                    await asyncio.sleep(0)
+            await until(lambda: bob.counter("hits").value == ann.counter("hits").value == calls)
+            await until(lambda: ann.map("m", int) == bob.map("m", int))
+            assert [node.status()["counters"].get("malformed", 0) for node in (ann, bob)] == [0, 0]
+
+    asyncio.run(story())
+
+
+def test_a_batch_of_a_thread_that_takes_too_long_ends_and_says_so(cluster: str) -> None:
+    """What the loop wrote beside it waited for its end, and so did whoever started elsewhere meanwhile."""
+
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            done, told = threading.Event(), []
+
+            def work() -> None:
+                try:
+                    with ann.batch():
+                        ann.map("m", int)["a"] = 1
+                        done.wait(20)
+                        ann.map("m", int)["b"] = 1
+                except RuntimeError as error:
+                    told.append(str(error))
+
+            thread = threading.Thread(target=work)
+            thread.start()
+            await until(lambda: "a" in ann.map("m"))
+            ann.map("m", int)["plain"] = 1
+            async with gossip.Node(cluster) as late:
+                await until(lambda: late.map("m", int) == {"a": 1, "plain": 1}, "while the batch is still open")
+            done.set()
+            await until(lambda: bob.map("m", int) == {"a": 1, "plain": 1, "b": 1})
+            await asyncio.to_thread(thread.join)
+            assert len(told) == 1 and "a batch of a thread may take 1 s" in told[0]
+
+    asyncio.run(story())
+
+
+def test_a_plain_write_is_not_refused_for_the_size_of_a_threads_batch(cluster: str) -> None:
+    async def story() -> None:
+        room = {"max_transaction": 1 << 20}
+        async with nodes(cluster, **room) as (ann, bob):
+            full, done, told = threading.Event(), threading.Event(), []
+            sizes = {"large": 900_000, "plain": 900_000}
+
+            def work() -> None:
+                try:
+                    with ann.batch():
+                        ann.map("m")["large"] = "x" * 900_000
+                        full.set()
+                        done.wait(20)
+                except RuntimeError as error:
+                    told.append(str(error))
+
+            thread = threading.Thread(target=work)
+            thread.start()
+            await asyncio.to_thread(full.wait)
+            ann.map("m")["plain"] = "y" * 900_000
+            done.set()
+            await asyncio.to_thread(thread.join)
+            await until(lambda: {key: len(value) for key, value in bob.map("m").items()} == sizes)
+            assert len(told) == 1 and "max_transaction" in told[0]
+
+    asyncio.run(story())
+
+
+def test_what_the_loop_wrote_beside_a_threads_batch_is_there_though_it_left(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            begun, done = threading.Event(), threading.Event()
+
+            def work() -> None:
+                with ann.batch():
+                    begun.set()
+                    done.wait(20)
+
+            thread = threading.Thread(target=work)
+            thread.start()
+            await asyncio.to_thread(begun.wait)
+            ann.map("m")["plain"] = 1
+            leaving = asyncio.create_task(ann.leave())
+            await asyncio.sleep(0)
+            done.set()
+            await leaving
+            await until(lambda: dict(bob.map("m")) == {"plain": 1})
+            await asyncio.to_thread(thread.join)
+
+    asyncio.run(story())
+
+
+def test_a_batch_in_a_signal_handler_that_came_upon_a_write_is_refused(cluster: str) -> None:
+    with gossip.Node(cluster) as node:
+        runtime = node._runtime
+        assert runtime is not None
+        with runtime.door, pytest.raises(RuntimeError, match="set a flag"), node.batch():
+            raise AssertionError("it was let in")
+        with node.batch():
+            node.map("m")["k"] = 1

@@ -1,0 +1,98 @@
+"""Is what a node shows of members what it knows, and is a loss looked into at once?
+
+Claims are given to the engine of a real node, as if others had told them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+
+import gossip
+from discovery import HostDirectory, runtime_directory
+from gossip.protocol.effects import Effect
+from gossip.protocol.members import Claim, Status
+from gossip.runtime import Runtime
+from tests.waiting import until, until_here
+
+
+def heard(runtime: Runtime, claims: Sequence[Claim]) -> list[Effect]:
+    """What the engine wants done when somebody said this."""
+    now = runtime._now()
+    return runtime.engine._follow(runtime.engine.membership.hear(claims, now, "cat said so"), now)
+
+
+def test_why_somebody_is_gone_is_told_by_who_saw_it_and_not_by_an_echo(cluster: str) -> None:
+    with gossip.Node(cluster) as node:
+        runtime = node._runtime
+        assert runtime is not None
+        bob = Claim(7, "bob", ("unix:/nowhere/bob",), 1)
+        with runtime.lock:
+            runtime._perform(heard(runtime, (bob,)))
+            runtime._perform(runtime.engine.exited(bob.instance, runtime._now()))
+        (seen,) = [member for member in node.members.all if member.name == "bob"]
+        assert (seen.status, seen.evidence) == ("dead", "its process has ended")
+        echo = bob._replace(incarnation=3, status=Status.DEAD)
+        with runtime.lock:
+            runtime._perform(heard(runtime, (echo,)))
+        assert [member for member in node.members.all if member.name == "bob"] == [seen]
+
+
+def test_the_suspected_are_members_and_the_dead_are_none(cluster: str) -> None:
+    with gossip.Node(cluster, name="ann", tags={"role": "web"}) as node:
+        runtime = node._runtime
+        assert runtime is not None
+        claims = [
+            Claim(
+                7 + status, f"is {status.name.lower()}", (f"unix:/nowhere/{status}",), 1, (("role", "web"),), 0, status
+            )
+            for status in Status
+        ]
+        with runtime.lock:
+            runtime._perform(heard(runtime, claims))
+            living = {"ann", "is alive", "is suspect"}
+            assert {member.name for member in node.members} == living and len(node.members) == 3
+            assert {member.name for member in node.members.where(role="web")} == living
+            assert {member.name for member in node.members.alive} == living - {"is suspect"}
+            assert {member.name for member in node.members.all} == living | {"is dead", "is left"}
+            assert node.members["is suspect"].status == "suspect" and "is suspect" in node.members
+            assert "is dead" not in node.members and "is left" not in node.members
+
+
+def test_one_that_is_not_there_is_suspected_at_once_and_not_only_when_it_is_probed(cluster: str) -> None:
+    with gossip.Node(cluster, probe_interval=30.0) as node:
+        runtime = node._runtime
+        assert runtime is not None
+        with runtime.lock:
+            bob = Claim(7, "bob", ("unix:/nowhere/bob",), 1)
+            runtime._perform(heard(runtime, (bob,)))
+        node.map("m")["k"] = 1
+        until_here(lambda: node.members["bob"].status == "suspect", timeout=5)
+
+
+def test_a_process_that_takes_its_time_to_die_is_proved_dead_when_it_has(cluster: str) -> None:
+    """It closes its files one after the other: the streams are seen to end while the lock is still held."""
+
+    async def story() -> None:
+        async with gossip.Node(cluster, probe_interval=30.0, hint_timeout=30.0) as node:
+            runtime = node._runtime
+            assert runtime is not None
+            place = HostDirectory(runtime_directory(cluster)).claim(7)
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(place.socket_path))
+                listener.listen()
+                listener.setblocking(False)
+                bob = Claim(place.instance, "bob", (str(place.address),), 1)
+                runtime._perform(heard(runtime, (bob,)))
+                node.map("m")["k"] = 1
+                stream, _ = await asyncio.get_running_loop().sock_accept(listener)
+            stream.close()
+            await until(lambda: runtime.transport.counters["connect_failed"], "it was lost, and looked for")
+            assert [member.status for member in node.members.all if member.name == "bob"] == ["alive"]
+            place.abandon()
+            await until(lambda: "bob" not in node.members, timeout=5)
+            (gone,) = [member for member in node.members.all if member.name == "bob"]
+            assert (gone.status, gone.evidence) == ("dead", "its process has ended")
+
+    asyncio.run(story())
