@@ -124,8 +124,12 @@ class Store:
         Of more than `MAX_NAMES` concurrent ones it replaces the greatest; the next write replaces the rest. Raises
         `ValueError` for a replica that is no number of 64 bits, or 0.
         """
-        if not 0 < replica <= _MASK:
-            raise ValueError(f"replica {replica} can not be: it is a number from 1 to 2**64 - 1 that nobody else uses")
+        if type(replica) is not int or not 0 < replica <= _MASK:
+            raise ValueError(
+                f"replica {replica!r} can not be: it is a number from 1 to 2**64 - 1 that nobody else uses"
+            )
+        if type(stamp) is not int or not 0 <= stamp <= _MASK:
+            raise ValueError(f"stamp {stamp!r} can not be: crdt.timestamp makes them, numbers of 64 bits")
         names = tuple((live[1], live[2]) for live in islice(chain(self.shown(key)), MAX_NAMES))
         return Write((replica, self.context[replica] + 1), key, stamp, value, names, expires)
 

@@ -102,6 +102,13 @@ def _written(node: Node, request: Request, kind: str) -> Any:
     return handle_of(node, kind, name)
 
 
+def _check(node: Node, handle: Any, *content: Any) -> None:
+    """Refuses what this node's own program could not read: it would fail at every walk through the object."""
+    typed = node._handles.get(handle._view.name)
+    if typed is not None:
+        typed._check(*content)
+
+
 # -- answers -----------------------------------------------------------------------------------------------------------
 
 
@@ -175,9 +182,13 @@ def _set(node: Node, request: Request) -> Any:
     if "value" not in request:
         raise ValueError("the request needs a 'value'")
     if request.get("key") is None:
-        _written(node, request, "register").set(request["value"])
+        handle = _written(node, request, "register")
+        _check(node, handle, request["value"])
+        handle.set(request["value"])
     else:
-        _written(node, request, "map")[_key(request["key"])] = request["value"]
+        handle = _written(node, request, "map")
+        _check(node, handle, _key(request["key"]), request["value"])
+        handle[_key(request["key"])] = request["value"]
     return None
 
 
@@ -211,7 +222,9 @@ def _incr(node: Node, request: Request) -> Any:
 
 
 def _add(node: Node, request: Request) -> Any:
-    _written(node, request, "set").add(_element(request))
+    handle = _written(node, request, "set")
+    _check(node, handle, _element(request))
+    handle.add(_element(request))
     return None
 
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import difflib
 import logging
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -183,7 +184,7 @@ class Config(Settings):
         settings["cluster"] = cluster
         unknown = settings.keys() - known.keys()
         if unknown:
-            raise ConfigError(f"there is no setting {sorted(unknown)[0]!r}: see gossip.Config for what there is")
+            raise ConfigError(f"there is no setting {sorted(unknown)[0]!r}{_meant(sorted(unknown)[0], known)}")
         return cls(**settings)
 
 
@@ -199,7 +200,7 @@ def _from_file(path: Path, cluster: str, known: Mapping[str, str]) -> dict[str, 
     settings = {name: value for name, value in content.items() if not isinstance(value, dict) or name == "tags"}
     settings |= own
     for name in settings.keys() - known.keys():
-        raise ConfigError(f"{path} has a setting {name!r} that does not exist: see gossip.Config for what there is")
+        raise ConfigError(f"{path} has a setting {name!r}, which does not exist{_meant(name, known)}")
     return settings
 
 
@@ -211,7 +212,7 @@ def _from_environment(known: Mapping[str, str]) -> dict[str, Any]:
             continue
         kind = known.get(name.lower())
         if kind is None or name != name.upper():
-            log.warning("the environment has %s, which is no setting: see gossip.Config for what there is", variable)
+            log.warning("the environment has %s, which is no setting%s", variable, _meant(name.lower(), known))
             continue
         if not text and name == "KEY":
             raise ConfigError(
@@ -219,6 +220,11 @@ def _from_environment(known: Mapping[str, str]) -> dict[str, Any]:
             )
         settings[name.lower()] = _parse(variable, text, kind)
     return settings
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f": did you mean {close[0]!r}?" if close else ": see gossip.Config for what there is"
 
 
 def _parse(variable: str, text: str, kind: str) -> Any:
@@ -236,7 +242,10 @@ def _parse(variable: str, text: str, kind: str) -> Any:
             return tuple(part for part in text.replace(",", " ").split() if part)
     except (ValueError, KeyError):
         shown = "" if variable.endswith("KEY") else f"={text!r}"
-        raise ConfigError(f"the environment's {variable}{shown} is not of type {kind}") from None
+        form = {"bool": "1, true, yes, 0, false or no", "int": "an integer", "float": "a number"}.get(
+            kind, "of the form role=web,zone=a"
+        )
+        raise ConfigError(f"the environment's {variable}{shown} is not {form}") from None
     return text
 
 

@@ -34,7 +34,7 @@ class Neighbours:
             self._directory = HostDirectory(runtime_directory(cluster, self._base))
             self.place = self._directory.claim(instance)
         except OSError as error:
-            raise StartError(error.errno, error.strerror, error.filename) from error
+            raise StartError(error.errno, f"{error.filename}: {error.strerror}") from error
         except ValueError as error:
             raise ConfigError(str(error)) from None
 

@@ -21,6 +21,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, overload
+from weakref import WeakValueDictionary
 
 from crdt import Change as KeyChange
 from crdt import Live, Store, Write
@@ -37,6 +38,7 @@ from gossip.shared import Counter, Map, Register, Set
 from gossip.watch import Change, Kind, Watch
 
 log = logging.getLogger("gossip")
+H = TypeVar("H", Map[Any, Any], Set[Any], Register[Any])
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -96,6 +98,7 @@ class Node:
         self._thread: Any = None
         self._control: Any = None
         self._leaving = False
+        self._handles: WeakValueDictionary[Object, Map[Any, Any] | Set[Any] | Register[Any]] = WeakValueDictionary()
         self._roster = Roster(self._look)
 
     # -- living -----------------------------------------------------------------------------------------------------
@@ -220,7 +223,7 @@ class Node:
     def map(self, name: str, type: type[V], *, key: type[K]) -> Map[K, V]: ...
     def map(self, name: str, type: Any = object, *, key: Any = str) -> Map[Any, Any]:
         """The shared map of this name, with values of `type` and keys of type `key`."""
-        return Map(self, name, Schema(key), Schema(type))
+        return self._typed(Map(self, name, Schema(key), Schema(type)))
 
     @overload
     def set(self, name: str) -> Set[Any]: ...
@@ -228,7 +231,7 @@ class Node:
     def set(self, name: str, type: type[V]) -> Set[V]: ...
     def set(self, name: str, type: Any = object) -> Set[Any]:
         """The shared set of this name, with elements of `type`."""
-        return Set(self, name, Schema(type))
+        return self._typed(Set(self, name, Schema(type)))
 
     def counter(self, name: str) -> Counter:
         """The shared counter of this name."""
@@ -240,7 +243,13 @@ class Node:
     def register(self, name: str, type: type[V]) -> Register[V]: ...
     def register(self, name: str, type: Any = object) -> Register[Any]:
         """The shared value of this name."""
-        return Register(self, name, Schema(type))
+        return self._typed(Register(self, name, Schema(type)))
+
+    def _typed(self, handle: H) -> H:
+        """Remembers, while the program has it, what type the program gave an object: see `answers`."""
+        if not handle._is_untyped:
+            self._handles[handle._view.name] = handle
+        return handle
 
     @contextmanager
     def batch(self) -> Iterator[None]:

@@ -95,9 +95,10 @@ class Roster:
     def __contains__(self, name: object) -> bool:
         return any(name in (member.name, member) for member in self)
 
-    def __getitem__(self, name: str) -> Member:
-        for member in self:
-            if member.name == name:
+    def __getitem__(self, name: str | int) -> Member:
+        """The living member of this name, or the one of this instance, gone or not: the author of an entry."""
+        for member in self.all:
+            if name == member.instance or (name == member.name and member.status in ("alive", "suspect")):
                 return member
         raise KeyError(name)
 

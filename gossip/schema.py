@@ -57,15 +57,17 @@ class Schema(Generic[T]):
         import msgspec.inspect  # here, because most nodes share plain values and need not load it
 
         try:
-            known = not isinstance(msgspec.inspect.type_info(self.type), msgspec.inspect.CustomType)
+            unknown = isinstance(msgspec.inspect.type_info(self.type), msgspec.inspect.CustomType)
+            wrong = "none of those that are known" if unknown else ""
         except NameError:
             return  # it names a class that is defined further down
-        except TypeError:
-            known = False
-        if not known:
+        except TypeError as error:
+            wrong = str(error).splitlines()[0]
+        if wrong:
             raise WrongType(
-                f"{self.type!r:.80} is no type of which values can be shared: builtins as in JSON, dataclasses, "
-                "TypedDict, enums, datetime, UUID, Decimal, and pydantic or msgspec models are"
+                f"{self.type!r:.80} is no type of which values can be shared ({wrong}): builtins as in JSON, "
+                "dataclasses, TypedDict, enums of text or of integers, datetime, UUID, Decimal, pydantic and msgspec "
+                "models are"
             )
 
     @property
@@ -82,7 +84,9 @@ class Schema(Generic[T]):
                 raise WrongType(f"expected {self.type.__name__}, got {type(value).__name__}")
             return float(value) if self.type is float else value  # type: ignore[arg-type]
         if hasattr(self.type, "model_validate"):
-            return self._model(value).model_dump(mode="json")
+            plain = self._model(value).model_dump(mode="json", warnings=False)
+            self._model(plain)  # fields that were assigned since are not checked before
+            return plain
         import msgspec
 
         try:

@@ -69,7 +69,7 @@ class Entry(Generic[V]):
 class _Handle:
     """What all handles have: a node, a name, and what is live under it."""
 
-    __slots__ = ("_node", "name")
+    __slots__ = ("__weakref__", "_node", "name")
 
     def __init__(self, node: Node, name: str) -> None:
         self._node = node
@@ -108,8 +108,7 @@ class _Handle:
             return encode_value(schema.dump(value))
         except TypeError as error:
             untyped = schema.is_any and type(value) not in _CONTAINERS
-            remedy = f"; get the object with its type: {self._getting(type(value))}" if untyped else ""
-            raise WrongType(f"{where}: {error}{remedy}") from None
+            raise WrongType(f"{where}: {error}{self._remedy(type(value)) if untyped else ''}") from None
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
 
@@ -118,12 +117,17 @@ class _Handle:
             return schema.load(decode_element(element))
         except WrongType as error:
             raise WrongType(
-                f"{self.name} has {decode_element(element)!r:.80}, written by {live[1]:016x}: {error}"
+                f"{self.name} has {decode_element(element)!r:.80}, written by {live[1]:016x}: {error}. Remove it, for "
+                "example with `gossip`, or read with a type that takes it"
             ) from None
 
-    def _getting(self, kind: type) -> str:
-        """How the object is got with a type."""
-        return f"node.{type(self).__name__.lower()}({self.name!r}, {kind.__name__})"
+    def _remedy(self, kind: type) -> str:
+        """How the object is got with a type, if values of that can be shared."""
+        try:
+            Schema(kind)
+        except WrongType:
+            return ""
+        return f"; give the type: node.{type(self).__name__.lower()}({self.name!r}, {kind.__name__})"
 
     def _content(self) -> str:
         """What is in it, in few words: values may be secret, and a repr gets into logs."""
@@ -150,6 +154,21 @@ class Map(_Handle, MutableMapping[K, V]):
         self._keys = keys
         self._values = values
         self._view = LWWMap(node._store, name)
+
+    @property
+    def _is_untyped(self) -> bool:
+        return self._keys.is_any and self._values.is_any
+
+    def _check(self, key: Any, value: Any) -> None:
+        """Raises `WrongType` if this program could not read these."""
+        try:
+            self._keys.load(key)
+        except WrongType as error:
+            raise WrongType(f"a key of {self.name!r}: {error}") from None
+        try:
+            self._values.load(value)
+        except WrongType as error:
+            raise WrongType(f"{self.name}[{key!r:.80}]: {error}") from None
 
     def __getitem__(self, key: K) -> V:
         live = self._find(key)
@@ -258,6 +277,17 @@ class Set(_Handle, MutableSet[T]):
         super().__init__(node, name)
         self._schema = elements
         self._view = ORSet(node._store, name)
+
+    @property
+    def _is_untyped(self) -> bool:
+        return self._schema.is_any
+
+    def _check(self, element: Any) -> None:
+        """Raises `WrongType` if this program could not read it."""
+        try:
+            self._schema.load(element)
+        except WrongType as error:
+            raise WrongType(f"an element of {self.name!r}: {error}") from None
 
     def add(self, value: T) -> None:
         """Adds an element; one that is there already will survive a remove made elsewhere at the same time."""
@@ -392,6 +422,17 @@ class Register(_Handle, Generic[V]):
         super().__init__(node, name)
         self._values = values
         self._view = LWWRegister(node._store, name)
+
+    @property
+    def _is_untyped(self) -> bool:
+        return self._values.is_any
+
+    def _check(self, value: Any) -> None:
+        """Raises `WrongType` if this program could not read it."""
+        try:
+            self._values.load(value)
+        except WrongType as error:
+            raise WrongType(f"{self.name}: {error}") from None
 
     @property
     def value(self) -> V | None:

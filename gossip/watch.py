@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Generic, Literal, NoReturn, Self, TypeVar
 
 from crdt import Live
 
@@ -56,6 +56,10 @@ def time_of(stamp: int) -> datetime:
     return datetime.fromtimestamp((stamp >> 16) / 1000, UTC)
 
 
+_IN_LOOP = (
+    "a watch is read in an event loop: async with flags.watch() as changes: async for change in changes: ... "
+    "A program without one runs that with asyncio.run, in a thread of its own if it has other things to do"
+)
 _Unread = tuple[bool, Live | None, Live | None]
 """`(present, before, after)` of a key: whether it is from the snapshot, and what the reader saw last and will see."""
 
@@ -107,6 +111,19 @@ class Watch(Generic[K, V]):
     ) -> None:
         self._end()
         self._leave(self)
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError(_IN_LOOP)
+
+    def __exit__(self, *error: object) -> None:
+        """Is never come to; without it Python would tell of that, and not of what to do."""
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError(_IN_LOOP)
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "not begun" if self._loop is None else f"{len(self._unread)} unread"
+        return f"<Watch: {state}>"
 
     def __aiter__(self) -> Self:
         if self._loop is None:

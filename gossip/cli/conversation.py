@@ -27,6 +27,8 @@ PATIENCE = 5.0
 """Seconds without a word until we give up."""
 _HEAD_START = 0.5
 """Seconds that a node has to itself until the next is asked too."""
+_STARTING = 0.4
+"""Seconds until it is believed that no node runs: one that a script started just before needs a moment."""
 _SURVEY = 1.0
 """Seconds to learn what the clusters are called, if there are several."""
 
@@ -148,11 +150,19 @@ def converse(cluster: str | None, node: str | None) -> Conversation:
     Raises `Failure` if there is none, or several clusters to choose from.
     """
     try:
-        directory = _only(cluster, _living(cluster))
+        directory = _only(cluster, _living_soon(cluster))
         paths = _controls(directory)
         return _first(paths, PATIENCE) if node is None else _named(node, paths)
     except (OSError, ValueError) as error:
         raise no_node(f"the directory where nodes meet can not be used: {error}") from None
+
+
+def _living_soon(cluster: str | None) -> dict[str, list[Path]]:
+    """As `_living`, but a node that was started just before, in a script, has a moment to be there."""
+    deadline = time.monotonic() + _STARTING
+    while not (living := _living(cluster)) and time.monotonic() < deadline:
+        time.sleep(_STARTING / 10)
+    return living
 
 
 def _living(cluster: str | None) -> dict[str, list[Path]]:

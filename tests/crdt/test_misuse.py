@@ -5,6 +5,8 @@ Not here: values and keys that can not be (test_values), bytes that nobody shoul
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from crdt import LWWMap, Store
@@ -23,7 +25,14 @@ def test_two_asks_before_a_merge_are_told_when_the_second_is_merged() -> None:
     assert store.merge(first) is None and flags.get("beta") is True
 
 
-@pytest.mark.parametrize("replica", [0, -1, 2**64])
-def test_a_replica_that_is_no_number_of_64_bits_is_refused_at_the_call(replica: int) -> None:
+@pytest.mark.parametrize("stamp", [-1, 2**64, 1.5, True, "now"])
+def test_a_stamp_that_is_no_number_of_64_bits_is_refused_at_the_call(stamp: Any) -> None:
+    """The store took it, and made a state of it that it could not read again."""
+    with pytest.raises(ValueError, match=r"crdt\.timestamp"):
+        LWWMap(Store(), "m").set("k", 1, ANN, stamp)
+
+
+@pytest.mark.parametrize("replica", [0, -1, 2**64, "me", 1.0])
+def test_a_replica_that_is_no_number_of_64_bits_is_refused_at_the_call(replica: Any) -> None:
     with pytest.raises(ValueError, match=r"1 to 2\*\*64 - 1"):
         LWWMap(Store(), "m").set("k", 1, replica, stamp=1)

@@ -28,6 +28,7 @@ from gossip.protocol.members import Claim
 from gossip.protocol.messages import Ack, Message, Ping
 from gossip.protocol.replication import Replication
 from gossip.protocol.settings import Settings
+from gossip.seal import OVERHEAD
 from tests.simulation.checks import Watch
 from tests.simulation.faults import Faults
 from tests.simulation.model import History, Violation, demand
@@ -156,7 +157,8 @@ class World:
         address = address or f"sim:{number}"
         rng = Random(f"node {self._seed} {number}")
         started = int((EPOCH + self.now + offset) * 1000)
-        me = Claim(rng.getrandbits(64) | 1, f"node-{number}", (address,), started)
+        tags = (("role", "x" * rng.choice((0, 0, 20, 240))),)
+        me = Claim(rng.getrandbits(64) | 1, f"node-{number}", (address,), started, tags)
         settings = self.options.settings
         engine = Engine(CLUSTER, me, settings, rng, Store())
         engine.replication = Observed(engine.replication.store, settings, me.instance)
@@ -182,7 +184,8 @@ class World:
             self.later(DISCOVERY, lambda: self._discover(process), "discover")
 
     def crash(self, process: Process) -> None:
-        """A node is gone, with all it had. With streams, whoever hears from it sees them end."""
+        """A node is gone, with all it had. With streams, whoever hears from it sees them end; and whoever shares its
+        host has proof."""
         self.note(process, "crashes")
         self._end(process)
         if self.options.streams:
@@ -190,6 +193,9 @@ class World:
             for other in self.processes:
                 if not self.network.cut(process.address, other.address):
                     self.later(self.rng.random() * 0.01, partial(self.lost, other, instance), "lost")
+                if self.rng.random() < 0.3:
+                    self.happened["proof"] += 1
+                    self.later(self.rng.random() * 0.02, partial(self.exited, other, instance), "exited")
 
     def dies_while_sending(self, process: Process) -> None:
         """A node writes, and is gone before it told everybody."""
@@ -274,6 +280,10 @@ class World:
         """A stream ended."""
         self.event(process, "lost", lambda now, wall: process.engine.lost(instance, now))
 
+    def exited(self, process: Process, instance: int) -> None:
+        """A process of its host has ended."""
+        self.event(process, "exited", lambda now, wall: process.engine.exited(instance, now))
+
     def _arm(self, process: Process) -> None:
         deadline = process.engine.deadline
         if deadline < process.armed and not process.paused:
@@ -302,7 +312,7 @@ class World:
         for effect in effects:
             match effect:
                 case Send(to, message):
-                    self._send(process, me, [self.where.get(instance, "nowhere") for instance in to], message)
+                    self._send(process, me, [_address(process.engine, instance) for instance in to], message)
                 case Dial(address, message):
                     self._send(process, me, [address], message)
                 case Reborn(claim):
@@ -314,7 +324,8 @@ class World:
     def _send(self, process: Process, me: int, targets: Sequence[str], message: Message) -> None:
         payload = process.engine.codec.encode(me, message)
         if isinstance(message, Ping | Ack):
-            demand(len(payload) <= self.options.settings.datagram, "a probe is too long", len(payload), message)
+            room = self.options.settings.datagram - OVERHEAD
+            demand(len(payload) <= room, "a probe is too long to be sealed and sent", len(payload), message)
         kind = type(message).__name__
         for target in targets:
             left = self._died_at.get(process)
@@ -354,6 +365,12 @@ class World:
         self._arrive(target, payload)
         demand(context == process.engine.replication.store.context, "damage was delivered", payload)
         demand(members == process.engine.members.table, "damage was believed", payload)
+
+
+def _address(engine: Engine, instance: int) -> str:
+    """Where a node believes that an instance listens, as the runtime would find it: in its own table."""
+    claim = engine.members.table.get(instance)
+    return claim.addresses[-1] if claim is not None and claim.addresses else "nowhere"
 
 
 def _short(codec: Codec, payload: bytes) -> str:
