@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from tests.waiting import TooLate, until_here
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
+PROGRAM = "tests.integration.worker"
+
+
 class Gone(Exception):
     """A worker ended where it should have answered."""
 
@@ -28,14 +31,25 @@ class Gone(Exception):
 class Worker:
     """One process of tests/integration/worker.py."""
 
-    def __init__(self, cluster: str, environment: dict[str, str], output: Path, **settings: Any) -> None:
+    def __init__(
+        self, cluster: str, environment: dict[str, str], output: Path, before: Sequence[str] = (), **settings: Any
+    ) -> None:
         self.settings = settings
         self.said = ""
         """All that it wrote to its standard output."""
         self._errors = output
         with output.open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", "tests.integration.worker", cluster, json.dumps(settings)],
+                [
+                    *before,
+                    sys.executable,
+                    "-W",
+                    "error",
+                    "-m",
+                    "tests.integration.worker",
+                    cluster,
+                    json.dumps(settings),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -118,8 +132,19 @@ class Worker:
         return json.loads(line)
 
 
+OWN_PLACE = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o mode=700 tmpfs "$0" && exec "$@"')
+"""Starts a program for which the directory that is named next is another, empty one: as in a container."""
+
+
+def can_be_elsewhere() -> bool:
+    """Whether this machine lets us make namespaces."""
+    tried = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    return tried.returncode == 0
+
+
 class Host:
-    """Workers of one cluster. They share a runtime directory, as on one host, or with `apart` have one each."""
+    """Workers of one cluster. They share a runtime directory, as on one host, or with `apart` have one each; one for
+    which there is another directory at `elsewhere` is as in a container."""
 
     def __init__(self, cluster: str, directory: Path) -> None:
         self.cluster = cluster
@@ -128,7 +153,14 @@ class Host:
         self._number = 0
 
     def begin(
-        self, name: str = "", *, apart: bool = False, cluster: str = "", key: str = "", **settings: Any
+        self,
+        name: str = "",
+        *,
+        apart: bool = False,
+        elsewhere: str = "",
+        cluster: str = "",
+        key: str = "",
+        **settings: Any,
     ) -> Worker:
         """Starts a worker and does not wait for it."""
         self._number += 1
@@ -138,7 +170,8 @@ class Host:
             own.mkdir(mode=0o700)
             environment["GOSSAMESH_RUNTIME_DIR"] = str(own)
         settings["name"] = name or f"w{self._number}"
-        worker = Worker(cluster or self.cluster, environment, self._directory / f"{self._number}.err", **settings)
+        errors, before = self._directory / f"{self._number}.err", (*OWN_PLACE, elsewhere) if elsewhere else ()
+        worker = Worker(cluster or self.cluster, environment, errors, before, **settings)
         self.workers.append(worker)
         return worker
 

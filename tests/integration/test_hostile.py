@@ -258,3 +258,25 @@ def test_a_flood_of_streams_does_not_keep_friends_out(cluster: str) -> None:
                 writer.close()
 
     asyncio.run(story())
+
+
+def test_strangers_have_one_room_for_all_their_first_packets(cluster: str) -> None:
+    """Each might send a whole message before it was judged: 128 of them had half a gigabyte."""
+
+    async def story() -> None:
+        port = free_port()
+        async with gossip.Node(cluster, bind=f"127.0.0.1:{port}", key=bytes(32)) as node:
+            transport = node._runtime.transport  # type: ignore[union-attr]
+            flood = []
+            for _ in range(40):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write((4 << 20).to_bytes(4, "big") + bytes(1 << 20))
+                flood.append(writer)
+            await until(lambda: transport.counters["strangers_closed"] > 20)
+            assert sum(len(each._buffer) for each in transport._inbound) <= 17 << 20
+            for writer in flood:
+                writer.close()
+            await until(lambda: not transport._inbound)
+            assert transport.strange_bytes == 0
+
+    asyncio.run(story())

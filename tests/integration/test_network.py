@@ -9,13 +9,14 @@ import base64
 import secrets
 import signal
 import socket
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.processes import Host, Worker, agree, free_port, network_ports
+from tests.integration.processes import Host, Worker, agree, can_be_elsewhere, free_port, network_ports
 
 
 def key() -> str:
@@ -155,3 +156,30 @@ def test_no_secret_is_in_anything_a_worker_shows(here: Host, apart: bool) -> Non
     assert "ready" in everything
     for hidden in (value, secret, secret.rstrip("="), canary.decode(), canary.hex(), repr(canary)[2:-1]):
         assert hidden not in everything
+
+
+@pytest.mark.skipif(not can_be_elsewhere(), reason="needs the right to make mount namespaces")
+def test_hosts_whose_runtime_directories_have_one_path_call_nobody_dead(here: Host) -> None:
+    """As all containers have. A worker without a port of its own can not be dialled from the other host, where no file
+    of it is found: that was taken for proof of its death, once a second."""
+    ports = [free_port(), free_port()]
+    with tempfile.TemporaryDirectory() as path:
+        gate = here.start("gate", runtime_dir=path, bind=f"127.0.0.1:{ports[0]}")
+        inner = here.start("inner", runtime_dir=path)
+        seeds = [f"127.0.0.1:{ports[0]}"]
+        far = here.start("far", elsewhere=path, runtime_dir=path, bind=f"127.0.0.1:{ports[1]}", seeds=seeds)
+        _agree_in_peace(gate, inner, far)
+
+
+def _agree_in_peace(gate: Worker, inner: Worker, far: Worker) -> None:
+    workers = [gate, inner, far]
+    for worker in workers:
+        worker.until(lambda worker: worker.living() == ["far", "gate", "inner"])
+    for number in range(3):
+        far.ask("set", key="k", value=number)
+        inner.until(lambda inner, number=number: inner.ask("get", key="k") == number, "it comes by the gate")
+    inner.ask("set", key="j", value="from inside")
+    far.until(lambda far: far.ask("get", key="j") == "from inside")
+    for worker in workers:
+        assert worker.ask("status")["counters"].get("reborn", 0) == 0
+        assert [each["status"] for each in worker.ask("members")] == ["alive"] * 3

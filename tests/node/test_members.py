@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 import gossip
 from discovery import HostDirectory, runtime_directory
@@ -96,3 +98,33 @@ def test_a_process_that_takes_its_time_to_die_is_proved_dead_when_it_has(cluster
             assert (gone.status, gone.evidence) == ("dead", "its process has ended")
 
     asyncio.run(story())
+
+
+def test_where_only_streams_pass_nobody_is_called_dead(cluster: str) -> None:
+    """A firewall that lets only TCP through is the commonest mistake there is: everybody buried everybody."""
+
+    async def story() -> None:
+        quick: dict[str, Any] = {"bind": "127.0.0.1:0", "probe_interval": 0.2, "probe_timeout": 0.05}
+        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
+            async with gossip.Node(cluster, name="ann", runtime_dir=one, **quick) as ann:
+                without_datagrams(ann)
+                seeds = [address for address in ann.status()["addresses"] if "unix" not in address]
+                async with gossip.Node(cluster, name="bob", runtime_dir=two, seeds=seeds, **quick) as bob:
+                    without_datagrams(bob)
+                    for node, other in ((ann, "bob"), (bob, "ann")):
+                        await until(lambda node=node, other=other: other in node.members)
+                        seen: set[float | None] = {None}
+                        while len(seen) < 8:  # as many rounds, in which a suspect would have been buried
+                            await until(lambda node=node, other=other, seen=seen: node.members[other].rtt not in seen)
+                            seen.add(node.members[other].rtt)
+                            assert node.members[other].status == "alive"
+                        assert node.status()["counters"].get("reborn", 0) == 0
+
+    asyncio.run(story())
+
+
+def without_datagrams(node: gossip.Node) -> None:
+    """From here on none that is sent to this node arrives."""
+    transport = node._runtime.transport  # type: ignore[union-attr]
+    received = transport._received
+    transport._received = lambda packet, stream: received(packet, stream) if stream else True
