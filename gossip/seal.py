@@ -13,7 +13,7 @@ Invariant: `open` gives back what `seal` was given by a holder of the same key i
 `Malformed`.
 Source: SP 800-38D (a 96-bit nonce must never repeat under a key; random ones are good for 2^32 packets only).
 Not here: protection from replay, and identities of single members. What is replayed is a message that was true once;
-claims and writes are lattices, which an old message does not change.
+claims and writes are lattices, so it changes nothing that is newer. It does where all have forgotten: SECURITY.md.
 """
 
 from __future__ import annotations
