@@ -48,7 +48,7 @@ _LOOK_AGAIN = 0.01
 _BLOCK_LOOK = 0.005
 """Seconds between two looks whether the batch of a thread has ended, when the node leaves."""
 _MUCH = 60.0
-"""Seconds that a start waits at most for a state that is coming in."""
+"""Seconds that a start waits at most for a state that somebody has."""
 _WATCHFUL = 0.05
 """Seconds between two looks for neighbours while a start waits for the first of them."""
 
@@ -145,17 +145,15 @@ class Runtime:
         return self._neighbours.place
 
     async def _join(self) -> None:
-        """Joins all that can be found; waits until the state of one of them is here, if there is anybody: for
-        `join_timeout`, and while it is coming in for a minute."""
+        """Joins all that can be found; waits until the state of one of them is here: for `join_timeout` if nobody is
+        there who has it, else for a minute at most."""
         deadline = self._loop.time() + self.config.join_timeout
         while self._offer(await self._first_candidates()) and self._loop.time() < deadline and self.running:
             if await self._is_ready(min(4 * _WATCHFUL, deadline - self._loop.time())):
                 return
-        # much takes its time; a transfer that stands still is given up by itself
         patience = self._loop.time() + _MUCH
-        while self.engine.transfers.receiving and self._loop.time() < patience and self.running:
-            if await self._is_ready(4 * _WATCHFUL):
-                return
+        while not self.engine.repair.ready and self._loop.time() < patience and self.running:
+            await self._is_ready(4 * _WATCHFUL)  # somebody has everything, or it is coming in: much takes its time
 
     async def _is_ready(self, seconds: float) -> bool:
         """Whether what the others share is here, within so many seconds."""

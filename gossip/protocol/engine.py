@@ -215,7 +215,6 @@ class Engine:
                 return [*effects, Send((sender,), welcome), *self._compare(sender, digest, now)]
             case Welcome(claims, digest):
                 effects = self._told(sender, claims, now)
-                self.repair.reached(claims[0].addresses if claims else ())
                 return [*effects, *self._compare(sender, digest, now)]
             case Ping(number, digest, claims):
                 effects = self._told(sender, claims, now)
@@ -336,6 +335,7 @@ class Engine:
         if peer not in self.members:
             return []  # who says nothing of itself, or can not be a member, is not kept in mind
         self.repair.heard(peer, theirs)
+        self.repair.reached(self.members.table[peer].addresses)
         mine = self.digest
         if self.repair.differs(peer, theirs, mine, now):
             return self._pull(peer, now)

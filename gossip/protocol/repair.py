@@ -68,8 +68,9 @@ class Repair:
 
     def dialled(self, addresses: Collection[str], now: float) -> None:
         """Somebody may be at these addresses. Begins the wait for readiness, the first time."""
-        if not self.ready:
+        if not self.sure:
             self._dialled.update(addresses)
+        if not self.ready:
             self._ready_due = min(self._ready_due, now + self._settings.join_timeout)
 
     def reached(self, addresses: Iterable[str]) -> None:
@@ -87,8 +88,7 @@ class Repair:
     def is_ready(self, mine: Digest, living: Collection[int], now: float) -> bool:
         """Whether readiness has come just now."""
         if self.ready:
-            self.sure = self.sure or now >= self._sure_at
-            self._sure_at = inf if self.sure else self._sure_at
+            self._look_again(mine, living, now)
             return False
         agree = [peer for peer in living if peer in self._digests and self._digests[peer].context == mine.context]
         all_agree = self._ready_due < inf and not self._dialled and len(agree) == len(living)
@@ -100,9 +100,16 @@ class Repair:
                 self._sure_at = now + self._settings.transfer_timeout if self._dialled else inf
             self._ready_due = now + self._settings.join_timeout
         if self.ready:
-            self._dialled.clear()
             self._ready_due = inf
         return self.ready
+
+    def _look_again(self, mine: Digest, living: Collection[int], now: float) -> None:
+        """Ready by mere time: whether that has turned out to be right."""
+        elders = [self._digests[peer] for peer in living if peer in self._digests and self._digests[peer].ready]
+        agree = [elder.context == mine.context for elder in elders]
+        self.sure = now >= self._sure_at or any(agree) or (not agree and not self._dialled)
+        if self.sure:
+            self._sure_at = inf
 
     # -- comparing ----------------------------------------------------------------------------------------------------
 

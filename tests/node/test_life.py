@@ -487,8 +487,12 @@ def test_who_is_interrupted_while_it_waits_for_a_start_leaves_no_thread(
     monkeypatch.setattr(gossip.Node, "start", slow)
     presses = threading.Thread(target=interrupt)
     presses.start()
-    with pytest.raises(KeyboardInterrupt):
-        gossip.Node(cluster).open()
+    handled = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            gossip.Node(cluster).open()
+    finally:
+        signal.signal(signal.SIGINT, handled)
     presses.join()
     assert threading.active_count() == before, threading.enumerate()
 
