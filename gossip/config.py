@@ -16,7 +16,7 @@ import difflib
 import logging
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -129,8 +129,9 @@ class Config(Settings):
         if not self.bind:
             if self.advertise or self.seeds or self.seeds_file:
                 raise ConfigError(
-                    "advertise and seeds are for nodes on a network, and without bind this one has no port: "
-                    "add for example bind='0.0.0.0:7946'"
+                    "advertise and seeds (GOSSAMESH_SEEDS, for example) are for nodes on a network, and without bind "
+                    "this one has no port: add for example bind='0.0.0.0:7946'; or leave them away for workers that "
+                    "reach other hosts through one node of their host that has a port"
                 )
             return
         try:
@@ -212,7 +213,10 @@ def _from_environment(known: Mapping[str, str]) -> dict[str, Any]:
             continue
         kind = known.get(name.lower())
         if kind is None or name != name.upper():
-            log.warning("the environment has %s, which is no setting%s", variable, _meant(name.lower(), known))
+            meant = _meant(name.lower(), known, lambda setting: _PREFIX + setting.upper())
+            if name.startswith("KEY"):
+                raise ConfigError(f"the environment has {variable}, which is no setting{meant}")
+            log.warning("the environment has %s, which is no setting%s", variable, meant)
             continue
         if not text and name == "KEY":
             raise ConfigError(
@@ -222,9 +226,11 @@ def _from_environment(known: Mapping[str, str]) -> dict[str, Any]:
     return settings
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
+def _meant(name: str, known: Iterable[str], spelt: Callable[[str], str] = repr) -> str:
+    if name == "key_file":
+        return ": give the key itself, key=Path(...).read_text() (GOSSAMESH_KEY in the environment)"
     close = difflib.get_close_matches(name, known, 1)
-    return f": did you mean {close[0]!r}?" if close else ": see gossip.Config for what there is"
+    return f": did you mean {spelt(close[0])}?" if close else ": see gossip.Config for what there is"
 
 
 def _parse(variable: str, text: str, kind: str) -> Any:
@@ -254,7 +260,10 @@ def _key(key: bytes | str) -> bytes:
         try:
             key = base64.b64decode(key.strip(), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
-            raise ConfigError("key is not base64 text: make one with `gossip keygen`") from None
+            raise ConfigError(
+                "key (GOSSAMESH_KEY, if it is not given otherwise) is not base64 text. It is the key itself that is "
+                "wanted, as `gossip keygen` prints it, and not the path of a file"
+            ) from None
     if key and len(key) != KEY_BYTES:
         raise ConfigError(f"key has {len(key)} bytes, and must have {KEY_BYTES}: make one with `gossip keygen`")
     return key

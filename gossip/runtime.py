@@ -112,6 +112,7 @@ class Runtime:
                 self._seal = Seal(config.key, config.cluster, secrets.token_bytes(16))
             self.running = True
             await self._join()
+            self._warn_of_silence()
         except BaseException:
             await (self.stop() if self.running else self._close())
             raise
@@ -154,6 +155,12 @@ class Runtime:
         patience = self._loop.time() + _MUCH
         while not self.engine.repair.ready and self._loop.time() < patience and self.running:
             await self._is_ready(4 * _WATCHFUL)  # somebody has everything, or it is coming in: much takes its time
+
+    def _warn_of_silence(self) -> None:
+        """Says so if seeds were given and nobody at all was found: a wrong address, or a firewall."""
+        silent = [seed for seed in self.config.seeds if seed in self.engine.repair.unanswered]
+        if silent and not self.engine.members.peers():
+            log.warning("none of the seeds answered (%s): going on alone, and looking for them", ", ".join(silent))
 
     async def _is_ready(self, seconds: float) -> bool:
         """Whether what the others share is here, within so many seconds."""

@@ -123,6 +123,8 @@ class _Handle:
 
     def _remedy(self, kind: type) -> str:
         """How the object is got with a type, if values of that can be shared."""
+        if kind is object:
+            return ""
         try:
             Schema(kind)
         except WrongType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from gossip.cli.asking import TakesNumbers, as_text, of_node, of_type, value_of
-from gossip.cli.conversation import converse
+from gossip.cli.conversation import converse, telling_if_made
 from gossip.cli.printing import document, say
 
 
@@ -29,7 +29,7 @@ def command(
       gossip add codes --text 7
     """
     value = value_of(element, as_text)
-    with converse(cluster, node) as conversation:
+    with converse(cluster, node) as conversation, telling_if_made(conversation, name, "set", as_json):
         conversation.ask("add", object=name, element=value, type=type_)
     if as_json:
         say(document({"object": name, "element": value}))

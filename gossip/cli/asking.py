@@ -42,6 +42,10 @@ def of_node(command: F) -> F:
     return of_cluster(named(as_json(command)))
 
 
+_PYTHON = {"True": "true", "False": "false", "None": "null"}
+"""Text that a worker would read as true, whatever was meant."""
+
+
 class TakesNumbers(click.Command):
     """A command whose arguments may be negative numbers, which look like options: `gossip incr hits -3`."""
 
@@ -66,6 +70,8 @@ def value_of(text: str, is_text: bool) -> Any:
     """
     if is_text:
         return text
+    if text in _PYTHON:
+        raise click.UsageError(f"{text} is Python, and would be stored as text: say {_PYTHON[text]}, or add --text")
     try:
         return json.loads(text, parse_constant=_no_json)
     except ValueError:

@@ -14,14 +14,15 @@ from __future__ import annotations
 import json
 import selectors
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from discovery import HostDirectory, UnsafeDirectory, clusters
-from gossip.cli.printing import Failure, missing, no_node, refused
+from gossip.cli.printing import Failure, missing, no_node, printable, refused
 
 PATIENCE = 5.0
 """Seconds without a word until we give up."""
@@ -142,6 +143,15 @@ def _failure(answer: dict[str, Any]) -> Failure:
         case "left" | "busy":
             return no_node(message)
     return refused(message)
+
+
+@contextmanager
+def telling_if_made(conversation: Conversation, name: str, kind: str, as_json: bool) -> Iterator[None]:
+    """Tells somebody at a terminal that what is done inside made a new object: the name may be misspelt."""
+    is_new = not as_json and sys.stderr.isatty() and not conversation.types(name)
+    yield
+    if is_new:
+        print(f"gossip: {printable(f'made the {kind} {name!r}')}", file=sys.stderr)
 
 
 def converse(cluster: str | None, node: str | None) -> Conversation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from gossip.cli.asking import TakesNumbers, of_node, of_type
-from gossip.cli.conversation import converse
+from gossip.cli.conversation import converse, telling_if_made
 from gossip.cli.printing import document, say
 
 
@@ -25,6 +25,6 @@ def command(name: str, amount: int, type_: str | None, cluster: str | None, node
     """
     if amount == 0:
         raise click.UsageError("AMOUNT is 0: `gossip get` shows a counter")
-    with converse(cluster, node) as conversation:
+    with converse(cluster, node) as conversation, telling_if_made(conversation, name, "counter", as_json):
         value = conversation.ask("incr", object=name, amount=amount, type=type_)
     say(document(value) if as_json else str(value))

@@ -37,7 +37,9 @@ _LEAVE = 0.75
 @click.option("--advertise", metavar="HOST:PORT", help="Where others reach this node, if not at --bind.")
 @click.option("--seed", "seeds", metavar="HOST:PORT", multiple=True, help="A node to try. Repeatable.")
 @click.option(
-    "--key-file", type=click.Path(), help="The cluster's key (see `gossip keygen`).  [env var: GOSSAMESH_KEY]"
+    "--key-file",
+    type=click.Path(),
+    help="A file with the cluster's key (see `gossip keygen`). GOSSAMESH_KEY has the key itself.",
 )
 @click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="A label that others see. Repeatable.")
 @click.option("--config", type=click.Path(), help="A TOML file with these and more.  [env var: GOSSAMESH_CONFIG]")
@@ -131,10 +133,13 @@ def _key(file: str | None) -> str | None:
         return None
     try:
         key = Path(file).read_text(encoding="ascii").strip()
+        mode = os.stat(file).st_mode
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"the key file can not be read: {error}") from None
     if not key:
-        raise click.UsageError(f"the key file {file} is empty: make one with `gossip keygen`")
+        raise click.UsageError(f"the key file {file} is empty: make one with `gossip keygen {file}`")
+    if mode & 0o077:
+        print(f"gossip: others can read the key file {file}: chmod 600 {file}", file=sys.stderr)
     return key
 
 

@@ -77,6 +77,11 @@ class Repair:
         """The member that listens here has answered."""
         self._dialled.difference_update(addresses)
 
+    @property
+    def unanswered(self) -> Collection[str]:
+        """The addresses at which nobody has answered so far."""
+        return self._dialled
+
     def heard(self, peer: int, digest: Digest) -> None:
         """A peer told how far it is."""
         self._digests[peer] = digest

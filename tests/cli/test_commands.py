@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+import gossip
 from tests.cli.shell import GOSSIP, Shell, until
 
 
@@ -241,3 +242,24 @@ def test_options_may_stand_before_the_command(town: Shell) -> None:
     assert town.run("-c", "none", "get", "early").code == 3
     assert town.ok("help") == town.ok("--help")
     assert town.ok("help", "get") == town.ok("get", "--help")
+
+
+def test_what_python_calls_true_is_not_stored_as_text(town: Shell) -> None:
+    """A worker read the text "False" as true, and one with a typed map could not read the map any more."""
+    for text, json_text in (("True", "true"), ("False", "false"), ("None", "null")):
+        result = town.run("set", "flags", "python", text)
+        assert result.code == 2 and f"say {json_text}, or add --text" in result.err
+    assert town.run("set", "flags", "python", "--text", "False").code == 0
+    assert town.json("get", "flags", "python") == "False"
+
+
+def test_what_does_not_fit_the_programs_type_is_refused(shell: Shell) -> None:
+    """The element 7 in a set of texts made every request of a web application fail."""
+    cluster = "typed"
+    with gossip.Node(cluster, runtime_dir=shell.directory) as node:
+        online, flags, motd = node.set("online", str), node.map("flags", bool), node.register("motd", str)
+        for arguments in (("add", "online", "7"), ("set", "flags", "beta", "1"), ("set", "motd", "7")):
+            result = shell.run(*arguments, "-c", cluster, "--json")
+            assert (result.code, result.error["kind"]) == (4, "refused") and "expected" in result.error["error"]
+        assert not online and not flags and motd.value is None
+        assert shell.run("add", "online", "ann", "-c", cluster).code == 0 and set(online) == {"ann"}

@@ -186,7 +186,20 @@ def test_a_misspelt_variable_of_the_environment_is_told(monkeypatch: pytest.Monk
     monkeypatch.setenv("GOSSAMESH_RUNTIME_DIR", "/run/elsewhere")
     monkeypatch.setenv("GOSSAMESH_CLUSTER", "for the command line")
     gossip.Config.load("shop")
-    assert "GOSSAMESH_SEED," in caplog.text and caplog.text.count("GOSSAMESH") == 1
+    (told,) = [record.message for record in caplog.records]
+    assert "GOSSAMESH_SEED," in told and "did you mean GOSSAMESH_SEEDS?" in told
+    monkeypatch.setenv("GOSSAMESH_KEY_FILE", "/etc/shop.key")  # or it would run unsealed
+    with pytest.raises(gossip.ConfigError, match=r"GOSSAMESH_KEY_FILE.*the key itself"):
+        gossip.Config.load("shop")
+
+
+def test_seeds_that_do_not_answer_are_told_if_nobody_does(cluster: str, caplog: Any) -> None:
+    quick: dict[str, Any] = {"bind": "127.0.0.1:0", "join_timeout": 0.1}
+    with gossip.Node(cluster, seeds=["127.0.0.1:1"], **quick):
+        assert "none of the seeds answered (127.0.0.1:1)" in caplog.text
+        caplog.clear()
+        with gossip.Node(cluster, seeds=["127.0.0.1:1"], **quick):
+            assert "none of the seeds" not in caplog.text, "a neighbour did"
 
 
 def test_a_file_without_a_table_for_this_cluster_but_with_others_is_told(tmp_path: Path, caplog: Any) -> None:
