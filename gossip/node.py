@@ -24,9 +24,10 @@ from typing import Any, NoReturn, Self, TypeVar, overload
 from weakref import WeakValueDictionary
 
 from crdt import Change as KeyChange
-from crdt import Live, Store, Write
+from crdt import Live, Store, Write, visible
 from crdt.codec import COUNTER, MAP, REGISTER, SET
 from crdt.store import Object
+from crdt.timestamp import at
 from discovery import Place
 from gossip.config import Config
 from gossip.errors import AlreadyStarted, ConfigError, NotRunning, StartError
@@ -334,6 +335,27 @@ class Node:
             raise NotRunning(FORKED)
         raise NotRunning(f"the node of cluster {self.config.cluster!r} is not running: {self._state}")
 
+    def _visible(self, live: Live | None) -> Iterator[Live]:
+        """The live writes of a key that a reader may see now."""
+        return visible(live, at(time.time_ns() // 1_000_000), self._running().engine.members)
+
+    def _elements(self, name: Object) -> list[tuple[bytes, Live]]:
+        """The elements of an object that a reader may see now; the lock is held."""
+        elements, mortal = self._store.elements(name), self._store.mortal.get(name)
+        if not mortal:
+            return list(elements.items())
+        shown = [(key, next(self._visible(live), None) if key in mortal else live) for key, live in elements.items()]
+        return [(key, live) for key, live in shown if live is not None]
+
+    def _count(self, name: Object) -> int:
+        """How many elements of an object a reader may see now."""
+        runtime = self._running()
+        elements, mortal = self._store.elements(name), self._store.mortal.get(name)
+        if not mortal:
+            return len(elements)
+        with runtime.lock:
+            return len(elements) - sum(next(self._visible(elements[key]), None) is None for key in mortal)
+
     def _write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
         runtime = self._runtime
         if runtime is None or not runtime.running:
@@ -363,7 +385,7 @@ class Node:
                     del self._watches[name]
 
         def present() -> Iterator[tuple[bytes, Live]]:
-            return iter(list(self._store.elements(name).items()))
+            return iter(self._elements(name))
 
         return Watch(enter, leave, present, read, self.config.watch_keys, snapshot)
 
@@ -374,7 +396,7 @@ class Node:
             return
         for key, before, after in changes:
             for watch in self._watches.get(key[:2], ()):
-                watch._changed(key[2], before, after)
+                watch._changed(key[2], before, next(self._visible(after), None))
 
     def _member_changed(self, effect: MemberChanged) -> None:
         if effect.before is None or not effect.before.gone:  # why somebody is gone is not overwritten by an echo

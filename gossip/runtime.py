@@ -325,6 +325,7 @@ class Runtime:
             self._flush_due = False
             if self.running:
                 self._perform(self.engine.flush())
+                self._schedule()  # what was written may expire
 
     def _receive(self, packet: bytes, stream: bool) -> bool:
         """Takes a packet; says whether it was one of this cluster. A ping that took a stream is answered by one: who

@@ -19,6 +19,7 @@ from math import inf
 from random import Random
 
 from crdt import (
+    WITH_AUTHOR,
     Batch,
     Change,
     ClockSkew,
@@ -27,12 +28,15 @@ from crdt import (
     Store,
     Timestamp,
     Write,
+    chain,
     decode_batch,
     decode_context,
     state_parts,
 )
+from crdt.timestamp import at
 from gossip.protocol.codec import Codec, Unknown
 from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
+from gossip.protocol.expiry import Expiry
 from gossip.protocol.members import Claim, Status
 from gossip.protocol.membership import Buried, Membership
 from gossip.protocol.messages import (
@@ -78,6 +82,7 @@ class Engine:
         self.replication = Replication(store, settings, me.instance)
         self.transfers = Transfers(settings)
         self.repair = Repair(settings)
+        self.expiry = Expiry(store)
         self._settings = settings
         self._rng = rng
         self._skewed: set[int] = set()
@@ -100,7 +105,7 @@ class Engine:
     @property
     def deadline(self) -> float:
         """When to call `tick` next; infinite if nothing is due."""
-        return min(self.membership.deadline, self.transfers.deadline, self.repair.deadline)
+        return min(part.deadline for part in (self.membership, self.transfers, self.repair, self.expiry))
 
     # -- what a program does --------------------------------------------------------------------------------------
 
@@ -110,9 +115,7 @@ class Engine:
 
     def update(self, write: Write, now: float) -> list[Effect]:
         """A local write: delivered here at once, sent with the next `flush`."""
-        change = self.replication.update(write)
-        self.repair.delivered(now)
-        return [Changed((change,))]
+        return self._show([(self.replication.update(write),)], now)
 
     def begin(self) -> None:
         """Writes from here to `end` become visible in one step at every peer."""
@@ -191,6 +194,8 @@ class Engine:
         effects += self._follow(self.membership.tick(now, self.digest), now)
         if self.membership.heal_due <= now:
             effects += self.join(self.membership.heal(now), now)
+        if self.expiry.deadline <= now:
+            effects += self._expire(now, wall)
         again = self.transfers.tick(now)
         if again is not None:
             effects.append(Send((again[0],), again[1]))
@@ -271,6 +276,9 @@ class Engine:
             if isinstance(effect, MemberChanged) and effect.claim.gone:
                 self.transfers.gone(effect.claim.instance)
                 self.repair.gone(effect.claim.instance)
+                done += _changed(self.expiry.gone(effect.claim.instance))
+            elif isinstance(effect, MemberChanged) and effect.before is None:
+                done += _changed(self.expiry.appeared(effect.claim.instance))
         return done
 
     def _reborn(self, now: float) -> list[Effect]:
@@ -284,7 +292,25 @@ class Engine:
         self.transfers.reborn()
         self.replication.become(born.instance)
         why = "others called it dead; it went on as a new instance"
-        return [*effects, MemberChanged(self.members.table[old.instance], old, why), Reborn(born)]
+        effects += [MemberChanged(self.members.table[old.instance], old, why), Reborn(born)]
+        return effects + self._own_anew(old.instance, now)
+
+    def _own_anew(self, old: int, now: float) -> list[Effect]:
+        """Writes again what this node owned: everybody else has dropped it, or will."""
+        effects: list[Effect] = []
+        replication = self.replication
+        for key in self.expiry.owned(old):
+            mine = [live for live in chain(replication.store.shown(key)) if live[1] == old and live[4] == WITH_AUTHOR]
+            stamp = replication.stamp(0)  # the next after the last: what the clock shows is not known here
+            effects += self.update(replication.store.write(key, mine[0][3], self.me.instance, stamp, WITH_AUTHOR), now)
+        return effects
+
+    def _expire(self, now: float, wall: int) -> list[Effect]:
+        """Drops what has ended, and calls those dead whom nobody knows though they own something."""
+        effects = _changed(self.expiry.tick(now, at(wall)))
+        orphans = self.expiry.orphans(self.members.table, now)
+        unknown = [Claim(author, "unknown", (), 0, status=Status.DEAD) for author in orphans]
+        return effects + self._follow(self.membership.hear(unknown, now, "it owns entries, and nobody knows it"), now)
 
     # -- writes ---------------------------------------------------------------------------------------------------
 
@@ -314,7 +340,10 @@ class Engine:
         return min(max(ahead, self._settings.pull_timeout), _SKEW_PATIENCE)
 
     def _show(self, steps: Iterable[tuple[Change, ...]], now: float) -> list[Effect]:
-        effects: list[Effect] = [Changed(step) for step in steps if step]
+        effects: list[Effect] = []
+        for step in steps:
+            effects += _changed(step)
+            effects += _changed(self.expiry.note(step, self.members.table, now))
         if effects:
             self.repair.delivered(now)
         return effects
@@ -419,3 +448,7 @@ class Engine:
         effects = self._show(steps, now)
         self.repair.served(sender, self.digest)
         return effects
+
+
+def _changed(changes: Sequence[Change]) -> list[Effect]:
+    return [Changed(tuple(changes))] if changes else []
