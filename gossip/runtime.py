@@ -32,7 +32,7 @@ from gossip.config import Config
 from gossip.door import Door
 from gossip.errors import NotRunning, StartError
 from gossip.neighbours import Neighbours
-from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
+from gossip.protocol.effects import Appeared, Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
 from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim
 from gossip.protocol.messages import Ack, Ping
@@ -416,6 +416,8 @@ class Runtime:
             match effect:
                 case Changed(changes):
                     self._changed(changes)
+                case Appeared(keys):
+                    self._changed(tuple((key, None, self._store.shown(key)) for key in keys))
                 case Send(to, message):
                     streamed = effect.stream or (stream and isinstance(message, Ack))
                     self._send(to, effect, isinstance(message, Ping | Ack) and not streamed)

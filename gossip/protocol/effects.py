@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-from crdt import Change
+from crdt import Change, Key
 from gossip.protocol.members import Claim
 from gossip.protocol.messages import Message
 
@@ -37,6 +37,12 @@ class Changed(NamedTuple):
     changes: tuple[Change, ...]
 
 
+class Appeared(NamedTuple):
+    """These keys have not changed, but may be visible from now on: a member was heard of that owns something there."""
+
+    keys: tuple[Key, ...]
+
+
 class MemberChanged(NamedTuple):
     """What is said of a member changed. `before` is None if it was not known; `why` is a sentence for people."""
 
@@ -63,4 +69,4 @@ class Warned(NamedTuple):
     message: str
 
 
-Effect: TypeAlias = Send | Dial | Changed | MemberChanged | Reborn | Ready | Warned
+Effect: TypeAlias = Send | Dial | Changed | Appeared | MemberChanged | Reborn | Ready | Warned

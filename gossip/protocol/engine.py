@@ -35,9 +35,9 @@ from crdt import (
 )
 from crdt.timestamp import at
 from gossip.protocol.codec import Codec, Unknown
-from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
+from gossip.protocol.effects import Appeared, Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
 from gossip.protocol.expiry import Expiry
-from gossip.protocol.members import Claim, Status
+from gossip.protocol.members import NOBODY, Claim, Status
 from gossip.protocol.membership import Buried, Membership
 from gossip.protocol.messages import (
     Ack,
@@ -278,7 +278,8 @@ class Engine:
                 self.repair.gone(effect.claim.instance)
                 done += _changed(self.expiry.gone(effect.claim.instance))
             elif isinstance(effect, MemberChanged) and effect.before is None:
-                done += _changed(self.expiry.appeared(effect.claim.instance))
+                owned = self.expiry.owned(effect.claim.instance)
+                done += [Appeared(tuple(owned))] if owned else []
         return done
 
     def _reborn(self, now: float) -> list[Effect]:
@@ -309,7 +310,7 @@ class Engine:
         """Drops what has ended, and calls those dead whom nobody knows though they own something."""
         effects = _changed(self.expiry.tick(now, at(wall)))
         orphans = self.expiry.orphans(self.members.table, now)
-        unknown = [Claim(author, "unknown", (), 0, status=Status.DEAD) for author in orphans]
+        unknown = [Claim(author, NOBODY, (), 0, status=Status.DEAD) for author in orphans]
         return effects + self._follow(self.membership.hear(unknown, now, "it owns entries, and nobody knows it"), now)
 
     # -- writes ---------------------------------------------------------------------------------------------------

@@ -81,7 +81,9 @@ class Expiry:
             change = self._store.drop(heappop(self._queue)[1], clock, ())
             if change is not None:
                 changes.append(change)
-        ahead = milliseconds(self._queue[0][0]) - milliseconds(clock) if self._queue else inf
+        ahead = (
+            milliseconds(self._queue[0][0]) + 1 - milliseconds(clock) if self._queue else inf
+        )  # all of its millisecond
         self._due = now + ahead / 1000
         return changes
 
@@ -93,10 +95,6 @@ class Expiry:
             for element in elements
             if any(live[1] == author and live[4] == WITH_AUTHOR for live in chain(self._store.shown((*name, element))))
         ]
-
-    def appeared(self, author: int) -> list[Change]:
-        """A member was heard of for the first time: what it owns may have come before, and becomes visible now."""
-        return [(key, None, self._store.shown(key)) for key in self.owned(author)]
 
     def gone(self, author: int) -> list[Change]:
         """An instance is no more: drops what it owned; gives what changed by it."""

@@ -13,7 +13,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from crdt import FOREVER, LWWMap, LWWRegister, ORSet, PNCounter, Store, Write
+from crdt import FOREVER, WITH_AUTHOR, LWWMap, LWWRegister, ORSet, PNCounter, Store, Write
 from crdt.timestamp import at
 from gossip.protocol.effects import Effect
 from tests.simulation.checks import COUNTERS, MAPS, REGISTERS, SETS
@@ -99,6 +99,7 @@ class Workload:
         if write is None:
             return []
         before = replication.store.context[replication.replica]
+        watch.program = True
         try:
             effects = engine.update(write, now)
         except ValueError:
@@ -106,6 +107,8 @@ class Workload:
             demand(replication.store.context[replication.replica] == before, "a refused write left a trace", write)
             self.world.happened["refused"] += 1
             return []
+        finally:
+            watch.program = False
         watch.shadow.local(write, meaning)
         watch.tail.append(Local(write, process.watch.segment))
         self.world.writes += 1
@@ -125,9 +128,9 @@ class Workload:
                 Meaning(key, None, 0),
             )
         if choice < 0.7:
-            name, member = self.rng.choice(SETS), self.rng.choice(MEMBERS)
+            name, member, end = self.rng.choice(SETS), self.rng.choice(MEMBERS), self._end()
             return lambda store, replica, stamp: (
-                ORSet(store, name).add(member, replica, stamp),
+                ORSet(store, name).add(member, replica, stamp)._replace(expires=end(stamp)),
                 Meaning(member, None, 0),
             )
         if choice < 0.8:
@@ -143,13 +146,18 @@ class Workload:
     def _set(self, process: Process, text: str) -> Callable[[Store, int, int], tuple[Write | None, Meaning]]:
         self.number += 1
         name, key, value = self.rng.choice(MAPS), self.rng.choice(KEYS), {"n": self.number, "text": text}
-        seconds = self.rng.randint(1, 60) if self.rng.random() < 0.05 else 0
+        end = self._end()
         return lambda store, replica, stamp: (
-            LWWMap(store, name)
-            .set(key, value, replica, stamp)
-            ._replace(expires=stamp + at(1000 * seconds) if seconds else FOREVER),
+            LWWMap(store, name).set(key, value, replica, stamp)._replace(expires=end(stamp)),
             Meaning(key, value, 0),
         )
+
+    def _end(self) -> Callable[[int], int]:
+        """When a write ends, given its stamp: most never do."""
+        choice, seconds = self.rng.random(), self.rng.choice((0.01, 1.0, 20.0, 60.0))
+        if choice < 0.06:
+            return lambda stamp: stamp + at(int(1000 * seconds))
+        return lambda stamp: WITH_AUTHOR if choice < 0.12 else FOREVER
 
     def _add(self) -> Callable[[Store, int, int], tuple[Write | None, Meaning]]:
         name, amount = self.rng.choice(COUNTERS), self.rng.choice((1, 1, 5, -3))
