@@ -341,9 +341,9 @@ class Engine:
         return min(max(ahead, self._settings.pull_timeout), _SKEW_PATIENCE)
 
     def _show(self, steps: Iterable[tuple[Change, ...]], now: float) -> list[Effect]:
-        effects: list[Effect] = []
-        for step in steps:
-            effects += _changed(step)
+        steps = [step for step in steps if step]
+        effects: list[Effect] = [Changed(step) for step in steps]
+        for step in steps:  # all of them are merged already, so what is dropped comes after all of them
             effects += _changed(self.expiry.note(step, self.members.table, now))
         if effects:
             self.repair.delivered(now)
