@@ -186,7 +186,16 @@ class DataDirectory:
         if len(head) < _HEADER:
             raise self.refusal(f"{DATABASE} has {len(head)} bytes")
         application, version = int.from_bytes(head[68:72], "big"), int.from_bytes(head[60:64], "big")
-        if not head.startswith(b"SQLite format 3\0") or application != APPLICATION:
+        ours = head.startswith(b"SQLite format 3\0") and application == APPLICATION
+        if not ours and self.log.exists() and self.log.stat().st_size:
+            return  # a power cut may have torn the first page on its way out of the WAL: SQLite knows, see `_check`
+        self._judge(application if ours else 0, version)
+        if head[18:20] != b"\2\2":  # else SQLite would leave the WAL aside without a word
+            raise self.refusal(f"{DATABASE} has a header that we do not write")
+
+    def _judge(self, application: int, version: int) -> None:
+        """Raises `StartError`, unless this is a database of ours, and of this version."""
+        if application != APPLICATION:
             raise StartError(
                 f"{self.database} is not of gossamesh: another program's file, or damaged in its first bytes. Give "
                 "the node a directory of its own; or, if it was ours, move it away and start again: the node gets "
@@ -198,8 +207,8 @@ class DataDirectory:
                 f"knows {FORMAT}): update gossamesh here; or move the directory away and start again: the node gets "
                 "everything from its peers"
             )
-        if version != FORMAT or head[18:20] != b"\2\2":  # else SQLite would leave the WAL aside without a word
-            raise self.refusal(f"{DATABASE} has a header that we do not write")
+        if version != FORMAT:
+            raise self.refusal(f"{DATABASE} says that it is of format {version}, which there is not")
 
     def _create(self) -> None:
         new = self.path / _UNFINISHED
@@ -249,6 +258,11 @@ class DataDirectory:
             raise self.refusal(f"{DATABASE}: {error}") from error
 
     def _check(self, connection: sqlite3.Connection) -> None:
+        self._judge(
+            *(connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+        )
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            raise Damaged("it is not in WAL mode")
         found = {row[0] for row in connection.execute("SELECT sql FROM sqlite_schema")}
         if found != set(TABLES):
             raise Damaged("it has other tables than we make")
