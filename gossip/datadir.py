@@ -204,7 +204,7 @@ class DataDirectory:
         if version > FORMAT:
             raise StartError(
                 f"{self.database} was written by a newer version of gossamesh (format {version}, and this version "
-                f"knows {FORMAT}): update gossamesh here; or move the directory away and start again: the node gets "
+                f"knows {FORMAT}): update gossamesh here; or move it away and start again: the node gets "
                 "everything from its peers"
             )
         if version != FORMAT:
@@ -269,7 +269,7 @@ class DataDirectory:
         # 32 ms for 32 MB: tells pages that lost rows, which no checksum of a row can.
         answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if answer != "ok":
-            raise Damaged(" ".join(str(answer).split()))
+            raise Damaged(" ".join(str(answer).removeprefix("*** in database main ***").split()))
         rows = connection.execute("SELECT value FROM meta WHERE name = 'cluster'").fetchall()
         if rows != [(self.cluster,)]:
             found_name = repr(rows[0][0]) if rows else "no name"
