@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import threading
 import time
@@ -41,6 +42,8 @@ class Options:
     end: str = "close"
     """`close`; `exit` without a close; `hold` until it is killed."""
     close_timeout: float = 10.0
+    file_limit: int = 0
+    """Bytes that a file may have, by the kernel's leave."""
 
 
 def say(text: str) -> None:
@@ -81,6 +84,8 @@ class Acknowledged:
 
 def main(options: Options) -> int:
     storage._CHECKPOINT = options.checkpoint
+    if options.file_limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (options.file_limit, options.file_limit))
     if options.small:
         records._SLICE, records._PART_BYTES, records._CLEARED = 1, 400, 512
     acknowledged = Acknowledged()
