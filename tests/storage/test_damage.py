@@ -35,6 +35,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Image:
     return image
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """The same, closed in order: all of it is in the database."""
+    directory = tmp_path_factory.mktemp("damage") / "kept"
+    run(directory=directory, seed=SEED, count=COUNT, compact=[10])
+    return {FILES[0]: (directory / FILES[0]).read_bytes()}
+
+
 @pytest.fixture
 def base() -> Iterator[Path]:
     with in_memory() as directory:
@@ -83,9 +91,10 @@ def test_a_file_cut_off_anywhere(whole: Image, base: Path, name: str) -> None:
     assert refused or name.endswith("wal"), "a database that lacks its end is not whole"
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_bit_turned_anywhere(whole: Image, base: Path, name: str) -> None:
-    content, chance = whole[name], Random(2)
+@pytest.mark.parametrize(("image", "name"), [("whole", FILES[0]), ("whole", FILES[1]), ("ended", FILES[0])])
+def test_a_bit_turned_anywhere(base: Path, image: str, name: str, request: pytest.FixtureRequest) -> None:
+    sound: Image = request.getfixturevalue(image)
+    content, chance = sound[name], Random(2)
     bits = [chance.randrange(len(content) * 8) for _ in range(20_000 if LONG else 400)]
     bits += [at * 8 + chance.randrange(8) for at in range(100)]  # both headers, each byte
 
@@ -93,7 +102,7 @@ def test_a_bit_turned_anywhere(whole: Image, base: Path, name: str) -> None:
         for bit in bits:
             turned = bytearray(content)
             turned[bit // 8] ^= 1 << bit % 8
-            yield f"{name}, bit {bit} turned", whole | {name: bytes(turned)}
+            yield f"{name}, bit {bit} turned", sound | {name: bytes(turned)}
 
     opened, refused = check(images(), base)
     assert opened and (refused or name.endswith("wal"))

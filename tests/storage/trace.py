@@ -181,8 +181,7 @@ def power_cuts(ops: list[Op], chance: Random, more: int) -> Iterator[tuple[int, 
     disk = Disk()
     for place, op in enumerate(ops, 1):
         disk.do(op)
-        if op.what == "say":
-            continue
+        by_chance = 0 if op.what == "say" else more  # who heard it had no time yet to do anything
         renames = len(disk.renamed)
         seen = set()
         for names in {0, renames}:
@@ -192,7 +191,7 @@ def power_cuts(ops: list[Op], chance: Random, more: int) -> Iterator[tuple[int, 
                 disk.cut(lambda name, op: name.endswith("wal"), names),
                 disk.cut(lambda name, op: not name.endswith("wal"), names),
                 disk.cut(lambda name, op: None, names),
-                *(disk.cut(_by_chance(chance), chance.randint(0, renames)) for _ in range(more)),
+                *(disk.cut(_by_chance(chance), chance.randint(0, renames)) for _ in range(by_chance)),
             ):
                 key = tuple(sorted(image.items()))
                 if key not in seen:

@@ -35,6 +35,9 @@ class Options:
     """Each step waits until the one before is `stored` or `synced`; `burst`: none does."""
     compact: list[int] = field(default_factory=list)
     """After which steps a state is handed over."""
+    auto: bool = False
+    """Whether one is handed over whenever it is due; then the end waits until all is synced."""
+    queue_bytes: int = 64 << 20
     checkpoint: int = 4096
     """Pages that a WAL has before it is moved into the database."""
     small: bool = False
@@ -97,6 +100,7 @@ def main(options: Options) -> int:
         stored=acknowledged.on_stored,
         synced=acknowledged.on_synced,
         failed=acknowledged.on_failed,
+        queue_bytes=options.queue_bytes,
     )
     try:
         loaded = kept.open(store)
@@ -104,15 +108,19 @@ def main(options: Options) -> int:
         say(f"refused {error}")
         return 3
     say(f"opened {loaded.steps} {loaded.records}")
-    slowest = 0.0
+    slowest, ticket = 0.0, 0
     for number, step in enumerate(steps(options.seed, options.count)[options.start :], options.start + 1):
         apply(store, step)
         before = time.perf_counter()
         ticket = append(kept, step)
         slowest = max(slowest, time.perf_counter() - before)
-        if number in options.compact:
+        if number in options.compact or (options.auto and kept.due):
             kept.compact(store.state())
         acknowledged.wait(options.pace, ticket)
+    while options.auto and acknowledged.synced < ticket:
+        if kept.due:
+            kept.compact(store.state())
+        time.sleep(0.001)  # waits: a look at what is due, as a loop has one at each turn
     say(f"slowest {slowest:.6f}")
     say(f"counters {json.dumps(kept.counters)}")
     if options.end == "hold":
