@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     payloads = batches(100_000)
-    rounds: dict[float, list[dict[str, dict[str, float]]]] = {}
+    rounds: dict[int, list[dict[str, dict[str, float]]]] = {}
     with tempfile.TemporaryDirectory(dir=options.directory) as base:
         for _ in range(options.rounds):
             for rate in (*RATES, 0):
@@ -221,11 +221,11 @@ def main() -> None:
                 statistics.median(each[name][figure] for each in each_round)
                 for figure in ("median ms", "99 % ms", "a second")
             )
-            count = statistics.median((rate or len(payloads)) / each[name]["groups"] for each in each_round)
+            grouped = statistics.median((rate or len(payloads)) / each[name]["groups"] for each in each_round)
             ratios = sorted(each[name]["median ms"] / each["plain synced"]["median ms"] for each in each_round)
             title = f"{rate:>5} a second, {name}" if rate else f"all at once, {name}"
             spread = f"{statistics.median(ratios):6.2f} ({ratios[0]:.2f} .. {ratios[-1]:.2f})"
-            print(f"{title:34}{median:10.2f}{most:10.2f}{speed:10.0f}{count:10.1f}   {spread}")
+            print(f"{title:34}{median:10.2f}{most:10.2f}{speed:10.0f}{grouped:10.1f}   {spread}")
     for what, figure in loaded.items():
         print(f"{what:34}{figure:10.2f}")
 

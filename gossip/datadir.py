@@ -49,6 +49,7 @@ _PRAGMAS = (
     "fullfsync = ON",  # on macOS fsync does not reach the disk; elsewhere these two say nothing
     "checkpoint_fullfsync = ON",
 )
+_NOT_DAMAGE = ("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_NOMEM", "SQLITE_READONLY", "SQLITE_PERM")
 _HEADER = 100
 _QUIETLY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe that lies there must not stop us
 
@@ -94,14 +95,9 @@ class DataDirectory:
             self._take()
             self._look()
             self._sign()
-        except BaseException as error:
+        except (OSError, sqlite3.Error, Damaged) as error:
             self.release(refused=True)
-            if not isinstance(error, OSError) or isinstance(error, StartError):
-                raise
-            raise StartError(
-                f"the data directory {self.path} can not be used ({error.strerror or error}): give one that this "
-                "user can write to, on a file system with flock"
-            ) from error
+            raise self.refusal(error) from error
 
     def release(self, refused: bool = False) -> None:
         """Lets go of the lock; does nothing the second time. A lock that was made for nothing is removed again."""
@@ -167,10 +163,23 @@ class DataDirectory:
 
     # -- the database ------------------------------------------------------------------------------------------------
 
-    def refusal(self, found: str) -> StartError:
-        """The error for a directory that can not be read: what was found, and what to do."""
+    def refusal(self, error: Exception) -> StartError:
+        """What an error on the way in comes to: what was found, whose fault it is, and what to do."""
+        said = " ".join(str(error).split()) or repr(error)
+        name = getattr(error, "sqlite_errorname", "")
+        if isinstance(error, StartError):
+            return error
+        if name == "SQLITE_BUSY":
+            return self._taken("another program that has its database open")
+        if isinstance(error, OSError) or name.startswith(_NOT_DAMAGE):
+            said = f"{said}, {name}" if name else getattr(error, "strerror", None) or said
+            return StartError(
+                f"the data directory {self.path} can not be used ({said}): it has to be one that this user can write "
+                "to, on a file system with flock and with room on it. If it is, and the disk is sound, move it away and "
+                "start again: the node gets everything from its peers"
+            )
         return StartError(
-            f"the data directory {self.path} is damaged ({found}), so nothing of it was taken. Move it away and start "
+            f"the data directory {self.path} is damaged ({said}), so nothing of it was taken. Move it away and start "
             "again: the node gets everything from its peers. If it was the only one, put a backup in its place"
         )
 
@@ -180,18 +189,18 @@ class DataDirectory:
             head = _read(self.database, _HEADER)
         except FileNotFoundError:
             if self.log.exists():
-                raise self.refusal(f"{self.log.name} lies there without its {DATABASE}") from None
+                raise Damaged(f"{self.log.name} lies there without its {DATABASE}") from None
             self._create()
             return
         if len(head) < _HEADER:
-            raise self.refusal(f"{DATABASE} has {len(head)} bytes")
+            raise Damaged(f"{DATABASE} has {len(head)} bytes")
         application, version = int.from_bytes(head[68:72], "big"), int.from_bytes(head[60:64], "big")
         ours = head.startswith(b"SQLite format 3\0") and application == APPLICATION
         if not ours and self.log.exists() and self.log.stat().st_size:
             return  # a power cut may have torn the first page on its way out of the WAL: SQLite knows, see `_check`
         self._judge(application if ours else 0, version)
         if head[18:20] != b"\2\2":  # else SQLite would leave the WAL aside without a word
-            raise self.refusal(f"{DATABASE} has a header that we do not write")
+            raise Damaged(f"{DATABASE} has a header that we do not write")
 
     def _judge(self, application: int, version: int) -> None:
         """Raises `StartError`, unless this is a database of ours, and of this version."""
@@ -208,29 +217,26 @@ class DataDirectory:
                 "everything from its peers"
             )
         if version != FORMAT:
-            raise self.refusal(f"{DATABASE} says that it is of format {version}, which there is not")
+            raise Damaged(f"{DATABASE} says that it is of format {version}, which there is not")
 
     def _create(self) -> None:
         new = self.path / _UNFINISHED
         for suffix in ("", "-wal", "-shm", "-journal"):
             Path(f"{new}{suffix}").unlink(missing_ok=True)
         os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _QUIETLY, 0o600))  # SQLite's own is 0644
+        connection = sqlite3.connect(new, isolation_level=None)
         try:
-            connection = sqlite3.connect(new, isolation_level=None)
-            try:
-                for pragma in ("synchronous = OFF", "journal_mode = OFF", "page_size = 4096"):
-                    connection.execute("PRAGMA " + pragma)
-                for table in TABLES:
-                    connection.execute(table)
-                connection.execute("INSERT INTO meta VALUES ('cluster', ?)", (self.cluster,))
-                write_base(connection, Base(0, secrets.token_bytes(CHECKSUM)))
-                connection.execute(f"PRAGMA application_id = {APPLICATION}")
-                connection.execute(f"PRAGMA user_version = {FORMAT}")
-                connection.execute("PRAGMA journal_mode = WAL")
-            finally:
-                connection.close()
-        except sqlite3.Error as error:
-            raise OSError(errno.EIO, f"SQLite: {error}") from error
+            for pragma in ("synchronous = OFF", "journal_mode = OFF", "page_size = 4096"):
+                connection.execute("PRAGMA " + pragma)
+            for table in TABLES:
+                connection.execute(table)
+            connection.execute("INSERT INTO meta VALUES ('cluster', ?)", (self.cluster,))
+            write_base(connection, Base(0, secrets.token_bytes(CHECKSUM)))
+            connection.execute(f"PRAGMA application_id = {APPLICATION}")
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
+            connection.execute("PRAGMA journal_mode = WAL")
+        finally:
+            connection.close()
         _sync_file(new)
         os.rename(new, self.database)
         self.sync()
@@ -248,14 +254,10 @@ class DataDirectory:
             self._files = self._find_files()
             self.sync()  # the WAL has got its name just now
             return connection
-        except (sqlite3.Error, Damaged, StartError, OSError) as error:
+        except (sqlite3.Error, Damaged, OSError) as error:
             if connection is not None:
                 self.drop(connection)
-            if isinstance(error, StartError):
-                raise
-            if getattr(error, "sqlite_errorname", "") == "SQLITE_BUSY":
-                raise self._taken("another program that has its database open") from error
-            raise self.refusal(f"{DATABASE}: {error}") from error
+            raise self.refusal(error) from error
 
     def _check(self, connection: sqlite3.Connection) -> None:
         self._judge(
@@ -263,6 +265,7 @@ class DataDirectory:
         )
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             raise Damaged("it is not in WAL mode")
+        connection.execute("BEGIN IMMEDIATE").execute("ROLLBACK")  # refuses here what can be read but not written
         found = {row[0] for row in connection.execute("SELECT sql FROM sqlite_schema")}
         if found != set(TABLES):
             raise Damaged("it has other tables than we make")

@@ -130,6 +130,10 @@ class Storage:
         """Whether what is appended goes nowhere."""
         self._deadline: float | None = None
         """By when to be done, once it is to be closed."""
+        self._last = 0
+        """The last ticket before that."""
+        self._safe = 0
+        """The last ticket that was synced, when the thread ended."""
 
     # -- the loop's side -----------------------------------------------------------------------------------------------
 
@@ -206,19 +210,20 @@ class Storage:
         return {name: getattr(self, name) for name in names}
 
     def close(self, timeout: float = 5.0) -> bool:
-        """Writes what waits, makes it safe, and lets go of the directory; says whether that was done within the time.
+        """Writes what waits, makes it safe, and lets go of the directory; says whether all that was within the time.
 
-        If not, the thread goes on by itself to the next end of a transaction, and lets go then. May be called again.
+        When the time is up the thread goes on to the end of its transaction, drops what waits still, and lets go then.
+        May be called again, to wait longer for that. False as well if the disk has refused.
         """
         thread = self._thread
         if thread is None:
             return True
         if self._deadline is None:
             self._deadline = time.monotonic() + timeout
-            self._deaf = True
+            self._last, self._deaf = self._ticket, True
             self._queue.put(None)
         thread.join(timeout)
-        return not thread.is_alive()
+        return not thread.is_alive() and self._safe >= self._last
 
     def abandon(self) -> None:
         """In a forked child: lets go of all that is the parent's, which alone writes. What is appended goes nowhere."""
@@ -261,7 +266,7 @@ class Storage:
             if connection is not None:
                 self._shut(directory.drop, connection)
             directory.release(refused=True)
-            return error if isinstance(error, StartError) else directory.refusal(str(error) or repr(error))
+            return directory.refusal(error)
         self._base_size = records.base.size
         self._since = loaded.size - self._base_size
         return records, loaded
@@ -273,19 +278,21 @@ class Storage:
         close(connection)
 
     def _serve(self, records: Records) -> None:
+        writer = _Writer(self, records)
         try:
-            _Writer(self, records).serve()
+            writer.serve()
         except Exception as error:
             self._deaf = True
             refused = OSError(
-                f"the data directory {self.path} can not be written any more ({_said(error)}): what this node holds is "
-                "in its memory and with its peers, and nothing of it is stored from here on. See to the disk, then "
-                "start the node again"
+                f"the data directory {self._directory.path} can not be written any more ({_said(error)}): what this "
+                "node holds is in its memory and with its peers, and nothing of it is stored from here on. See to the "
+                "disk, then start the node again"
             )
             self._shut(self._directory.drop, records.connection)
             self._drain()
             self._tell(self._failed, refused)
         else:
+            self._safe = writer.synced
             self._shut(self._directory.close, records.connection)
 
     def _drain(self) -> None:
@@ -316,7 +323,7 @@ class _Writer:
         """The ticket that the state being written covers; 0 if none is."""
         self._alone = False
         self._pause = 0.0
-        self._stored = self._synced = 0
+        self._stored = self.synced = 0
         self._sync_at: float | None = None
         """When the oldest commit that is not safe has to be."""
 
@@ -395,7 +402,7 @@ class _Writer:
         self._stored = ticket
         self._storage._tell(self._storage._stored, ticket)
         if self._storage._durability == "full":
-            self._synced = ticket
+            self.synced = ticket
             self._storage._tell(self._storage._synced, ticket)
         elif self._sync_at is None:
             self._sync_at = time.monotonic() + INTERVAL
@@ -404,9 +411,9 @@ class _Writer:
         _sync(self._storage._log)
         self._sync_at = None
         self._storage.syncs += 1
-        if self._stored > self._synced:
-            self._synced = self._stored
-            self._storage._tell(self._storage._synced, self._synced)
+        if self._stored > self.synced:
+            self.synced = self._stored
+            self._storage._tell(self._storage._synced, self.synced)
 
     def _checkpoint(self) -> None:
         if self._sync_at is not None:

@@ -62,7 +62,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
 
     yield make
     for kept in made:
-        assert kept.storage.close()
+        kept.storage.close()
 
 
 @pytest.fixture
@@ -203,9 +203,28 @@ def test_what_was_dropped_is_never_skipped_over(make: Make, directory: Path, mon
     append(kept.storage, steps(SEED, COUNT)[30])
     assert not kept.storage.close(timeout=0)
     gate.set()
-    assert kept.storage.close()
+    until_here(lambda: not any("storage" in thread.name for thread in threading.enumerate()), "the thread has ended")
+    assert not kept.storage.close(), "not all of it is there, and it says so"
     assert found_in(directory, SEED, COUNT) <= 30
     assert kept.storage.dropped >= 1
+
+
+def test_the_files_stay_as_small_as_what_is_in_them(
+    make: Make, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The WAL is used again from its start, and what a state has replaced gives room for the next."""
+    monkeypatch.setattr("gossip.storage._CHECKPOINT", 32)
+    kept, ticket = make(), 0
+    store = opened(kept)
+    for _ in range(15):
+        for step in steps(SEED, COUNT):
+            apply(store, step)
+            ticket = append(kept.storage, step)
+        kept.until_synced(ticket)
+        kept.storage.compact(store.state())
+        until_here(lambda: not kept.storage._compacting, "the state is written")
+    sizes = {path.name: path.stat().st_size for path in directory.iterdir()}
+    assert sizes["gossamesh.sqlite-wal"] < 1 << 20 and sizes["gossamesh.sqlite"] < 1 << 20, "15 times 200 KB went in"
 
 
 def test_a_large_state_is_one_step(make: Make, directory: Path) -> None:
