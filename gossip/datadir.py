@@ -95,6 +95,9 @@ class DataDirectory:
             self._take()
             self._look()
             self._sign()
+        except StartError:
+            self.release(refused=True)
+            raise
         except (OSError, sqlite3.Error, Damaged) as error:
             self.release(refused=True)
             raise self.refusal(error) from error
@@ -175,8 +178,8 @@ class DataDirectory:
             said = f"{said}, {name}" if name else getattr(error, "strerror", None) or said
             return StartError(
                 f"the data directory {self.path} can not be used ({said}): it has to be one that this user can write "
-                "to, on a file system with flock and with room on it. If it is, and the disk is sound, move it away and "
-                "start again: the node gets everything from its peers"
+                "to, on a file system with flock and with room on it. If it is, and the disk is sound, move it away "
+                "and start again: the node gets everything from its peers"
             )
         return StartError(
             f"the data directory {self.path} is damaged ({said}), so nothing of it was taken. Move it away and start "
@@ -257,6 +260,8 @@ class DataDirectory:
         except (sqlite3.Error, Damaged, OSError) as error:
             if connection is not None:
                 self.drop(connection)
+            if isinstance(error, StartError):
+                raise
             raise self.refusal(error) from error
 
     def _check(self, connection: sqlite3.Connection) -> None:
