@@ -110,6 +110,36 @@ def test_two_processes_on_one_directory(tmp_path: Path) -> None:
     assert found_in(tmp_path, SEED, 5) == 5
 
 
+_LOOKS = """
+import sqlite3, sys
+try:
+    print(sqlite3.connect(sys.argv[1], timeout=0).execute("SELECT count(*) FROM records").fetchall())
+except sqlite3.OperationalError as error:
+    print(error)
+"""
+
+
+def test_another_program_is_kept_out_however_often_we_synced(tmp_path: Path) -> None:
+    """POSIX locks go with any descriptor of the file that is closed. Ours is of the WAL, which has none: see below."""
+    with running(directory=tmp_path, seed=SEED, count=5, end="hold") as process:
+        assert process.stdout is not None
+        while (line := process.stdout.readline()) != "synced 5\n":
+            assert line, "it has ended"
+        database = str(tmp_path / "gossamesh.sqlite")
+        looked = subprocess.run([sys.executable, "-c", _LOOKS, database], capture_output=True, text=True)
+        assert looked.stdout == "database is locked\n"
+
+
+@needs_strace
+def test_sqlite_has_no_locks_on_the_wal(tmp_path: Path) -> None:
+    """What the own descriptor of it relies on."""
+    trace = ["strace", "-f", "-y", "-o", str(tmp_path / "trace"), "-e", "trace=fcntl"]
+    run(trace, directory=tmp_path / "kept", seed=SEED, count=14, **COMPACTING)
+    locks = [line for line in (tmp_path / "trace").read_text().splitlines() if "F_SETLK" in line]
+    assert any("gossamesh.sqlite>" in line for line in locks)
+    assert not any("-wal" in line for line in locks)
+
+
 # --- a forked child -------------------------------------------------------------------------------------------------
 
 _FORKING = """
