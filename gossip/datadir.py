@@ -257,7 +257,7 @@ class DataDirectory:
             self._files = self._find_files()
             self.sync()  # the WAL has got its name just now
             return connection
-        except (sqlite3.Error, Damaged, OSError) as error:
+        except Exception as error:  # damaged text is no text, and that is told as UnicodeDecodeError
             if connection is not None:
                 self.drop(connection)
             if isinstance(error, StartError):
@@ -279,11 +279,13 @@ class DataDirectory:
         if answer != "ok":
             raise Damaged(" ".join(str(answer).removeprefix("*** in database main ***").split()))
         rows = connection.execute("SELECT value FROM meta WHERE name = 'cluster'").fetchall()
+        if len(rows) != 1:
+            raise Damaged("it does not say of which cluster it is")
         if rows != [(self.cluster,)]:
-            found_name = repr(rows[0][0]) if rows else "no name"
             raise StartError(
-                f"the data directory {self.path} is of the cluster {found_name}, and this node is of "
-                f"{self.cluster!r}: give each node a directory of its own"
+                f"the data directory {self.path} is of the cluster {rows[0][0]!r}, and this node is of "
+                f"{self.cluster!r}: give each node a directory of its own; or move it away and start again, if it "
+                "should be this node's: the node gets everything from its peers"
             )
 
     def _find_files(self) -> tuple[int, ...]:
