@@ -24,6 +24,7 @@ import secrets
 import sqlite3
 import stat
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -259,7 +260,7 @@ class DataDirectory:
             return connection
         except Exception as error:  # damaged text is no text, and that is told as UnicodeDecodeError
             if connection is not None:
-                self.drop(connection)
+                self.drop(connection, error)
             if isinstance(error, StartError):
                 raise
             raise self.refusal(error) from error
@@ -298,12 +299,14 @@ class DataDirectory:
                     found.append(int(name))
         return tuple(found)
 
-    def drop(self, connection: sqlite3.Connection) -> None:
-        """Closes a connection without a write.
+    def drop(self, connection: sqlite3.Connection, error: Exception) -> None:
+        """Closes a connection without a write, because of an error.
 
         On its own SQLite moves the WAL into the database when it closes. After a refused fsync the WAL on the disk may
         lack what the kernel still shows of it: to move some of that over would spoil what was good.
         """
+        # A statement that is not at its end keeps SQLite from closing, and it may be known to the error's frames.
+        traceback.clear_frames(error.__traceback__)
         with suppress(OSError):
             self._files = self._files or self._find_files()
         self._let_go()

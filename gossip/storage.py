@@ -28,7 +28,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import sqlite3
 import sys
 import threading
 import time
@@ -230,9 +229,7 @@ class Storage:
         self._deaf = True
         self._thread = None
         self._directory.abandon()
-        descriptor, self._log = self._log, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        self._unlog()
 
     # -- the thread's side ---------------------------------------------------------------------------------------------
 
@@ -264,18 +261,18 @@ class Storage:
                 loaded = records.replay(store, progress)
         except Exception as error:  # whatever reading comes upon in bytes that are not what we wrote
             if connection is not None:
-                self._shut(directory.drop, connection)
+                self._unlog()
+                directory.drop(connection, error)
             directory.release(refused=True)
             return directory.refusal(error)
         self._base_size = records.base.size
         self._since = loaded.size - self._base_size
         return records, loaded
 
-    def _shut(self, close: Callable[[sqlite3.Connection], None], connection: sqlite3.Connection) -> None:
+    def _unlog(self) -> None:
         descriptor, self._log = self._log, -1
         if descriptor >= 0:
             os.close(descriptor)
-        close(connection)
 
     def _serve(self, records: Records) -> None:
         writer = _Writer(self, records)
@@ -288,12 +285,14 @@ class Storage:
                 "node holds is in its memory and with its peers, and nothing of it is stored from here on. See to the "
                 "disk, then start the node again"
             )
-            self._shut(self._directory.drop, records.connection)
+            self._unlog()
+            self._directory.drop(records.connection, error)
             self._drain()
             self._tell(self._failed, refused)
         else:
             self._safe = writer.synced
-            self._shut(self._directory.close, records.connection)
+            self._unlog()
+            self._directory.close(records.connection)
 
     def _drain(self) -> None:
         """Drops what waits, and counts it."""

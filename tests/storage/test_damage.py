@@ -163,6 +163,15 @@ def test_a_file_that_is_gone(whole: Image, base: Path, kept: str) -> None:
     assert isinstance(found, int) if kept == FILES[0] else "without its" in str(found)
 
 
+def test_damaged_text_is_refused_like_all_else(ended: Image, base: Path) -> None:
+    """Told in the middle of a statement, which kept SQLite from closing: it left a WAL, and would have unlinked it at
+    some later time, when it could be that of somebody who had opened the directory again."""
+    for text in (b"checksum BLOB", b"clustershop"):
+        at = ended[FILES[0]].index(text)
+        content = ended[FILES[0]][: at + 9] + b"\xc2" + ended[FILES[0]][at + 10 :]
+        assert "damaged" in str(outcome({FILES[0]: content}, base))
+
+
 def test_reading_that_fails_leaves_nothing_open(whole: Image, base: Path) -> None:
     """What was refused can be tried again, by this very process, once it was mended."""
     content = whole[FILES[0]]

@@ -27,7 +27,7 @@ def check(said: Said, directory: Path, start: int = 0) -> None:
     heard = [line.split()[0] for line in said.lines]
     assert not {"stored", "synced"} & {*heard[heard.index("failed") :]}, "acknowledged after it had failed"
     assert said.code == 0 and said.of("closed")[-1] == "False", "the program goes on to its end, and is told"
-    assert said.counters["dropped"] > 0 or said.last("stored") == COUNT, "what came after it went nowhere"
+    assert said.counters["dropped"] > 0 or said.last("stored") >= COUNT - 1, "what came after it went nowhere"
     stored, synced = said.last("stored"), said.last("synced")
     assert synced < COUNT
     found = found_in(directory, SEED, COUNT)
