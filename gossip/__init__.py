@@ -37,8 +37,8 @@ def _check_neighbours() -> None:
 
 _OURS = frozenset(
     """
-    __init__ __main__ answers config control datadir door errors forks neighbours node records roster runtime schema
-    seal shared storage thread transport watch
+    __init__ __main__ answers config control datadir door errors forks keeping neighbours node records roster runtime
+    schema seal shared storage thread transport watch
     """.split()  # noqa: SIM905
 )
 

@@ -49,7 +49,8 @@ class Node:
 
     `cluster` is its name: nodes of one name, host and user find each other without any configuration. With `bind`
     (`host:port`) the node also speaks to other hosts, found by `seeds`; beyond loopback only with a `key`. `name` and
-    `tags` are for others to see. `config` is a TOML file. Everything else that can be told stands in `gossip.Config`.
+    `tags` are for others to see. With `data_dir`, a directory for this node alone, its data survives it. `config` is a
+    TOML file. Everything else that can be told stands in `gossip.Config`.
 
     Raises `ConfigError` for a setting that is wrong.
 
@@ -69,12 +70,14 @@ class Node:
         advertise: str | None = None,
         seeds: str | tuple[str, ...] | list[str] | None = None,
         key: str | bytes | None = None,
+        data_dir: str | Path | None = None,
         tags: Mapping[str, str] | None = None,
         insecure: bool | None = None,
         config: str | Path | Config | None = None,
         **more: Any,
     ) -> None:
-        told = {"name": name, "bind": bind, "advertise": advertise, "key": key, "tags": tags, "insecure": insecure}
+        told: dict[str, object] = {"name": name, "bind": bind, "advertise": advertise, "key": key, "tags": tags}
+        told |= {"insecure": insecure, "data_dir": data_dir}
         if isinstance(config, Config):
             also = [each for each, value in {**told, "seeds": seeds, **more}.items() if value is not None]
             if also or config.cluster != cluster:
@@ -312,6 +315,7 @@ class Node:
                 "held_back": replication.inbox.size,
                 "log_bytes": replication.log.size,
                 "coalesced": replication.coalesced,
+                "storage": runtime.keeping.status(),
                 "watches": sum(map(len, self._watches.values())),
                 "counters": dict(engine.counters + runtime.transport.counters),
             }

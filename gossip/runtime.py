@@ -31,8 +31,9 @@ from gossip import forks
 from gossip.config import Config
 from gossip.door import Door
 from gossip.errors import NotRunning, StartError
+from gossip.keeping import Keeping
 from gossip.neighbours import Neighbours
-from gossip.protocol.effects import Appeared, Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
+from gossip.protocol.effects import Appeared, Changed, Dial, Effect, MemberChanged, Persist, Ready, Reborn, Send, Warned
 from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim
 from gossip.protocol.messages import Ack, Ping
@@ -49,6 +50,8 @@ _BLOCK_LOOK = 0.005
 """Seconds between two looks whether the batch of a thread has ended, when the node leaves."""
 _MUCH = 60.0
 """Seconds that a start waits at most for a state that somebody has."""
+_LAST_WORDS = 0.25
+"""Seconds that a leave gives to a disk, out of the second that it may take."""
 _WATCHFUL = 0.05
 """Seconds between two looks for neighbours while a start waits for the first of them."""
 
@@ -80,6 +83,7 @@ class Runtime:
         self._leave = leave
         self._settled = settled
         self._neighbours: Neighbours | None = None
+        self.keeping = Keeping(config, self._stored)
         self._examined: set[int] = set()
         """Lost neighbours that are being looked at."""
         self._seal: Seal | None = None
@@ -102,12 +106,14 @@ class Runtime:
         self.transport = Transport(self._receive, self._lost, config.send_buffer, config.max_connections)
         forks.enter(self)
         try:
+            newest = await self.keeping.open(self._store)
             instance = secrets.randbits(64) | 1
             addresses = await self._listen(instance)
             name = config.name or _default_name()
             started = _wall()
             claim = Claim(instance, name[:255], addresses, started, tuple(sorted(config.tags.items())))
             self.engine = Engine(config.cluster, claim, config, Random(secrets.randbits(64)), self._store)
+            self.engine.replication.remember(newest, started)
             if config.key:
                 self._seal = Seal(config.key, config.cluster, secrets.token_bytes(16))
             self.running = True
@@ -223,6 +229,10 @@ class Runtime:
             return
         deadline = deadline or self._now() + self.config.leave_timeout
         try:
+            with self.door:
+                self._perform(self.engine.flush())
+            while not self.engine.replication.exposable and self._now() < deadline - self.config.leave_timeout / 2:
+                await asyncio.sleep(_BLOCK_LOOK)  # own writes that must be on the disk before they leave
             while self.door.others and self._now() < deadline - self.config.leave_timeout / 2:
                 await asyncio.sleep(_BLOCK_LOOK)  # what the loop wrote beside it is a part of it
             with self.door:
@@ -247,6 +257,7 @@ class Runtime:
         if self._neighbours is not None:
             self._neighbours.release()
         await self.transport.close()
+        await self.keeping.close(_LAST_WORDS)
         if search is not None:
             await asyncio.gather(search, return_exceptions=True)
         self.over = True
@@ -325,7 +336,18 @@ class Runtime:
             self._flush_due = False
             if self.running:
                 self._perform(self.engine.flush())
+                self._compact()
                 self._schedule()  # what was written may expire
+
+    def _stored(self, own: int) -> None:
+        """Own writes up to this sequence are kept."""
+        if self.config.durability == "full" and not self.over:
+            with self.door:
+                self._perform(self.engine.stored(own))
+
+    def _compact(self) -> None:
+        if self.engine.replication.settled:
+            self.keeping.compact(self._store.state)
 
     def _receive(self, packet: bytes, stream: bool) -> bool:
         """Takes a packet; says whether it was one of this cluster. A ping that took a stream is answered by one: who
@@ -391,6 +413,7 @@ class Runtime:
             return
         with self.door:
             self._perform(self.engine.tick(self._now(), _wall()))
+            self._compact()
             self._schedule()
 
     def _schedule(self) -> None:
@@ -416,6 +439,8 @@ class Runtime:
             match effect:
                 case Changed(changes):
                     self._changed(changes)
+                case Persist():
+                    self.keeping.keep(effect)
                 case Appeared(keys):
                     self._changed(tuple((key, None, self._store.shown(key)) for key in keys))
                 case Send(to, message):

@@ -24,6 +24,7 @@ LAYERS = (
         "gossip.door",
         "gossip.errors",
         "gossip.forks",
+        "gossip.keeping",
         "gossip.neighbours",
         "gossip.records",
         "gossip.roster",

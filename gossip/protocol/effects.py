@@ -37,6 +37,17 @@ class Changed(NamedTuple):
     changes: tuple[Change, ...]
 
 
+class Persist(NamedTuple):
+    """Keep a step: batches that were delivered at once, or (`state`) the parts of a peer's state that was merged.
+
+    `own` is the last of this replica's sequences that is in it, 0 if none is.
+    """
+
+    payloads: tuple[bytes, ...]
+    own: int = 0
+    state: bool = False
+
+
 class Appeared(NamedTuple):
     """These keys have not changed, but may be visible from now on: a member was heard of that owns something there."""
 
@@ -69,4 +80,4 @@ class Warned(NamedTuple):
     message: str
 
 
-Effect: TypeAlias = Send | Dial | Changed | Appeared | MemberChanged | Reborn | Ready | Warned
+Effect: TypeAlias = Send | Dial | Changed | Persist | Appeared | MemberChanged | Reborn | Ready | Warned

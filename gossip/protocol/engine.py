@@ -23,6 +23,7 @@ from crdt import (
     Batch,
     Change,
     ClockSkew,
+    Context,
     Malformed,
     Stage,
     Store,
@@ -35,7 +36,7 @@ from crdt import (
 )
 from crdt.timestamp import at
 from gossip.protocol.codec import Codec, Unknown
-from gossip.protocol.effects import Appeared, Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
+from gossip.protocol.effects import Appeared, Changed, Dial, Effect, MemberChanged, Persist, Ready, Reborn, Send, Warned
 from gossip.protocol.expiry import Expiry
 from gossip.protocol.members import NOBODY, Claim, Status
 from gossip.protocol.membership import Buried, Membership
@@ -89,6 +90,9 @@ class Engine:
         """Replicas whose writes wait because of a clock: told once, when it begins."""
         self._diverged = (0, 0)
         """With whom, and at which context, it was told last that states differ."""
+        self._stored_first: list[tuple[int, Effect]] = []
+        """What may leave when own writes up to a sequence have: states that have them."""
+        self._woken = False
         self._born_at = -inf
         """When this node took a new instance last."""
 
@@ -130,17 +134,39 @@ class Engine:
         batches = self.replication.flush()
         if not batches:
             return []
+        effects: list[Effect] = [Persist(tuple(batches), own=self.replication.flushed)]
+        return effects if self._settings.durability == "full" else effects + self._pushed(batches)
+
+    def stored(self, own: int) -> list[Effect]:
+        """Own writes up to this sequence are on the disk (or never will be): with `full` durability they leave now."""
+        effects = self._pushed(self.replication.stored(own))
+        ready = [effect for sequence, effect in self._stored_first if sequence <= self.replication.published]
+        self._stored_first = [each for each in self._stored_first if each[0] > self.replication.published]
+        return effects + ready
+
+    def _pushed(self, batches: Sequence[bytes]) -> list[Effect]:
         self.counters["batches_sent"] += len(batches)
         peers = tuple(self.members.peers())
-        return [Send(peers, push) for push in self.replication.pushes(batches)] if peers else []
+        return [Send(peers, push) for push in self.replication.pushes(batches)] if peers and batches else []
 
     def join(self, addresses: Iterable[str], now: float) -> list[Effect]:
         """Introduces this node at addresses where others may be; those of living members are passed over."""
+        effects = self._wake(now)
         known = {address for claim in self.members.table.values() if not claim.gone for address in claim.addresses}
         unknown = [address for address in addresses if address not in known]
         self.repair.dialled(unknown, now)
         message = Join(self.membership.all_claims(now), self.digest)
-        return [*self.flush(), *(Dial(address, message) for address in unknown), *self._readiness(now)]
+        effects += self.flush()
+        return [*effects, *(Dial(address, message) for address in unknown), *self._readiness(now)]
+
+    def _wake(self, now: float) -> list[Effect]:
+        """The first time: what the store was given from a disk may expire, or be owned by who is no more."""
+        if self._woken:
+            return []
+        self._woken = True
+        store = self.replication.store
+        mortal = [(*name, element) for name, elements in store.mortal.items() for element in elements]
+        return _changed(self.expiry.note([(key, None, store.shown(key)) for key in mortal], self.members.table, now))
 
     def leave(self, now: float) -> list[Effect]:
         """Says goodbye: what was written leaves first, then the claim that this instance has left."""
@@ -318,7 +344,7 @@ class Engine:
     def _receive(self, sender: int, batches: list[Batch], push: Push, now: float, wall: int) -> list[Effect]:
         delivered = self.replication.receive(list(zip(batches, push.batches, strict=True)), wall)
         self.counters["batches_received"] += len(batches)
-        effects = self._show(delivered.steps, now)
+        effects = [*map(Persist, delivered.payloads), *self._show(delivered.steps, now)]
         self._skewed -= {batch.replica for batch in batches} - {replica for replica, _ in delivered.skewed}
         effects += self._warn_of_skew(delivered.skewed)
         if delivered.gap:
@@ -411,12 +437,16 @@ class Engine:
             pushes = self.replication.pushes([entry.payload for entry in run])
             more = len(run) < len(batches)
             return [Send((peer,), Push(push.batches, pull.number, len(pushes), more)) for push in pushes]
-        if self.transfers.busy or not self.replication.exposable:  # or a transaction is open
+        if self.transfers.busy or not self.replication.settled:  # or a transaction is open
             self.counters["states_refused"] += 1
             return [Send((peer,), Busy())]
         parts = state_parts(self.replication.store.state(), self._settings.part_bytes)
         self.counters["states_sent"] += 1
-        return [Send((peer,), self.transfers.offer(peer, parts, now))]
+        send = Send((peer,), self.transfers.offer(peer, parts, now))
+        if self.replication.exposable:
+            return [send]
+        self._stored_first.append((self.replication.flushed, send))
+        return []
 
     def _part(self, sender: int, part: StatePart, now: float, wall: int) -> list[Effect]:
         if self.transfers.receiving is None and not self.repair.asked(sender):
@@ -437,8 +467,9 @@ class Engine:
         return []
 
     def _commit(self, sender: int, stage: Stage, now: float, wall: int) -> list[Effect]:
+        before = Context(self.replication.store.context)
         try:
-            steps = self.replication.merge_state(stage.state(), stage.newest, wall)
+            delivered = self.replication.merge_state(stage.state(), stage.newest, wall)
         except Malformed:
             self.counters["malformed"] += 1
             return []
@@ -446,7 +477,11 @@ class Engine:
             self.repair.refused(sender, now + self._until_allowed((skew,)))
             return self._warn_of_skew([(sender, skew)], "all that this member has")
         self.counters["states_received"] += 1
-        effects = self._show(steps, now)
+        effects: list[Effect] = []
+        if before != self.replication.store.context:
+            effects.append(Persist(tuple(stage.parts), state=True))
+        effects += map(Persist, delivered.payloads)
+        effects += self._show(delivered.steps, now)
         self.repair.served(sender, self.digest)
         return effects
 
