@@ -38,6 +38,9 @@ class Keeping:
         self._storage: Any = None
         self._own: deque[tuple[int, int]] = deque()
         """`(ticket, own sequence)` of steps with own writes that are not kept yet."""
+        self._appended = self._safe = 0
+        """The last ticket, and the last one that is safe."""
+        self._waiting: deque[tuple[int, asyncio.Future[bool]]] = deque()
 
     async def open(self, store: Store) -> int:
         """Fills the store with what was kept; gives the greatest stamp in it. Raises `StartError`."""
@@ -58,6 +61,7 @@ class Keeping:
             self._config.cluster,
             durability="full" if self._config.durability == "full" else "interval",
             stored=heard(self._stored),
+            synced=heard(self._synced),
             failed=heard(self._refused),
         )
         return int((await asyncio.to_thread(self._storage.open, store)).newest)
@@ -69,9 +73,9 @@ class Keeping:
                 self._stored_own(effect.own)
             return
         append = self._storage.append_state if effect.state else self._storage.append_batches
-        ticket = append(effect.payloads)
+        self._appended = append(effect.payloads)
         if effect.own:
-            self._own.append((ticket, effect.own))
+            self._own.append((self._appended, effect.own))
 
     def compact(self, state: Callable[[], State]) -> None:
         """Has a state replace what was kept so far, if that has grown too much. `state` is what all steps led to."""
@@ -85,12 +89,29 @@ class Keeping:
         if own:
             self._stored_own(own)
 
+    def _synced(self, ticket: int) -> None:
+        self._safe = ticket
+        while self._waiting and self._waiting[0][0] <= ticket:
+            _settle(self._waiting.popleft()[1], True)
+
+    async def hard(self) -> bool:
+        """Waits until all that was appended so far is safe on the disk; False if there is none, or it has refused."""
+        if self._storage is None or self.failed:
+            return False
+        if self._safe >= self._appended:
+            return True
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append((self._appended, future))
+        return await future
+
     def _refused(self, error: OSError) -> None:
         self.failed = str(error)
         log.error("%s", error)
         if self._own:
             self._stored_own(self._own[-1][1])  # it goes on in memory, and its peers may have what it has
             self._own.clear()
+        while self._waiting:
+            _settle(self._waiting.popleft()[1], False)
 
     async def close(self, seconds: float) -> None:
         """Writes what waits, for so many seconds at most, and lets go of the directory."""
@@ -102,3 +123,8 @@ class Keeping:
         if self._storage is None:
             return None
         return {"directory": self._config.data_dir, "failed": self.failed or None, **self._storage.counters}
+
+
+def _settle(future: asyncio.Future[bool], result: bool) -> None:
+    if not future.done():  # whoever waited may have been cancelled
+        future.set_result(result)

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ from crdt.codec import COUNTER, MAP, REGISTER, SET
 from crdt.store import Object
 from crdt.timestamp import at
 from discovery import Place
+from gossip import token
 from gossip.config import Config
 from gossip.errors import AlreadyStarted, ConfigError, NotRunning, StartError
 from gossip.protocol.effects import MemberChanged
@@ -36,6 +37,7 @@ from gossip.roster import Member, Roster, member_of
 from gossip.runtime import Runtime
 from gossip.schema import Schema
 from gossip.shared import Counter, Map, Register, Set
+from gossip.waits import Peers
 from gossip.watch import Change, Kind, Watch
 
 log = logging.getLogger("gossip")
@@ -272,6 +274,50 @@ class Node:
             raise
         if wrong := door.end(block):
             raise RuntimeError(wrong)
+
+    # -- waiting ----------------------------------------------------------------------------------------------------
+
+    async def sync(self, *, peers: Peers = "majority", durable: bool = False, timeout: float | None = None) -> None:
+        """Waits until what was written here so far is held by so many peers.
+
+        `peers` is a number, "majority" (of all members, this one included) or "all" that are members now. With
+        `durable` they have it on their disks, and so has this node if it has a `data_dir`; `peers=0` waits for that
+        alone. Nothing that was acknowledged is lost while one of those lives, or has its directory. Raises
+        `TimeoutError`, which names who is missing, and `StorageFailed` if there is no disk to wait for, or it refused.
+        """
+        if type(peers) is not int and peers not in ("majority", "all"):
+            raise ValueError(f"peers={peers!r} can not be: it is a number, 'majority' or 'all'")
+        await self._in_its_loop(lambda runtime: runtime.waits.synced(peers, durable, timeout))
+
+    @property
+    def token(self) -> str:
+        """What this node has written so far, as some 25 characters for a cookie or a header: see `wait_for`."""
+        runtime = self._running()
+        with runtime.lock:
+            return token.make(self.config.cluster, runtime.engine.replication.written)
+
+    @property
+    def seen(self) -> str:
+        """All that is here now, whoever wrote it, as a token: longer by 12 characters for each who ever wrote."""
+        runtime = self._running()
+        with runtime.lock:
+            return token.make(self.config.cluster, self._store.context)
+
+    async def wait_for(self, token_: str, /, *, timeout: float | None = None) -> None:
+        """Waits until what a node had written (`token`) or seen (`seen`) is here: read your own writes on any worker.
+
+        Raises `ValueError` for what is no token of this cluster, `TimeoutError` if it is not here in time.
+        """
+        wanted = token.parse(self.config.cluster, token_)
+        await self._in_its_loop(lambda runtime: runtime.waits.delivered(wanted, timeout))
+
+    async def _in_its_loop(self, wait: Callable[[Runtime], Coroutine[None, None, None]]) -> None:
+        """A node that lives in a thread of its own can be waited for from any loop."""
+        runtime = self._running()
+        if runtime.elsewhere:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(wait(runtime), runtime.loop))
+        else:
+            await wait(runtime)
 
     @property
     def members(self) -> Roster:

@@ -19,13 +19,13 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import ParamSpec
 
-from crdt import Change, Malformed, Store, Write
+from crdt import Change, Context, Malformed, Store, Write
 from discovery import Address, Place, parse_address, read_seeds
 from gossip import forks
 from gossip.config import Config
@@ -33,12 +33,26 @@ from gossip.door import Door
 from gossip.errors import NotRunning, StartError
 from gossip.keeping import Keeping
 from gossip.neighbours import Neighbours
-from gossip.protocol.effects import Appeared, Changed, Dial, Effect, MemberChanged, Persist, Ready, Reborn, Send, Warned
+from gossip.protocol.effects import (
+    Appeared,
+    Changed,
+    Confirmed,
+    Dial,
+    Effect,
+    Harden,
+    MemberChanged,
+    Persist,
+    Ready,
+    Reborn,
+    Send,
+    Warned,
+)
 from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim
 from gossip.protocol.messages import Ack, Ping
 from gossip.seal import Seal
 from gossip.transport import Transport
+from gossip.waits import Waits
 
 log = logging.getLogger("gossip")
 P = ParamSpec("P")
@@ -84,6 +98,8 @@ class Runtime:
         self._settled = settled
         self._neighbours: Neighbours | None = None
         self.keeping = Keeping(config, self._stored)
+        self.waits = Waits(self)
+        self._tasks: set[asyncio.Task[None]] = set()
         self._examined: set[int] = set()
         """Lost neighbours that are being looked at."""
         self._seal: Seal | None = None
@@ -256,11 +272,19 @@ class Runtime:
             self._timer.cancel()
         if self._neighbours is not None:
             self._neighbours.release()
+        self.waits.end()
+        for task in list(self._tasks):
+            task.cancel()
         await self.transport.close()
         await self.keeping.close(_LAST_WORDS)
         if search is not None:
             await asyncio.gather(search, return_exceptions=True)
         self.over = True
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Where it lives."""
+        return self._loop
 
     @property
     def elsewhere(self) -> bool:
@@ -344,6 +368,36 @@ class Runtime:
         if self.config.durability == "full" and not self.over:
             with self.door:
                 self._perform(self.engine.stored(own))
+
+    async def _harden(self, peer: int, number: int) -> None:
+        """A peer wants to know when what is here is on the disk."""
+        durable = await self.keeping.hard()
+        if self.running:
+            with self.door:
+                self._perform(self.engine.hardened(peer, number, durable))
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Does something beside, until the node leaves."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def ask_sync(self, peers: Sequence[int], wanted: Context, durable: bool, number: int = 0) -> int:
+        """Asks peers whether they hold this; gives the number of the question."""
+        with self.door:
+            number, effects = self.engine.sync(peers, wanted, durable, number)
+            self._perform(effects)
+        return number
+
+    def name_of(self, instance: int) -> str:
+        """The name of a member, for people; of one that is forgotten its number."""
+        claim = self.engine.members.table.get(instance)
+        return f"{instance:016x}" if claim is None else claim.name
+
+    @property
+    def store(self) -> Store:
+        """What this node holds."""
+        return self._store
 
     def _compact(self) -> None:
         if self.engine.replication.settled:
@@ -441,6 +495,11 @@ class Runtime:
                     self._changed(changes)
                 case Persist():
                     self.keeping.keep(effect)
+                    self.waits.moved()
+                case Confirmed(number, peer, durable):
+                    self.waits.confirmed(number, peer, durable)
+                case Harden(peer, number):
+                    self.spawn(self._harden(peer, number))
                 case Appeared(keys):
                     self._changed(tuple((key, None, self._store.shown(key)) for key in keys))
                 case Send(to, message):

@@ -31,6 +31,8 @@ LAYERS = (
         "gossip.runtime",
         "gossip.schema",
         "gossip.seal",
+        "gossip.token",
+        "gossip.waits",
         "gossip.storage",
         "gossip.transport",
         "gossip.watch",

@@ -48,6 +48,21 @@ class Persist(NamedTuple):
     state: bool = False
 
 
+class Confirmed(NamedTuple):
+    """A peer holds what was asked for under this number; `durable` if its disk does."""
+
+    number: int
+    peer: int
+    durable: bool
+
+
+class Harden(NamedTuple):
+    """A peer waits until what was delivered here so far is on the disk: call `hardened` then, or if there is none."""
+
+    peer: int
+    number: int
+
+
 class Appeared(NamedTuple):
     """These keys have not changed, but may be visible from now on: a member was heard of that owns something there."""
 
@@ -80,4 +95,6 @@ class Warned(NamedTuple):
     message: str
 
 
-Effect: TypeAlias = Send | Dial | Changed | Persist | Appeared | MemberChanged | Reborn | Ready | Warned
+Effect: TypeAlias = (
+    Send | Dial | Changed | Persist | Confirmed | Harden | Appeared | MemberChanged | Reborn | Ready | Warned
+)

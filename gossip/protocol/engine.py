@@ -32,11 +32,26 @@ from crdt import (
     chain,
     decode_batch,
     decode_context,
+    encode_context,
     state_parts,
 )
 from crdt.timestamp import at
 from gossip.protocol.codec import Codec, Unknown
-from gossip.protocol.effects import Appeared, Changed, Dial, Effect, MemberChanged, Persist, Ready, Reborn, Send, Warned
+from gossip.protocol.confirm import Confirm, Question
+from gossip.protocol.effects import (
+    Appeared,
+    Changed,
+    Confirmed,
+    Dial,
+    Effect,
+    Harden,
+    MemberChanged,
+    Persist,
+    Ready,
+    Reborn,
+    Send,
+    Warned,
+)
 from gossip.protocol.expiry import Expiry
 from gossip.protocol.members import NOBODY, Claim, Status
 from gossip.protocol.membership import Buried, Membership
@@ -53,6 +68,8 @@ from gossip.protocol.messages import (
     Push,
     StateNext,
     StatePart,
+    Sync,
+    Synced,
     Welcome,
 )
 from gossip.protocol.repair import Repair
@@ -82,8 +99,9 @@ class Engine:
         self.members = self.membership.members
         self.replication = Replication(store, settings, me.instance)
         self.transfers = Transfers(settings)
-        self.repair = Repair(settings)
+        self.repair = Repair(settings, rng.getrandbits(32))
         self.expiry = Expiry(store)
+        self.confirm = Confirm(rng.getrandbits(32))
         self._settings = settings
         self._rng = rng
         self._skewed: set[int] = set()
@@ -120,6 +138,17 @@ class Engine:
     def update(self, write: Write, now: float) -> list[Effect]:
         """A local write: delivered here at once, sent with the next `flush`."""
         return self._show([(self.replication.update(write),)], now)
+
+    def sync(self, peers: Sequence[int], wanted: Context, durable: bool, number: int = 0) -> tuple[int, list[Effect]]:
+        """Asks peers whether they hold these writes; answers come as `Confirmed`, under the number that this gives.
+        With a `number` it asks again."""
+        number = number or self.confirm.ask()
+        question = Sync(number, encode_context(wanted), durable)
+        return number, [*self.flush(), Send(tuple(peers), question)] if peers else self.flush()
+
+    def hardened(self, peer: int, number: int, durable: bool) -> list[Effect]:
+        """What a `Harden` asked for is done; or can not be, and the peer hears that it is held in memory."""
+        return [Send((peer,), Synced(number, durable))] if peer in self.members else []
 
     def begin(self) -> None:
         """Writes from here to `end` become visible in one step at every peer."""
@@ -200,7 +229,7 @@ class Engine:
             return effects
         effects = self.flush()
         effects += self._route(sender, message, content, now, wall)
-        return [*effects, *self._readiness(now), *self.membership.news()]
+        return [*effects, *self._confirmed(), *self._readiness(now), *self.membership.news()]
 
     def lost(self, instance: int, now: float) -> list[Effect]:
         """A stream to this member ended, or could not be opened. A hint: look at once, through others too."""
@@ -268,6 +297,10 @@ class Engine:
                 return self._answer(sender, message, now)
             case Busy():
                 return self._busy(sender, now)
+            case Sync():
+                return self._asked(sender, message)
+            case Synced(number, durable):
+                return [Confirmed(number, sender, durable)]
             case StatePart():
                 return self._part(sender, message, now, wall)
             case StateNext():
@@ -302,6 +335,7 @@ class Engine:
             if isinstance(effect, MemberChanged) and effect.claim.gone:
                 self.transfers.gone(effect.claim.instance)
                 self.repair.gone(effect.claim.instance)
+                self.confirm.gone(effect.claim.instance)
                 done += _changed(self.expiry.gone(effect.claim.instance))
             elif isinstance(effect, MemberChanged) and effect.before is None:
                 owned = self.expiry.owned(effect.claim.instance)
@@ -365,6 +399,25 @@ class Engine:
         """Seconds until something from the future is to be asked for again."""
         ahead = min(skew.ahead / 1000 for skew in skews) - self._settings.max_clock_skew
         return min(max(ahead, self._settings.pull_timeout), _SKEW_PATIENCE)
+
+    def _asked(self, peer: int, sync: Sync) -> list[Effect]:
+        try:
+            wanted = decode_context(sync.context)
+        except Malformed:
+            self.counters["malformed"] += 1
+            return []
+        self.confirm.asked(Question(peer, sync.number, wanted, sync.durable))
+        return []
+
+    def _confirmed(self) -> list[Effect]:
+        """Answers those who wanted to know whether something is here, and it is by now."""
+        effects: list[Effect] = []
+        for question in self.confirm.answerable(self.replication.store.context):
+            if question.durable:
+                effects.append(Harden(question.peer, question.number))
+            else:
+                effects.append(Send((question.peer,), Synced(question.number, False)))
+        return effects
 
     def _show(self, steps: Iterable[tuple[Change, ...]], now: float) -> list[Effect]:
         steps = [step for step in steps if step]

@@ -84,6 +84,8 @@ class Replication:
         """Own batches that leave when they are on the disk."""
         self._before = 0
         """How many of the closed batches are older than the open transaction, and may leave during it."""
+        self.own = Context()
+        """What this node wrote as who it was before, by replica."""
         self.published = 0
         """The last own sequence that has left."""
         self._turn = 0
@@ -195,6 +197,14 @@ class Replication:
         return self._storing[-1].last if self._storing else self.published
 
     @property
+    def written(self) -> Context:
+        """All that this node has written so far, whoever it was."""
+        written = Context(self.own)
+        if self.store.context[self.replica]:
+            written[self.replica] = self.store.context[self.replica]
+        return written
+
+    @property
     def settled(self) -> bool:
         """Whether nothing waits for the end of a turn or of a transaction: the store is what was handed over."""
         return self.flushed == self.store.context[self.replica]
@@ -202,6 +212,8 @@ class Replication:
     def become(self, replica: int) -> None:
         """Goes on under a new replica id. What was written under the old one stays as any other replica's."""
         assert not self._gathered and not self._closed, "flush before: a replica's writes end where it ends"
+        if self.published:
+            self.own[self.replica] = self.published
         self.replica, self.published = replica, 0
 
     # -- others' writes -------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from crdt import (
 )
 from crdt.codec import unpack
 from crdt.timestamp import milliseconds
-from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
+from gossip.protocol.effects import Changed, Confirmed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
 from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim
 from gossip.protocol.messages import Ack, Digest, Join, Message, Ping, Pull, Push, StatePart, Welcome
@@ -56,6 +56,9 @@ class Watch:
         """Of transactions that are open, one in another."""
         self.program = False
         """Whether it is the program that writes just now."""
+        self.questions: dict[int, dict[int, int]] = {}
+        """What peers were asked to confirm, by question."""
+        self.confirmed = 0
         self.segment = 0
         """Raised at each beginning and each end of a transaction, so it is odd inside of one."""
         self.ready = False
@@ -96,6 +99,7 @@ class Watch:
         """An event is over: everything must be right again."""
         self._latest = max(self._latest, wall)
         self.history.clock = max(self.history.clock, wall)
+        self.history.holding |= dict.fromkeys(self._selves, self.shadow.context)
         self._selves |= {effect.claim.instance for effect in effects if isinstance(effect, Reborn)}
         self.history.buried |= {
             each.claim.instance for each in effects if isinstance(each, MemberChanged) and each.claim.gone
@@ -111,6 +115,11 @@ class Watch:
                 case Ready():
                     demand(not self.ready, "ready twice")
                     self.ready = True
+                case Confirmed(number, peer, _) if number in self.questions:  # else it was for who was here before
+                    there = self.history.holding[peer]
+                    held = all(there.get(replica, 0) >= upto for replica, upto in self.questions[number].items())
+                    demand(held, "a peer confirmed what it has not", f"{peer:x}", self.questions[number], there)
+                    self.confirmed += 1
                 case Warned("diverged", peer, message):
                     demand(False, "a node says that it diverged", f"{peer:x}", message)
         demand(not self.engine.counters["diverged"], "diverged")

@@ -45,6 +45,7 @@ def play(world: World) -> float:
     _quiet(world, core)
     for process in world.processes:
         process.watch.everything()
+        world.happened["confirmed"] += process.watch.confirmed
     if world.options.harmless:
         for process in world.processes:
             demand(process.engine.counters["reborn"] == 0, "a healthy member was declared dead", process.number)

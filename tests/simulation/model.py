@@ -55,6 +55,8 @@ class History:
         self.segments: dict[int, list[int]] = {}
         self.meaning: dict[Dot, Meaning] = {}
         self.payloads: set[bytes] = set()
+        self.holding: dict[int, Mapping[int, int]] = {}
+        """What each instance has delivered; of the dead, what they had."""
         self.clock = 0
         """The latest that any clock ever showed, in milliseconds."""
         self.buried: set[int] = set()

@@ -57,10 +57,19 @@ class Workload:
             self.write(process, [self._set(process, "x" * self.rng.randint(1, _LARGE))])
         else:
             self.write(process, [self._one(process) for _ in range(self.rng.choice((1, 1, 1, 2, 5)))])
+        if self.rng.random() < 0.1:
+            self.world.event(process, "sync", partial(self._sync, process))
         if ends and self.rng.random() < 0.95:
             self.world.flush(process)
         elif ends:
             self.world.later(self.rng.random() * 0.01, lambda: self.world.flush(process), "flush")
+
+    def _sync(self, process: Process, now: float, wall: int) -> list[Effect]:
+        """A program asks who holds what it wrote; what is still open in a transaction is a part of that."""
+        wanted = process.engine.replication.written
+        number, effects = process.engine.sync(process.engine.members.peers(), wanted, durable=False)
+        process.watch.questions[number] = dict(wanted)
+        return effects
 
     def _transaction(self, process: Process) -> None:
         """Several writes that become visible at once; now and then it stays open for a while, or has one inside."""
