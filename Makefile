@@ -10,7 +10,7 @@ SEEDS  ?= 0:2000
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format bench sim clean
+.PHONY: help venv demo test check format bench sim soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,9 +40,13 @@ format: $(STAMP)  ## put every file into the one format, and fix what the linter
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## how fast the store is, and how fast a write spreads; STORE_ARGS and PROPAGATE_ARGS go to the one and the other
+bench: $(STAMP)  ## how fast the store is, how fast a write spreads, what a disk costs; STORE_ARGS, PROPAGATE_ARGS and DURABLE_ARGS go to each
 	$(BIN)/python benchmarks/store.py $(STORE_ARGS)
 	$(BIN)/python benchmarks/propagate.py $(PROPAGATE_ARGS)
+	$(BIN)/python benchmarks/durable.py $(DURABLE_ARGS)
+
+soak: $(STAMP)  ## what takes long: hundreds of kills and every crash of the disk, properties searched anew
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/integration/test_disk.py tests/storage tests/crdt $(ARGS)
 
 sim: $(STAMP)  ## thousands of simulated clusters; SEEDS=7 replays one, SEEDS=0:2000 is the default range
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)

@@ -82,6 +82,8 @@ class Stage:
         self._broken = False
         self.newest = 0
         """The greatest stamp of the live writes so far."""
+        self.parts: list[bytes] = []
+        """The parts, as they came."""
 
     def add(self, part: bytes) -> None:
         """Takes the next part. Raises `Malformed`; the stage gives nothing any more then."""
@@ -90,6 +92,7 @@ class Stage:
         except Malformed:
             self._broken = True
             raise
+        self.parts.append(part)
 
     def _take(self, part: bytes) -> None:
         fields = unpack(part)

@@ -10,6 +10,7 @@ Invariants, which every test may check at any moment:
   - writes of one replica are delivered in sequence; `context` says how far;
   - a write may name a dot not delivered here yet: it waits in `named`, and that write will be born dead;
   - `named` holds no dot that the context covers, and `objects` no empty object;
+  - `mortal` lists exactly the keys with a live write that expires or is owned;
   - whoever joins a context has applied everything that it covers, in the same step.
 
 Source: DottedDB (Goncalves et al. 2017) and optimized OR-sets (Bieniusa et al. 2012), one rule for all types.
@@ -103,12 +104,14 @@ class Store:
     b'on'
     """
 
-    __slots__ = ("context", "fingerprint", "named", "objects")
+    __slots__ = ("context", "fingerprint", "mortal", "named", "objects")
 
     def __init__(self) -> None:
         self.context = Context()
         self.named: set[Dot] = set()
         self.objects: dict[Object, dict[bytes, Live]] = {}
+        self.mortal: dict[Object, dict[bytes, None]] = {}
+        """The keys with a live write that may end without another write, so that nobody looks for them among all."""
         self.fingerprint = 0
         """Of the live writes that neither expire nor are owned: equal contexts must have equal ones (the audit)."""
 
@@ -219,6 +222,7 @@ class Store:
 
     def _put(self, key: Key, live: Live | None) -> None:
         name = key[:2]
+        self._note_mortal(name, key[2], live)
         elements = self.objects.get(name)
         if live is not None:
             if elements is None:
@@ -228,6 +232,28 @@ class Store:
             elements.pop(key[2], None)
             if not elements:
                 del self.objects[name]
+
+    def _note_mortal(self, name: Object, element: bytes, live: Live | None) -> None:
+        if live is not None and (live[4] != FOREVER or (live[5] is not None and _is_mortal(live[5]))):
+            self.mortal.setdefault(name, {})[element] = None
+        elif name in self.mortal:
+            keys = self.mortal[name]
+            keys.pop(element, None)
+            if not keys:
+                del self.mortal[name]
+
+    def drop(self, key: Key, now: Timestamp, gone: Container[int]) -> Change | None:
+        """Forgets the live writes of a key that have expired by `now`, or whose author is `gone`; None if none has.
+
+        This is no write: each node does it by itself, and nobody need be told. What was concurrent shows again.
+        """
+        before = self.shown(key)
+        kept = [live for live in chain(before) if not _is_over(live, now, gone)]
+        after = _linked(kept, None)
+        if after is before:
+            return None
+        self._put(key, after)
+        return key, before, after
 
     # -- full state --------------------------------------------------------------------------------------------------
 
@@ -275,6 +301,7 @@ class Store:
         for name, elements in self.objects.items():
             for element, head in elements.items():
                 changes.append(((*name, element), None, head))
+                self._note_mortal(name, element, head)
                 for live in chain(head):
                     self._tally(live, +1)
         return changes
@@ -316,29 +343,38 @@ def chain(live: Live | None) -> Iterator[Live]:
         live = live[5]
 
 
-def visible(live: Live | None, now: Timestamp, gone: Container[int] = ()) -> Iterator[Live]:
-    """The live writes of a key that a reader may see at `now`, while the replicas in `gone` are dead or have left.
+def visible(live: Live | None, now: Timestamp, living: Container[int]) -> Iterator[Live]:
+    """The live writes of a key that a reader may see at `now`, while these replicas are living members.
 
     Expiry and ownership belong to the reading: what was concurrent with an expired write shows again, for every reader.
-    The format and `Store.write` know them already, so that no later version need change either. The four types do not
-    read by them yet, and therefore do not offer them: who writes with `expires` must read with this.
+    The four types know no clock and no members, so they do not offer either: who writes with `expires` reads with this.
 
     >>> kept, expired, owned = (
     ...     (5, 2, 1, b"kept", 0, None),
     ...     (9, 1, 1, b"expired", 70, None),
     ...     (9, 3, 1, b"owned", -1, None),
     ... )
-    >>> [live[3] for live in visible((*expired[:5], kept), now=69)]
+    >>> [live[3] for live in visible((*expired[:5], kept), now=69, living=())]
     [b'expired', b'kept']
-    >>> [live[3] for live in visible((*expired[:5], kept), now=70)]
+    >>> [live[3] for live in visible((*expired[:5], kept), now=70, living=())]
     [b'kept']
-    >>> [live[3] for live in visible(owned, now=70)], [live[3] for live in visible(owned, now=70, gone={3})]
+    >>> [live[3] for live in visible(owned, now=70, living={3})], [live[3] for live in visible(owned, 70, living={1})]
     ([b'owned'], [])
     """
     for candidate in chain(live):
         expires = candidate[4]
-        if expires == FOREVER or (candidate[1] not in gone if expires == WITH_AUTHOR else now < expires):
+        if expires == FOREVER or (candidate[1] in living if expires == WITH_AUTHOR else now < expires):
             yield candidate
+
+
+def _is_mortal(live: Live) -> bool:
+    return any(link[4] != FOREVER for link in chain(live))
+
+
+def _is_over(live: Live, now: Timestamp, gone: Container[int]) -> bool:
+    """Whether nobody may see it any more. An owned write of an author who is not known yet is only not visible yet."""
+    expires = live[4]
+    return expires != FOREVER and (live[1] in gone if expires == WITH_AUTHOR else expires <= now)
 
 
 def _find(live: Live | None, dot: Dot) -> Live | None:

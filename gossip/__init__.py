@@ -37,15 +37,23 @@ def _check_neighbours() -> None:
 
 _OURS = frozenset(
     """
-    __init__ __main__ answers config control door errors forks neighbours node roster runtime schema seal shared thread
-    transport watch
+    __init__ __main__ answers config control datadir door errors forks keeping neighbours node records roster runtime
+    schema seal shared storage thread token transport waits watch
     """.split()  # noqa: SIM905
 )
 
 _check_neighbours()
 
 from gossip.config import Config  # noqa: E402
-from gossip.errors import AlreadyStarted, ConfigError, GossipError, NotRunning, StartError, WrongType  # noqa: E402
+from gossip.errors import (  # noqa: E402
+    AlreadyStarted,
+    ConfigError,
+    GossipError,
+    NotRunning,
+    StartError,
+    StorageFailed,
+    WrongType,
+)
 from gossip.node import Node  # noqa: E402
 from gossip.roster import Member, Roster  # noqa: E402
 from gossip.shared import Counter, Entry, Map, Register, Set  # noqa: E402
@@ -67,6 +75,7 @@ __all__ = [
     "Roster",
     "Set",
     "StartError",
+    "StorageFailed",
     "Watch",
     "WrongType",
 ]

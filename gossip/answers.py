@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from crdt import decode_element
 from crdt.codec import COUNTER, MAP, REGISTER, SET, object_name
 from gossip.watch import Change
 
@@ -112,9 +113,13 @@ def _check(node: Node, handle: Any, *content: Any) -> None:
 # -- answers -----------------------------------------------------------------------------------------------------------
 
 
+def _visible(handle: Any) -> Iterator[Any]:
+    """The keys or elements, decoded one by one: the handle would decode all before it gives the first."""
+    return (decode_element(element) for element, _ in handle._elements(handle._view))
+
+
 def _items(handle: Map[Any, Any]) -> Iterator[tuple[Any, Any]]:
-    keys = handle._view.keys()  # these are decoded one by one; the handle decodes all before it gives the first
-    for key in keys:
+    for key in _visible(handle):
         try:
             yield key, handle[key]
         except KeyError:
@@ -132,7 +137,7 @@ def _get(node: Node, request: Request) -> tuple[Iterator[Any], Any]:
         case "map":
             return _items(handle), kind
         case "set":
-            return iter(handle._view), kind
+            return _visible(handle), kind
     return iter([handle.value]), kind
 
 
@@ -150,7 +155,7 @@ def _keys(node: Node, request: Request) -> tuple[Iterator[Any], Any]:
     kind, handle = _read(node, request)
     if kind != "map":
         raise ValueError(f"{request['object']!r} is a {kind}, and only a map has keys")
-    return handle._view.keys(), kind
+    return _visible(handle), kind
 
 
 def _hello(node: Node, request: Request) -> Any:

@@ -80,6 +80,8 @@ class Config(Settings):
     """Where the nodes of this host meet; by default the user's runtime directory."""
     leave_timeout: float = 0.7
     """How long a leave may take to end conversations and hand over what was not sent yet; with the rest, a second."""
+    data_dir: str = ""
+    """A directory of this node alone, in which its data survives it. Empty: data lives while any node has it."""
     discovery_interval: float = 15.0
     """Between two looks at every source of addresses."""
     send_buffer: int = 16 << 20
@@ -90,7 +92,7 @@ class Config(Settings):
     """Unread keys of one watch; beyond, it is told that it lagged, and gets the present state anew."""
 
     def __post_init__(self) -> None:
-        for each in ("runtime_dir", "seeds_file"):
+        for each in ("runtime_dir", "seeds_file", "data_dir"):
             if isinstance(path := getattr(self, each), Path):
                 object.__setattr__(self, each, str(path))
         self._check_types()
@@ -100,6 +102,8 @@ class Config(Settings):
         object.__setattr__(self, "seeds", _seeds(self.seeds))
         self._check_network()
         self._check_room()
+        if self.durability not in ("interval", "full"):
+            raise ConfigError(f"durability={self.durability!r} must be 'interval' or 'full'")
 
     def _check_types(self) -> None:
         for each in fields(self):

@@ -28,5 +28,9 @@ class StartError(GossipError, OSError):
     """A node could not start: a port that is taken, a directory that is not ours."""
 
 
+class StorageFailed(GossipError, OSError):
+    """What was to be durable is not: the disk has refused, or there is none. The node goes on in memory."""
+
+
 class WrongType(GossipError, TypeError):
     """A value is not of the type that the object was given, when it was set, or as another node wrote it."""

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -24,10 +24,12 @@ from typing import Any, NoReturn, Self, TypeVar, overload
 from weakref import WeakValueDictionary
 
 from crdt import Change as KeyChange
-from crdt import Live, Store, Write
+from crdt import Live, Store, Write, visible
 from crdt.codec import COUNTER, MAP, REGISTER, SET
 from crdt.store import Object
+from crdt.timestamp import at
 from discovery import Place
+from gossip import token
 from gossip.config import Config
 from gossip.errors import AlreadyStarted, ConfigError, NotRunning, StartError
 from gossip.protocol.effects import MemberChanged
@@ -35,6 +37,7 @@ from gossip.roster import Member, Roster, member_of
 from gossip.runtime import Runtime
 from gossip.schema import Schema
 from gossip.shared import Counter, Map, Register, Set
+from gossip.waits import Peers
 from gossip.watch import Change, Kind, Watch
 
 log = logging.getLogger("gossip")
@@ -48,7 +51,8 @@ class Node:
 
     `cluster` is its name: nodes of one name, host and user find each other without any configuration. With `bind`
     (`host:port`) the node also speaks to other hosts, found by `seeds`; beyond loopback only with a `key`. `name` and
-    `tags` are for others to see. `config` is a TOML file. Everything else that can be told stands in `gossip.Config`.
+    `tags` are for others to see. With `data_dir`, a directory for this node alone, its data survives it. `config` is a
+    TOML file. Everything else that can be told stands in `gossip.Config`.
 
     Raises `ConfigError` for a setting that is wrong.
 
@@ -68,12 +72,14 @@ class Node:
         advertise: str | None = None,
         seeds: str | tuple[str, ...] | list[str] | None = None,
         key: str | bytes | None = None,
+        data_dir: str | Path | None = None,
         tags: Mapping[str, str] | None = None,
         insecure: bool | None = None,
         config: str | Path | Config | None = None,
         **more: Any,
     ) -> None:
-        told = {"name": name, "bind": bind, "advertise": advertise, "key": key, "tags": tags, "insecure": insecure}
+        told: dict[str, object] = {"name": name, "bind": bind, "advertise": advertise, "key": key, "tags": tags}
+        told |= {"insecure": insecure, "data_dir": data_dir}
         if isinstance(config, Config):
             also = [each for each, value in {**told, "seeds": seeds, **more}.items() if value is not None]
             if also or config.cluster != cluster:
@@ -269,6 +275,50 @@ class Node:
         if wrong := door.end(block):
             raise RuntimeError(wrong)
 
+    # -- waiting ----------------------------------------------------------------------------------------------------
+
+    async def sync(self, *, peers: Peers = "majority", durable: bool = False, timeout: float | None = None) -> None:
+        """Waits until what was written here so far is held by so many peers.
+
+        `peers` is a number, "majority" (of all members, this one included) or "all" that are members now. With
+        `durable` they have it on their disks, and so has this node if it has a `data_dir`; `peers=0` waits for that
+        alone. Nothing that was acknowledged is lost while one of those lives, or has its directory. Raises
+        `TimeoutError`, which names who is missing, and `StorageFailed` if there is no disk to wait for, or it refused.
+        """
+        if type(peers) is not int and peers not in ("majority", "all"):
+            raise ValueError(f"peers={peers!r} can not be: it is a number, 'majority' or 'all'")
+        await self._in_its_loop(lambda runtime: runtime.waits.synced(peers, durable, timeout))
+
+    @property
+    def token(self) -> str:
+        """What this node has written so far, as some 25 characters for a cookie or a header: see `wait_for`."""
+        runtime = self._running()
+        with runtime.lock:
+            return token.make(self.config.cluster, runtime.engine.replication.written)
+
+    @property
+    def seen(self) -> str:
+        """All that is here now, whoever wrote it, as a token: longer by 12 characters for each who ever wrote."""
+        runtime = self._running()
+        with runtime.lock:
+            return token.make(self.config.cluster, self._store.context)
+
+    async def wait_for(self, token_: str, /, *, timeout: float | None = None) -> None:
+        """Waits until what a node had written (`token`) or seen (`seen`) is here: read your own writes on any worker.
+
+        Raises `ValueError` for what is no token of this cluster, `TimeoutError` if it is not here in time.
+        """
+        wanted = token.parse(self.config.cluster, token_)
+        await self._in_its_loop(lambda runtime: runtime.waits.delivered(wanted, timeout))
+
+    async def _in_its_loop(self, wait: Callable[[Runtime], Coroutine[None, None, None]]) -> None:
+        """A node that lives in a thread of its own can be waited for from any loop."""
+        runtime = self._running()
+        if runtime.elsewhere:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(wait(runtime), runtime.loop))
+        else:
+            await wait(runtime)
+
     @property
     def members(self) -> Roster:
         """The members of the cluster: `len`, `in`, iteration, `["name"]`, `.alive`, `.all`, `.where(role="web")`."""
@@ -311,6 +361,7 @@ class Node:
                 "held_back": replication.inbox.size,
                 "log_bytes": replication.log.size,
                 "coalesced": replication.coalesced,
+                "storage": runtime.keeping.status(),
                 "watches": sum(map(len, self._watches.values())),
                 "counters": dict(engine.counters + runtime.transport.counters),
             }
@@ -333,6 +384,27 @@ class Node:
         if runtime is not None and runtime.forked:
             raise NotRunning(FORKED)
         raise NotRunning(f"the node of cluster {self.config.cluster!r} is not running: {self._state}")
+
+    def _visible(self, live: Live | None) -> Iterator[Live]:
+        """The live writes of a key that a reader may see now."""
+        return visible(live, at(time.time_ns() // 1_000_000), self._running().engine.members)
+
+    def _elements(self, name: Object) -> list[tuple[bytes, Live]]:
+        """The elements of an object that a reader may see now; the lock is held."""
+        elements, mortal = self._store.elements(name), self._store.mortal.get(name)
+        if not mortal:
+            return list(elements.items())
+        shown = [(key, next(self._visible(live), None) if key in mortal else live) for key, live in elements.items()]
+        return [(key, live) for key, live in shown if live is not None]
+
+    def _count(self, name: Object) -> int:
+        """How many elements of an object a reader may see now."""
+        runtime = self._running()
+        elements, mortal = self._store.elements(name), self._store.mortal.get(name)
+        if not mortal:
+            return len(elements)
+        with runtime.lock:
+            return len(elements) - sum(next(self._visible(elements[key]), None) is None for key in mortal)
 
     def _write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
         runtime = self._runtime
@@ -363,7 +435,7 @@ class Node:
                     del self._watches[name]
 
         def present() -> Iterator[tuple[bytes, Live]]:
-            return iter(list(self._store.elements(name).items()))
+            return iter(self._elements(name))
 
         return Watch(enter, leave, present, read, self.config.watch_keys, snapshot)
 
@@ -374,7 +446,7 @@ class Node:
             return
         for key, before, after in changes:
             for watch in self._watches.get(key[:2], ()):
-                watch._changed(key[2], before, after)
+                watch._changed(key[2], before, next(self._visible(after), None))
 
     def _member_changed(self, effect: MemberChanged) -> None:
         if effect.before is None or not effect.before.gone:  # why somebody is gone is not overwritten by an echo

@@ -19,25 +19,40 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import ParamSpec
 
-from crdt import Change, Malformed, Store, Write
+from crdt import Change, Context, Malformed, Store, Write
 from discovery import Address, Place, parse_address, read_seeds
 from gossip import forks
 from gossip.config import Config
 from gossip.door import Door
 from gossip.errors import NotRunning, StartError
+from gossip.keeping import Keeping
 from gossip.neighbours import Neighbours
-from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
+from gossip.protocol.effects import (
+    Appeared,
+    Changed,
+    Confirmed,
+    Dial,
+    Effect,
+    Harden,
+    MemberChanged,
+    Persist,
+    Ready,
+    Reborn,
+    Send,
+    Warned,
+)
 from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim
 from gossip.protocol.messages import Ack, Ping
 from gossip.seal import Seal
 from gossip.transport import Transport
+from gossip.waits import Waits
 
 log = logging.getLogger("gossip")
 P = ParamSpec("P")
@@ -49,6 +64,8 @@ _BLOCK_LOOK = 0.005
 """Seconds between two looks whether the batch of a thread has ended, when the node leaves."""
 _MUCH = 60.0
 """Seconds that a start waits at most for a state that somebody has."""
+_LAST_WORDS = 0.25
+"""Seconds that a leave gives to a disk, out of the second that it may take."""
 _WATCHFUL = 0.05
 """Seconds between two looks for neighbours while a start waits for the first of them."""
 
@@ -80,6 +97,9 @@ class Runtime:
         self._leave = leave
         self._settled = settled
         self._neighbours: Neighbours | None = None
+        self.keeping = Keeping(config, self._stored)
+        self.waits = Waits(self)
+        self._tasks: set[asyncio.Task[None]] = set()
         self._examined: set[int] = set()
         """Lost neighbours that are being looked at."""
         self._seal: Seal | None = None
@@ -102,12 +122,14 @@ class Runtime:
         self.transport = Transport(self._receive, self._lost, config.send_buffer, config.max_connections)
         forks.enter(self)
         try:
+            newest = await self.keeping.open(self._store)
             instance = secrets.randbits(64) | 1
             addresses = await self._listen(instance)
             name = config.name or _default_name()
             started = _wall()
             claim = Claim(instance, name[:255], addresses, started, tuple(sorted(config.tags.items())))
             self.engine = Engine(config.cluster, claim, config, Random(secrets.randbits(64)), self._store)
+            self.engine.replication.remember(newest, started)
             if config.key:
                 self._seal = Seal(config.key, config.cluster, secrets.token_bytes(16))
             self.running = True
@@ -230,6 +252,10 @@ class Runtime:
             return
         deadline = deadline or self._now() + self.config.leave_timeout
         try:
+            with self.door:
+                self._perform(self.engine.flush())
+            while not self.engine.replication.exposable and self._now() < deadline - self.config.leave_timeout / 2:
+                await asyncio.sleep(_BLOCK_LOOK)  # own writes that must be on the disk before they leave
             while self.door.others and self._now() < deadline - self.config.leave_timeout / 2:
                 await asyncio.sleep(_BLOCK_LOOK)  # what the loop wrote beside it is a part of it
             with self.door:
@@ -253,10 +279,19 @@ class Runtime:
             self._timer.cancel()
         if self._neighbours is not None:
             self._neighbours.release()
+        self.waits.end()
+        for task in list(self._tasks):
+            task.cancel()
         await self.transport.close()
+        await self.keeping.close(_LAST_WORDS)
         if search is not None:
             await asyncio.gather(search, return_exceptions=True)
         self.over = True
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Where it lives."""
+        return self._loop
 
     @property
     def elsewhere(self) -> bool:
@@ -332,6 +367,48 @@ class Runtime:
             self._flush_due = False
             if self.running:
                 self._perform(self.engine.flush())
+                self._compact()
+                self._schedule()  # what was written may expire
+
+    def _stored(self, own: int) -> None:
+        """Own writes up to this sequence are kept."""
+        if self.config.durability == "full" and not self.over:
+            with self.door:
+                self._perform(self.engine.stored(own))
+
+    async def _harden(self, peer: int, number: int) -> None:
+        """A peer wants to know when what is here is on the disk."""
+        durable = await self.keeping.hard()
+        if self.running:
+            with self.door:
+                self._perform(self.engine.hardened(peer, number, durable))
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Does something beside, until the node leaves."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def ask_sync(self, peers: Sequence[int], wanted: Context, durable: bool, number: int = 0) -> int:
+        """Asks peers whether they hold this; gives the number of the question."""
+        with self.door:
+            number, effects = self.engine.sync(peers, wanted, durable, number)
+            self._perform(effects)
+        return number
+
+    def name_of(self, instance: int) -> str:
+        """The name of a member, for people; of one that is forgotten its number."""
+        claim = self.engine.members.table.get(instance)
+        return f"{instance:016x}" if claim is None else claim.name
+
+    @property
+    def store(self) -> Store:
+        """What this node holds."""
+        return self._store
+
+    def _compact(self) -> None:
+        if self.engine.replication.settled:
+            self.keeping.compact(self._store.state)
 
     def _receive(self, packet: bytes, stream: bool) -> bool:
         """Takes a packet; says whether it was one of this cluster. A ping that took a stream is answered by one: who
@@ -397,6 +474,7 @@ class Runtime:
             return
         with self.door:
             self._perform(self.engine.tick(self._now(), _wall()))
+            self._compact()
             self._schedule()
 
     def _schedule(self) -> None:
@@ -422,6 +500,15 @@ class Runtime:
             match effect:
                 case Changed(changes):
                     self._changed(changes)
+                case Persist():
+                    self.keeping.keep(effect)
+                    self.waits.moved()
+                case Confirmed(number, peer, durable):
+                    self.waits.confirmed(number, peer, durable)
+                case Harden(peer, number):
+                    self.spawn(self._harden(peer, number))
+                case Appeared(keys):
+                    self._changed(tuple((key, None, self._store.shown(key)) for key in keys))
                 case Send(to, message):
                     streamed = effect.stream or (stream and isinstance(message, Ack))
                     self._send(to, effect, isinstance(message, Ping | Ack) and not streamed)

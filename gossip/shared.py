@@ -10,12 +10,17 @@ Not here: the rules of merging (`crdt`), the sending (`runtime`), the conversion
 
 from __future__ import annotations
 
+import time
 from collections.abc import ItemsView, Iterable, Iterator, MutableMapping, MutableSet, ValuesView
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from crdt import (
+    FOREVER,
+    WITH_AUTHOR,
     Key,
     Live,
     LWWMap,
@@ -23,12 +28,12 @@ from crdt import (
     ORSet,
     PNCounter,
     Write,
-    chain,
     decode_element,
     decode_value,
     encode_element,
     encode_value,
 )
+from crdt.timestamp import at
 from gossip.errors import WrongType
 from gossip.schema import Schema
 from gossip.watch import Change, Kind, Watch, time_of
@@ -42,6 +47,7 @@ T = TypeVar("T")
 
 
 _CONTAINERS = (dict, list, tuple)
+_LONGEST = 100 * 366 * 24 * 3600
 _STEP = 10_000
 """Keys cleared in one visible step: with the longest names, keys and conflicts of some, it fits a transaction."""
 
@@ -52,13 +58,15 @@ class Entry(Generic[V]):
 
     `stamp` is the hybrid timestamp of the write that is shown (`time` shows when that was), `author` the instance that
     made it, and `conflicts` are the values of concurrent writes that are not shown; the next write of the key settles
-    them.
+    them. `expires` is when it ends, in UTC, or None; `owned` says that it ends with the instance that made it.
     """
 
     value: V
     stamp: int
     author: int
     conflicts: tuple[V, ...]
+    expires: datetime | None = None
+    owned: bool = False
 
     @property
     def time(self) -> datetime:
@@ -76,9 +84,26 @@ class _Handle:
         self.name = name
 
     def _elements(self, view: LWWMap | ORSet | PNCounter) -> list[tuple[bytes, Live]]:
-        """What is live now, in one step even while another thread merges a batch."""
+        """What is visible now, in one step even while another thread merges a batch."""
         with self._node._running().lock:
-            return list(self._node._store.elements(view.name).items())
+            return self._node._elements(view.name)
+
+    def _shown(self, live: Live | None) -> Live | None:
+        """What a reader sees of a key, given its live writes: most neither expire nor are owned."""
+        return live if live is None or live[4] == FOREVER else next(self._node._visible(live), None)
+
+    def _put(self, key: Key, value: bytes, expires: int) -> None:
+        self._node._write(partial(self._node._store.write, key, value, expires=expires))
+
+    def _keep(self, key: Key, expires: int) -> bool:
+        """Writes anew what is shown under a key, with another end; False if nothing is."""
+        store = self._node._store
+
+        def ask(replica: int, stamp: int) -> Write | None:  # under the lock: nobody's newer value is overwritten
+            live = self._shown(store.shown(key))
+            return None if live is None else store.write(key, live[3], replica, stamp, expires)
+
+        return self._node._write(ask)
 
     def _clear(self, view: LWWMap | ORSet) -> None:
         elements = [element for element, _ in self._elements(view)]
@@ -179,9 +204,24 @@ class Map(_Handle, MutableMapping[K, V]):
         return self._load(key, live)
 
     def __setitem__(self, key: K, value: V) -> None:
+        self.set(key, value)
+
+    def set(self, key: K, value: V, *, ttl: float | None = None, owned: bool = False) -> None:
+        """Sets a key, as `[]` does. With `ttl` it ends everywhere after so many seconds; with `owned` it lives as long
+        as this node: it is gone everywhere when the node has died or left.
+
+        What has ended is as if it had never been; a concurrent value that it outshone shows again. Clocks decide: where
+        two differ by a second, so do the ends that they see.
+        """
         element = self._encode_element("a key", self._keys, key)
         encoded = self._encode_value(f"{self.name}[{key!r:.80}]", self._values, value)
-        self._node._write(self._node._store.write, (*self._view.name, element), encoded)
+        self._put((*self._view.name, element), encoded, _end(ttl, owned))
+
+    def touch(self, key: K, ttl: float) -> None:
+        """Gives what is there another `ttl` seconds from now. Raises `KeyError` if nothing is, or it has ended."""
+        element = self._encode_element("a key", self._keys, key)
+        if not self._keep((*self._view.name, element), _end(ttl)):
+            raise KeyError(key)
 
     def __delitem__(self, key: K) -> None:
         if not self._node._write(self._view.delete, self._keys.dump(key)):
@@ -205,8 +245,7 @@ class Map(_Handle, MutableMapping[K, V]):
             yield key, self._load(key, live)
 
     def __len__(self) -> int:
-        self._node._check_running()
-        return len(self._view)
+        return self._node._count(self._view.name)
 
     def __contains__(self, key: object) -> bool:
         return self._find(key) is not None
@@ -214,7 +253,7 @@ class Map(_Handle, MutableMapping[K, V]):
     def _find(self, key: object) -> Live | None:
         self._node._check_running()
         try:
-            return self._view.live(self._keys.dump(key))  # type: ignore[arg-type]
+            return self._shown(self._view.live(self._keys.dump(key)))  # type: ignore[arg-type]
         except (WrongType, ValueError):
             return None  # what can not be a key is not here; only who writes it is told
 
@@ -227,8 +266,9 @@ class Map(_Handle, MutableMapping[K, V]):
         live = self._find(key)
         if live is None:
             raise KeyError(key)
-        value, *conflicts = (self._load(key, each) for each in chain(live))
-        return Entry(value, live[0], live[1], tuple(conflicts))
+        value, *conflicts = (self._load(key, each) for each in self._node._visible(live))
+        expires = datetime.fromtimestamp((live[4] >> 16) / 1000, UTC) if live[4] > FOREVER else None
+        return Entry(value, live[0], live[1], tuple(conflicts), expires, live[4] == WITH_AUTHOR)
 
     def _content(self) -> str:
         return f"{len(self)} keys" if len(self) != 1 else "1 key"
@@ -291,10 +331,13 @@ class Set(_Handle, MutableSet[T]):
         except WrongType as error:
             raise WrongType(f"an element of {self.name!r}: {error}") from None
 
-    def add(self, value: T) -> None:
-        """Adds an element; one that is there already will survive a remove made elsewhere at the same time."""
+    def add(self, value: T, *, ttl: float | None = None, owned: bool = False) -> None:
+        """Adds an element; one that is there already will survive a remove made elsewhere at the same time.
+
+        `ttl` and `owned` as in `Map.set`: presence that nobody has to clear up is `online.add(name, owned=True)`.
+        """
         element = self._encode_element("an element", self._schema, value)
-        self._node._write(self._node._store.write, (*self._view.name, element), b"")
+        self._put((*self._view.name, element), b"", _end(ttl, owned))
 
     def discard(self, value: T) -> None:
         """Removes an element if it is there."""
@@ -316,7 +359,7 @@ class Set(_Handle, MutableSet[T]):
     def __contains__(self, element: object) -> bool:
         self._node._check_running()
         try:
-            return self._schema.dump(element) in self._view  # type: ignore[arg-type]
+            return self._shown(self._view.live(self._schema.dump(element))) is not None  # type: ignore[arg-type]
         except (WrongType, ValueError):
             return False  # as in a map
 
@@ -325,8 +368,7 @@ class Set(_Handle, MutableSet[T]):
         return iter([self._read_element(self._schema, *each) for each in self._elements(self._view)])
 
     def __len__(self) -> int:
-        self._node._check_running()
-        return len(self._view)
+        return self._node._count(self._view.name)
 
     @classmethod
     def _from_iterable(cls, iterable: Any) -> Any:
@@ -440,13 +482,13 @@ class Register(_Handle, Generic[V]):
     def value(self) -> V | None:
         """The value; None if it was never set, or deleted."""
         self._node._check_running()
-        live = self._view.live
+        live = self._shown(self._view.live)
         return None if live is None else self._load(live)
 
-    def set(self, value: V) -> None:
-        """Sets the value."""
+    def set(self, value: V, *, ttl: float | None = None, owned: bool = False) -> None:
+        """Sets the value. `ttl` and `owned` as in `Map.set`."""
         encoded = self._encode_value(self.name, self._values, value)
-        self._node._write(self._node._store.write, (*self._view.name, b""), encoded)
+        self._put((*self._view.name, b""), encoded, _end(ttl, owned))
 
     def delete(self) -> None:
         """Empties the register."""
@@ -456,10 +498,10 @@ class Register(_Handle, Generic[V]):
     def conflicts(self) -> tuple[V, ...]:
         """The values of concurrent writes that are not shown; the next `set` settles them."""
         self._node._check_running()
-        return tuple(self._load(live) for live in chain(self._view.live))[1:]
+        return tuple(self._load(live) for live in self._node._visible(self._view.live))[1:]
 
     def _content(self) -> str:
-        return "empty" if self._view.live is None else "has a value"
+        return "empty" if self._shown(self._view.live) is None else "has a value"
 
     def watch(self, *, snapshot: bool = True) -> Watch[None, V]:
         """The present value if there is one, then every change."""
@@ -485,6 +527,19 @@ def _change(
 ) -> Change[K, V]:
     told = after or before
     return Change(key, value, previous, kind, told[1] if told else 0, told[0] if told else 0)
+
+
+def _end(ttl: float | None, owned: bool = False) -> int:
+    """`expires` of a write that is made now. Raises `TypeError` or `ValueError` for a time that can not be."""
+    if ttl is None:
+        return WITH_AUTHOR if owned else FOREVER
+    if owned:
+        raise ValueError("an entry is owned or has a ttl: it can not end in two ways")
+    if type(ttl) not in (int, float):
+        raise TypeError(f"ttl is a number of seconds, not of type {type(ttl).__name__}")
+    if not (isfinite(ttl) and 0 < ttl < _LONGEST):
+        raise ValueError(f"ttl={ttl} can not be: it is more than 0 seconds, and less than 100 years")
+    return at(int((time.time() + ttl) * 1000))
 
 
 def _part(live: Live | None) -> int:

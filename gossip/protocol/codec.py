@@ -35,6 +35,8 @@ from gossip.protocol.messages import (
     Push,
     StateNext,
     StatePart,
+    Sync,
+    Synced,
     Welcome,
 )
 
@@ -189,6 +191,8 @@ _KINDS: Final[tuple[tuple[type[Any], tuple[_Check, ...]], ...]] = (
     (StatePart, (_number, _number, _flag, _bytes)),
     (StateNext, (_number, _number)),
     (Busy, ()),
+    (Sync, (_number, _bytes, _flag)),
+    (Synced, (_number, _flag)),
 )
 """Every kind of message, in the order of their numbers on the wire, with the check of each field."""
 _NUMBERS = {message_type: number for number, (message_type, _) in enumerate(_KINDS)}

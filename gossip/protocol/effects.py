@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-from crdt import Change
+from crdt import Change, Key
 from gossip.protocol.members import Claim
 from gossip.protocol.messages import Message
 
@@ -37,6 +37,38 @@ class Changed(NamedTuple):
     changes: tuple[Change, ...]
 
 
+class Persist(NamedTuple):
+    """Keep a step: batches that were delivered at once, or (`state`) the parts of a peer's state that was merged.
+
+    `own` is the last of this replica's sequences that is in it, 0 if none is.
+    """
+
+    payloads: tuple[bytes, ...]
+    own: int = 0
+    state: bool = False
+
+
+class Confirmed(NamedTuple):
+    """A peer holds what was asked for under this number; `durable` if its disk does."""
+
+    number: int
+    peer: int
+    durable: bool
+
+
+class Harden(NamedTuple):
+    """A peer waits until what was delivered here so far is on the disk: call `hardened` then, or if there is none."""
+
+    peer: int
+    number: int
+
+
+class Appeared(NamedTuple):
+    """These keys have not changed, but may be visible from now on: a member was heard of that owns something there."""
+
+    keys: tuple[Key, ...]
+
+
 class MemberChanged(NamedTuple):
     """What is said of a member changed. `before` is None if it was not known; `why` is a sentence for people."""
 
@@ -63,4 +95,6 @@ class Warned(NamedTuple):
     message: str
 
 
-Effect: TypeAlias = Send | Dial | Changed | MemberChanged | Reborn | Ready | Warned
+Effect: TypeAlias = (
+    Send | Dial | Changed | Persist | Confirmed | Harden | Appeared | MemberChanged | Reborn | Ready | Warned
+)

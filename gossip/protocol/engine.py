@@ -19,21 +19,41 @@ from math import inf
 from random import Random
 
 from crdt import (
+    WITH_AUTHOR,
     Batch,
     Change,
     ClockSkew,
+    Context,
     Malformed,
     Stage,
     Store,
     Timestamp,
     Write,
+    chain,
     decode_batch,
     decode_context,
+    encode_context,
     state_parts,
 )
+from crdt.timestamp import at
 from gossip.protocol.codec import Codec, Unknown
-from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
-from gossip.protocol.members import Claim, Status
+from gossip.protocol.confirm import Confirm, Question
+from gossip.protocol.effects import (
+    Appeared,
+    Changed,
+    Confirmed,
+    Dial,
+    Effect,
+    Harden,
+    MemberChanged,
+    Persist,
+    Ready,
+    Reborn,
+    Send,
+    Warned,
+)
+from gossip.protocol.expiry import Expiry
+from gossip.protocol.members import NOBODY, Claim, Status
 from gossip.protocol.membership import Buried, Membership
 from gossip.protocol.messages import (
     Ack,
@@ -48,6 +68,8 @@ from gossip.protocol.messages import (
     Push,
     StateNext,
     StatePart,
+    Sync,
+    Synced,
     Welcome,
 )
 from gossip.protocol.repair import Repair
@@ -77,13 +99,18 @@ class Engine:
         self.members = self.membership.members
         self.replication = Replication(store, settings, me.instance)
         self.transfers = Transfers(settings)
-        self.repair = Repair(settings)
+        self.repair = Repair(settings, rng.getrandbits(32))
+        self.expiry = Expiry(store)
+        self.confirm = Confirm(rng.getrandbits(32))
         self._settings = settings
         self._rng = rng
         self._skewed: set[int] = set()
         """Replicas whose writes wait because of a clock: told once, when it begins."""
         self._diverged = (0, 0)
         """With whom, and at which context, it was told last that states differ."""
+        self._stored_first: list[tuple[int, Effect]] = []
+        """What may leave when own writes up to a sequence have: states that have them."""
+        self._woken = False
         self._born_at = -inf
         """When this node took a new instance last."""
 
@@ -100,7 +127,7 @@ class Engine:
     @property
     def deadline(self) -> float:
         """When to call `tick` next; infinite if nothing is due."""
-        return min(self.membership.deadline, self.transfers.deadline, self.repair.deadline)
+        return min(part.deadline for part in (self.membership, self.transfers, self.repair, self.expiry))
 
     # -- what a program does --------------------------------------------------------------------------------------
 
@@ -110,9 +137,18 @@ class Engine:
 
     def update(self, write: Write, now: float) -> list[Effect]:
         """A local write: delivered here at once, sent with the next `flush`."""
-        change = self.replication.update(write)
-        self.repair.delivered(now)
-        return [Changed((change,))]
+        return self._show([(self.replication.update(write),)], now)
+
+    def sync(self, peers: Sequence[int], wanted: Context, durable: bool, number: int = 0) -> tuple[int, list[Effect]]:
+        """Asks peers whether they hold these writes; answers come as `Confirmed`, under the number that this gives.
+        With a `number` it asks again."""
+        number = number or self.confirm.ask()
+        question = Sync(number, encode_context(wanted), durable)
+        return number, [*self.flush(), Send(tuple(peers), question)] if peers else self.flush()
+
+    def hardened(self, peer: int, number: int, durable: bool) -> list[Effect]:
+        """What a `Harden` asked for is done; or can not be, and the peer hears that it is held in memory."""
+        return [Send((peer,), Synced(number, durable))] if peer in self.members else []
 
     def begin(self) -> None:
         """Writes from here to `end` become visible in one step at every peer."""
@@ -127,17 +163,39 @@ class Engine:
         batches = self.replication.flush()
         if not batches:
             return []
+        effects: list[Effect] = [Persist(tuple(batches), own=self.replication.flushed)]
+        return effects if self._settings.durability == "full" else effects + self._pushed(batches)
+
+    def stored(self, own: int) -> list[Effect]:
+        """Own writes up to this sequence are on the disk (or never will be): with `full` durability they leave now."""
+        effects = self._pushed(self.replication.stored(own))
+        ready = [effect for sequence, effect in self._stored_first if sequence <= self.replication.published]
+        self._stored_first = [each for each in self._stored_first if each[0] > self.replication.published]
+        return effects + ready
+
+    def _pushed(self, batches: Sequence[bytes]) -> list[Effect]:
         self.counters["batches_sent"] += len(batches)
         peers = tuple(self.members.peers())
-        return [Send(peers, push) for push in self.replication.pushes(batches)] if peers else []
+        return [Send(peers, push) for push in self.replication.pushes(batches)] if peers and batches else []
 
     def join(self, addresses: Iterable[str], now: float) -> list[Effect]:
         """Introduces this node at addresses where others may be; those of living members are passed over."""
+        effects = self._wake(now)
         known = {address for claim in self.members.table.values() if not claim.gone for address in claim.addresses}
         unknown = [address for address in addresses if address not in known]
         self.repair.dialled(unknown, now)
         message = Join(self.membership.all_claims(now), self.digest)
-        return [*self.flush(), *(Dial(address, message) for address in unknown), *self._readiness(now)]
+        effects += self.flush()
+        return [*effects, *(Dial(address, message) for address in unknown), *self._readiness(now)]
+
+    def _wake(self, now: float) -> list[Effect]:
+        """The first time: what the store was given from a disk may expire, or be owned by who is no more."""
+        if self._woken:
+            return []
+        self._woken = True
+        store = self.replication.store
+        mortal = [(*name, element) for name, elements in store.mortal.items() for element in elements]
+        return _changed(self.expiry.note([(key, None, store.shown(key)) for key in mortal], self.members.table, now))
 
     def leave(self, now: float) -> list[Effect]:
         """Says goodbye: what was written leaves first, then the claim that this instance has left."""
@@ -171,7 +229,7 @@ class Engine:
             return effects
         effects = self.flush()
         effects += self._route(sender, message, content, now, wall)
-        return [*effects, *self._readiness(now), *self.membership.news()]
+        return [*effects, *self._confirmed(), *self._readiness(now), *self.membership.news()]
 
     def lost(self, instance: int, now: float) -> list[Effect]:
         """A stream to this member ended, or could not be opened. A hint: look at once, through others too."""
@@ -191,6 +249,8 @@ class Engine:
         effects += self._follow(self.membership.tick(now, self.digest), now)
         if self.membership.heal_due <= now:
             effects += self.join(self.membership.heal(now), now)
+        if self.expiry.deadline <= now:
+            effects += self._expire(now, wall)
         again = self.transfers.tick(now)
         if again is not None:
             effects.append(Send((again[0],), again[1]))
@@ -237,6 +297,10 @@ class Engine:
                 return self._answer(sender, message, now)
             case Busy():
                 return self._busy(sender, now)
+            case Sync():
+                return self._asked(sender, message)
+            case Synced(number, durable):
+                return [Confirmed(number, sender, durable)]
             case StatePart():
                 return self._part(sender, message, now, wall)
             case StateNext():
@@ -271,6 +335,11 @@ class Engine:
             if isinstance(effect, MemberChanged) and effect.claim.gone:
                 self.transfers.gone(effect.claim.instance)
                 self.repair.gone(effect.claim.instance)
+                self.confirm.gone(effect.claim.instance)
+                done += _changed(self.expiry.gone(effect.claim.instance))
+            elif isinstance(effect, MemberChanged) and effect.before is None:
+                owned = self.expiry.owned(effect.claim.instance)
+                done += [Appeared(tuple(owned))] if owned else []
         return done
 
     def _reborn(self, now: float) -> list[Effect]:
@@ -284,14 +353,32 @@ class Engine:
         self.transfers.reborn()
         self.replication.become(born.instance)
         why = "others called it dead; it went on as a new instance"
-        return [*effects, MemberChanged(self.members.table[old.instance], old, why), Reborn(born)]
+        effects += [MemberChanged(self.members.table[old.instance], old, why), Reborn(born)]
+        return effects + self._own_anew(old.instance, now)
+
+    def _own_anew(self, old: int, now: float) -> list[Effect]:
+        """Writes again what this node owned: everybody else has dropped it, or will."""
+        effects: list[Effect] = []
+        replication = self.replication
+        for key in self.expiry.owned(old):
+            mine = [live for live in chain(replication.store.shown(key)) if live[1] == old and live[4] == WITH_AUTHOR]
+            stamp = replication.stamp(0)  # the next after the last: what the clock shows is not known here
+            effects += self.update(replication.store.write(key, mine[0][3], self.me.instance, stamp, WITH_AUTHOR), now)
+        return effects
+
+    def _expire(self, now: float, wall: int) -> list[Effect]:
+        """Drops what has ended, and calls those dead whom nobody knows though they own something."""
+        effects = _changed(self.expiry.tick(now, at(wall)))
+        orphans = self.expiry.orphans(self.members.table, now)
+        unknown = [Claim(author, NOBODY, (), 0, status=Status.DEAD) for author in orphans]
+        return effects + self._follow(self.membership.hear(unknown, now, "it owns entries, and nobody knows it"), now)
 
     # -- writes ---------------------------------------------------------------------------------------------------
 
     def _receive(self, sender: int, batches: list[Batch], push: Push, now: float, wall: int) -> list[Effect]:
         delivered = self.replication.receive(list(zip(batches, push.batches, strict=True)), wall)
         self.counters["batches_received"] += len(batches)
-        effects = self._show(delivered.steps, now)
+        effects = [*map(Persist, delivered.payloads), *self._show(delivered.steps, now)]
         self._skewed -= {batch.replica for batch in batches} - {replica for replica, _ in delivered.skewed}
         effects += self._warn_of_skew(delivered.skewed)
         if delivered.gap:
@@ -313,8 +400,30 @@ class Engine:
         ahead = min(skew.ahead / 1000 for skew in skews) - self._settings.max_clock_skew
         return min(max(ahead, self._settings.pull_timeout), _SKEW_PATIENCE)
 
+    def _asked(self, peer: int, sync: Sync) -> list[Effect]:
+        try:
+            wanted = decode_context(sync.context)
+        except Malformed:
+            self.counters["malformed"] += 1
+            return []
+        self.confirm.asked(Question(peer, sync.number, wanted, sync.durable))
+        return []
+
+    def _confirmed(self) -> list[Effect]:
+        """Answers those who wanted to know whether something is here, and it is by now."""
+        effects: list[Effect] = []
+        for question in self.confirm.answerable(self.replication.store.context):
+            if question.durable:
+                effects.append(Harden(question.peer, question.number))
+            else:
+                effects.append(Send((question.peer,), Synced(question.number, False)))
+        return effects
+
     def _show(self, steps: Iterable[tuple[Change, ...]], now: float) -> list[Effect]:
-        effects: list[Effect] = [Changed(step) for step in steps if step]
+        steps = [step for step in steps if step]
+        effects: list[Effect] = [Changed(step) for step in steps]
+        for step in steps:  # all of them are merged already, so what is dropped comes after all of them
+            effects += _changed(self.expiry.note(step, self.members.table, now))
         if effects:
             self.repair.delivered(now)
         return effects
@@ -381,12 +490,16 @@ class Engine:
             pushes = self.replication.pushes([entry.payload for entry in run])
             more = len(run) < len(batches)
             return [Send((peer,), Push(push.batches, pull.number, len(pushes), more)) for push in pushes]
-        if self.transfers.busy or not self.replication.exposable:  # or a transaction is open
+        if self.transfers.busy or not self.replication.settled:  # or a transaction is open
             self.counters["states_refused"] += 1
             return [Send((peer,), Busy())]
         parts = state_parts(self.replication.store.state(), self._settings.part_bytes)
         self.counters["states_sent"] += 1
-        return [Send((peer,), self.transfers.offer(peer, parts, now))]
+        send = Send((peer,), self.transfers.offer(peer, parts, now))
+        if self.replication.exposable:
+            return [send]
+        self._stored_first.append((self.replication.flushed, send))
+        return []
 
     def _part(self, sender: int, part: StatePart, now: float, wall: int) -> list[Effect]:
         if self.transfers.receiving is None and not self.repair.asked(sender):
@@ -407,8 +520,9 @@ class Engine:
         return []
 
     def _commit(self, sender: int, stage: Stage, now: float, wall: int) -> list[Effect]:
+        before = Context(self.replication.store.context)
         try:
-            steps = self.replication.merge_state(stage.state(), stage.newest, wall)
+            delivered = self.replication.merge_state(stage.state(), stage.newest, wall)
         except Malformed:
             self.counters["malformed"] += 1
             return []
@@ -416,6 +530,14 @@ class Engine:
             self.repair.refused(sender, now + self._until_allowed((skew,)))
             return self._warn_of_skew([(sender, skew)], "all that this member has")
         self.counters["states_received"] += 1
-        effects = self._show(steps, now)
+        effects: list[Effect] = []
+        if before != self.replication.store.context:
+            effects.append(Persist(tuple(stage.parts), state=True))
+        effects += map(Persist, delivered.payloads)
+        effects += self._show(delivered.steps, now)
         self.repair.served(sender, self.digest)
         return effects
+
+
+def _changed(changes: Sequence[Change]) -> list[Effect]:
+    return [Changed(tuple(changes))] if changes else []

@@ -18,6 +18,10 @@ from enum import IntEnum
 from random import Random
 from typing import NamedTuple
 
+NOBODY = "!"
+"""The name of an instance of which nothing is known but that it is dead: less than any name that a node would have, so
+that what is heard of it later holds."""
+
 
 class Status(IntEnum):
     """What an instance is said to be. The order is the lattice's."""

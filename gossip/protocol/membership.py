@@ -118,6 +118,11 @@ class Membership:
         two that answer it to each other never stop.
         """
         effects: list[Effect | Buried] = []
+        if not known.addresses and isinstance(message, Join | Ping | Ack | Gossip):
+            # it was called dead by who knew nothing else of it: now it can be told
+            own = [claim._replace(status=known.status) for claim in message.claims if claim.instance == known.instance]
+            effects += self.hear(own, now, "it spoke, and is called dead")
+            known = self.members.table[known.instance]
         if isinstance(message, Join | Gossip):
             for claim in message.claims:
                 if claim.instance == self.members.me.instance and claim.gone:

@@ -110,6 +110,21 @@ class Busy(NamedTuple):
     """Not now: to a `Pull`, ask somebody else; to a `StatePart`, somebody else is sending me a state already."""
 
 
+class Sync(NamedTuple):
+    """Do you hold all of this `context` (encoded); if `durable`, on your disk? Answered when that is so."""
+
+    number: int
+    context: bytes
+    durable: bool
+
+
+class Synced(NamedTuple):
+    """Yes: I hold what your `Sync` of this number asked for; `durable` if my disk does."""
+
+    number: int
+    durable: bool
+
+
 class StatePart(NamedTuple):
     """A part of a full state. Nothing of it counts until the last one is there."""
 
@@ -126,4 +141,6 @@ class StateNext(NamedTuple):
     number: int
 
 
-Message: TypeAlias = Join | Welcome | Ping | Ack | PingReq | Gossip | Push | Pull | Busy | StatePart | StateNext
+Message: TypeAlias = (
+    Join | Welcome | Ping | Ack | PingReq | Gossip | Push | Pull | Busy | StatePart | StateNext | Sync | Synced
+)

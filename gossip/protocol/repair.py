@@ -35,15 +35,19 @@ class _Asked:
 
 
 class Repair:
-    """What one node knows of how far its peers are."""
+    """What one node knows of how far its peers are.
 
-    def __init__(self, settings: Settings) -> None:
+    Its pulls are numbered from `start`, which is drawn by chance: what answers those of somebody who listened at our
+    address before is none of ours.
+    """
+
+    def __init__(self, settings: Settings, start: int) -> None:
         self._settings = settings
         self._digests: dict[int, Digest] = {}
         self._differs: dict[int, float] = {}
         """Since when a peer's context was seen to differ."""
         self._asked: dict[int, _Asked] = {}
-        self._number = 0
+        self._number = start
         self._refused: dict[int, float] = {}
         """Until when a peer that was busy is left in peace."""
         self._dialled: set[str] = set()

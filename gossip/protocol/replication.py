@@ -16,6 +16,7 @@ Not here: whom to send to, and when to ask (`engine`).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ from crdt import (
 )
 from crdt.codec import MAX_RANGE, MAX_REPLICAS
 from crdt.store import MAX_NAMES
-from crdt.timestamp import observe, tick
+from crdt.timestamp import at, observe, tick
 from gossip.protocol.log import Entry, Log
 from gossip.protocol.messages import Digest, Push
 from gossip.protocol.settings import Settings
@@ -53,6 +54,8 @@ class Delivered(NamedTuple):
     """What came of batches: visible changes in one step each, whether all were in order, and who is skewed."""
 
     steps: list[tuple[Change, ...]]
+    payloads: list[tuple[bytes, ...]]
+    """The batches of each step, as they came."""
     gap: bool
     skewed: list[tuple[int, ClockSkew]]
 
@@ -77,8 +80,12 @@ class Replication:
         """Own batches that leave with the next flush."""
         self._transaction = 0
         self._transaction_size = 0
+        self._storing: deque[Entry] = deque()
+        """Own batches that leave when they are on the disk."""
         self._before = 0
         """How many of the closed batches are older than the open transaction, and may leave during it."""
+        self.own = Context()
+        """What this node wrote as who it was before, by replica."""
         self.published = 0
         """The last own sequence that has left."""
         self._turn = 0
@@ -93,6 +100,11 @@ class Replication:
         """The stamp of a write made now; `wall` is wall-clock milliseconds."""
         self._stamp = tick(self._stamp, wall)
         return self._stamp
+
+    def remember(self, stamp: Timestamp, wall: int) -> None:
+        """What was read from a disk has stamps up to this one. One from the far future is not gone by: some clock was
+        wrong once, and all that is written from here on would be refused by everybody."""
+        self._stamp = max(self._stamp, min(stamp, at(wall + self._max_skew)))
 
     def has_room_for(self, write: Write) -> bool:
         """Whether the open transaction, if there is one, may have this write as well."""
@@ -151,7 +163,7 @@ class Replication:
         """Makes a batch of what was gathered. `more` says that the transaction goes on in the next one."""
         if not self._gathered:
             return
-        first = (self._closed[-1].last if self._closed else self.published) + 1
+        first = (self._closed[-1].last if self._closed else self.flushed) + 1
         last = first + len(self._gathered) - 1
         writes = tuple(write for write in self._gathered if write is not None)
         payload = encode_batch(Batch(self.replica, first, last, writes, more))
@@ -164,21 +176,51 @@ class Replication:
             self._close(more=False)
             self._before = len(self._closed)
         closed, self._closed, self._before = self._closed[: self._before], self._closed[self._before :], 0
-        for entry in closed:
+        self._storing += closed
+        if closed and self._settings.durability != "full":
+            self.stored(closed[-1].last)
+        return [entry.payload for entry in closed]
+
+    def stored(self, upto: int) -> list[bytes]:
+        """Own writes up to this sequence may leave; gives their batches."""
+        leaving = []
+        while self._storing and self._storing[0].last <= upto:
+            entry = self._storing.popleft()
             self.log.append(entry)
             self.published = entry.last
-        return [entry.payload for entry in closed]
+            leaving.append(entry.payload)
+        return leaving
+
+    @property
+    def flushed(self) -> int:
+        """The last own sequence that was handed over, to leave or to be stored first."""
+        return self._storing[-1].last if self._storing else self.published
+
+    @property
+    def written(self) -> Context:
+        """All that this node has written so far, whoever it was."""
+        written = Context(self.own)
+        if self.store.context[self.replica]:
+            written[self.replica] = self.store.context[self.replica]
+        return written
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing waits for the end of a turn or of a transaction: the store is what was handed over."""
+        return self.flushed == self.store.context[self.replica]
 
     def become(self, replica: int) -> None:
         """Goes on under a new replica id. What was written under the old one stays as any other replica's."""
         assert not self._gathered and not self._closed, "flush before: a replica's writes end where it ends"
+        if self.published:
+            self.own[self.replica] = self.published
         self.replica, self.published = replica, 0
 
     # -- others' writes -------------------------------------------------------------------------------------------
 
     def receive(self, payloads: Sequence[tuple[Batch, bytes]], wall: int) -> Delivered:
         """Delivers batches (decoded, and as they came) as far as they are in order."""
-        delivered = Delivered([], False, [])
+        delivered = Delivered([], [], False, [])
         gap = False
         for batch, payload in payloads:
             if batch.replica == self.replica:
@@ -194,6 +236,7 @@ class Replication:
             ready = self.inbox.add(batch, payload, before)
             if ready:
                 delivered.steps.append(self._deliver(ready))
+                delivered.payloads.append(tuple(payload for _, payload in ready))
             elif batch.last > before:
                 gap = gap or self.inbox.refused > refused or self.inbox.gap(batch.replica, before) is not None
         return delivered._replace(gap=gap)
@@ -228,7 +271,7 @@ class Replication:
             return skew
         return None
 
-    def merge_state(self, state: State, newest: Timestamp, wall: int) -> list[tuple[Change, ...]]:
+    def merge_state(self, state: State, newest: Timestamp, wall: int) -> Delivered:
         """Merges a peer's full state in one step, then what was held back for it.
 
         Raises `ClockSkew`; and `Malformed` if it tells of writes of this very replica that were never made, which
@@ -238,15 +281,16 @@ class Replication:
             raise Malformed("a state with writes of this replica that it has not made")
         self._stamp = observe(self._stamp, newest, wall, self._max_skew)
         before = Context(self.store.context)
-        steps = [tuple(self.store.merge_state(state))]
+        delivered = Delivered([tuple(self.store.merge_state(state))], [], False, [])
         for replica, sequence in self.store.context.items():
             if sequence > before[replica]:
                 self.log.drop(replica)
         for replica in self.inbox.waiting():
             ready = self.inbox.release(replica, self.store.context[replica])
             if ready:
-                steps.append(self._deliver(ready))
-        return steps
+                delivered.steps.append(self._deliver(ready))
+                delivered.payloads.append(tuple(payload for _, payload in ready))
+        return delivered
 
     # -- what peers miss ------------------------------------------------------------------------------------------
 
@@ -266,8 +310,8 @@ class Replication:
 
     @property
     def unfinished(self) -> bool:
-        """Whether own writes are held here until the end of a transaction."""
-        return self._transaction > 0
+        """Whether own writes are held here until the end of a transaction, or until they are stored."""
+        return self._transaction > 0 or bool(self._storing)
 
     def encoded_context(self) -> bytes:
         """`context`, for a pull."""

@@ -61,6 +61,9 @@ class Settings:
     """After which a full state that nobody asks on for is given up."""
     max_state: int = 4 << 30
     """Bytes of a full state being received."""
+    durability: str = "interval"
+    """With `data_dir`: `interval` survives the end of the process, and a power cut but for the last 10 ms. With `full`
+    own writes are safe on the disk before they leave this node."""
     datagram: int = 1200
     """Bytes of a probe with the claims riding on it: fits every path on the Internet without fragments."""
     full_fanout: int = 16

@@ -72,6 +72,8 @@ def joined_states(*parts: State) -> State:
     store = store_of(*parts)
     lasting = [live[1:3] for _, live in lives(store.state()) if live[4] == FOREVER]
     assert store.fingerprint == sum(fingerprint_of(*dot) for dot in lasting) % 2**64
+    mortal = {key for key, live in lives(store.state()) if live[4] != FOREVER}
+    assert {(*name, element) for name in store.mortal for element in store.mortal[name]} == mortal
     return store.state()
 
 

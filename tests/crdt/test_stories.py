@@ -13,7 +13,6 @@ from itertools import permutations
 import pytest
 
 from crdt import (
-    WITH_AUTHOR,
     Batch,
     ClockSkew,
     Inbox,
@@ -28,11 +27,9 @@ from crdt import (
     Store,
     Write,
     chain,
-    decode_value,
     encode_element,
     encode_state,
     state_parts,
-    visible,
 )
 from crdt.timestamp import LATEST, at, milliseconds, observe, tick
 
@@ -502,53 +499,6 @@ def test_a_counter_says_what_it_can_not_count() -> None:
         with pytest.raises(OverflowError):
             PNCounter(store, "n").add(amount, ANN, stamp=1)
     assert PNCounter(store, "n").value == 0
-
-
-# -- expiry and ownership belong to the reading ----------------------------------------------------------------------
-
-
-def until(expires: int, write: Write) -> Write:
-    """The write with an expiry, which the types do not offer."""
-    return write._replace(expires=expires)
-
-
-def shown(store: Store, now: int, gone: frozenset[int] = frozenset()) -> list[object]:
-    return [decode_value(live[3]) for live in visible(LWWMap(store, "m").live("k"), now, gone)]
-
-
-def test_what_was_concurrent_with_an_expired_write_shows_again() -> None:
-    store, entries = Store(), LWWMap(NOBODY, "m")
-    store.merge(entries.set("k", "kept", ANN, stamp=5))
-    store.merge(until(70, entries.set("k", "fleeting", BOB, stamp=9)))
-    assert shown(store, now=69) == ["fleeting", "kept"]
-    assert shown(store, now=70) == shown(store, now=LATEST) == ["kept"]
-
-
-def test_what_an_expired_write_replaced_stays_replaced() -> None:
-    store = Store()
-    merged(store, LWWMap(store, "m").set("k", "old", ANN, stamp=5))
-    merged(store, until(70, LWWMap(store, "m").set("k", "fleeting", ANN, stamp=9)))
-    assert shown(store, now=70) == []
-
-
-def test_an_owned_write_goes_with_its_author_and_nobody_else() -> None:
-    store, entries = Store(), LWWMap(NOBODY, "m")
-    store.merge(until(WITH_AUTHOR, entries.set("k", "bob is here", BOB, stamp=9)))
-    store.merge(entries.set("k", "for all", ANN, stamp=5))
-    assert shown(store, now=LATEST, gone=frozenset({ANN, EVE})) == ["bob is here", "for all"]
-    assert shown(store, now=0, gone=frozenset({BOB})) == ["for all"]
-
-
-def test_the_fingerprint_counts_only_what_neither_expires_nor_is_owned() -> None:
-    """Those may be dropped from memory at different moments by different nodes."""
-    store = Store()
-    merged(store, until(70, LWWMap(store, "m").set("k", 1, ANN, stamp=1)))
-    merged(store, until(WITH_AUTHOR, LWWMap(store, "m").set("j", 1, ANN, stamp=1)))
-    assert store.fingerprint == 0
-    merged(store, LWWMap(store, "m").set("k", 1, ANN, stamp=2))
-    assert store.fingerprint != 0
-    merged(store, LWWMap(store, "m").delete("k", ANN, stamp=3))
-    assert store.fingerprint == 0
 
 
 # -- whole states that are large -------------------------------------------------------------------------------------

@@ -94,6 +94,18 @@ def obey(node: gossip.Node, load: Load, request: Request) -> Any:
     return None
 
 
+async def write_on(node: gossip.Node) -> None:
+    """Counts, and says each number when it is on the disk, until somebody kills us."""
+    number = node.counter("kept").value
+    while True:
+        number += 1
+        with node.batch():
+            node.counter("kept").increment()
+            node.map("kept", int)[str(number)] = number
+        await node.sync(peers=0, durable=True)
+        say({"kept": number})
+
+
 async def answers(node: gossip.Node, load: Load) -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=4 << 20)
@@ -104,6 +116,16 @@ async def answers(node: gossip.Node, load: Load) -> None:
         if request["do"] == "start load":
             working = asyncio.create_task(load.run())
             say({"answer": None})
+            continue
+        if request["do"] == "sync":
+            try:
+                await node.sync(peers=request["peers"], durable=request["durable"], timeout=request.get("within"))
+                say({"answer": True})
+            except Exception as error:
+                say({"error": repr(error)})
+            continue
+        if request["do"] == "write on":
+            working = asyncio.create_task(write_on(node))
             continue
         if request["do"] == "open a batch":
             threading.Thread(target=never_end, args=(node,), daemon=True).start()

@@ -15,7 +15,7 @@ from crdt import (
     encode_value,
     state_parts,
 )
-from gossip.protocol.effects import Changed, Ready, Warned
+from gossip.protocol.effects import Changed, Persist, Ready, Warned
 from gossip.protocol.messages import Pull, Push, StatePart
 from gossip.protocol.settings import Settings
 from tests.protocol.wire import EPOCH, Node, Wire, agree
@@ -64,7 +64,7 @@ def test_others_in_the_same_message_do_not_suffer_for_one_that_is_skewed() -> No
     good = encode_batch(Batch(7, 1, 1, (Write((7, 1), (1, "m", b"\xa1g"), 1 << 16, b"\x01", ()),)))
     skewed = encode_batch(Batch(8, 1, 1, (Write((8, 1), (1, "m", b"\xa1s"), 2**63, b"\x01", ()),)))
     effects = ann.hear(ann.engine.codec.encode(99, Push((skewed, good))))
-    assert [type(effect) for effect in effects] == [Changed, Warned]
+    assert [type(effect) for effect in effects] == [Persist, Changed, Warned]
     assert ann.store.context == {7: 1}
 
 

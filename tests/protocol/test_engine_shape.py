@@ -6,7 +6,7 @@ from math import inf
 from random import Random
 
 from crdt import Change, Context, LWWMap, Store, decode_batch, encode_context
-from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send
+from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Persist, Ready, Reborn, Send
 from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim, Status
 from gossip.protocol.messages import Ack, Digest, Gossip, Join, Ping, PingReq, Pull, Push, Welcome
@@ -106,8 +106,8 @@ def test_a_write_changes_at_once_and_leaves_with_the_flush() -> None:
     assert (key[:2], before) == ((1, "m"), None)
     assert after is not None
     assert after[1:3] == (1, 1)
-    (send,) = engine.flush()
-    assert isinstance(send, Send)
+    persist, send = engine.flush()
+    assert isinstance(send, Send) and isinstance(persist, Persist)
     assert send.to == (2, 3)
     assert isinstance(send.message, Push)
     (payload,) = send.message.batches
@@ -146,7 +146,7 @@ def test_its_own_death_is_an_effect_and_a_new_claim() -> None:
 def test_leaving_sends_what_was_written_and_then_goodbye() -> None:
     engine = an_engine(ANN, BOB)
     write(engine, "k", 1)
-    pushed, goodbye = engine.leave(now=0.0)
+    _, pushed, goodbye = engine.leave(now=0.0)
     assert isinstance(pushed, Send)
     assert isinstance(pushed.message, Push)
     assert goodbye == Send((2,), Gossip((ANN._replace(status=Status.LEFT),)))

@@ -12,10 +12,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from crdt import Change, Context, Dot, Key, Live, LWWMap, LWWRegister, ORSet, PNCounter, chain, decode_context
+from crdt import (
+    WITH_AUTHOR,
+    Change,
+    Context,
+    Dot,
+    Key,
+    Live,
+    LWWMap,
+    LWWRegister,
+    ORSet,
+    PNCounter,
+    Write,
+    chain,
+    decode_context,
+)
 from crdt.codec import unpack
 from crdt.timestamp import milliseconds
-from gossip.protocol.effects import Changed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
+from gossip.protocol.effects import Changed, Confirmed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
 from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim
 from gossip.protocol.messages import Ack, Digest, Join, Message, Ping, Pull, Push, StatePart, Welcome
@@ -40,6 +54,11 @@ class Watch:
         """Own writes that have not left yet."""
         self.depth = 0
         """Of transactions that are open, one in another."""
+        self.program = False
+        """Whether it is the program that writes just now."""
+        self.questions: dict[int, dict[int, int]] = {}
+        """What peers were asked to confirm, by question."""
+        self.confirmed = 0
         self.segment = 0
         """Raised at each beginning and each end of a transaction, so it is odd inside of one."""
         self.ready = False
@@ -68,9 +87,23 @@ class Watch:
         stays = all(local.segment == self.segment for local in self.tail) and self.depth > 0
         demand(stays or not self.tail, "own writes did not leave", f"{replica:x}", self.tail)
 
+    def wrote_anew(self, write: Write) -> None:
+        """The node itself wrote something: what it owned under the instance that it was."""
+        live = self.shadow.live[write.key]
+        mine = [dot for dot in write.names if live[dot].value == write.value and live[dot].expires == WITH_AUTHOR]
+        demand(bool(mine) and write.expires == WITH_AUTHOR, "a node wrote by itself what it did not own", write)
+        self.shadow.local(write, self.history.meaning[mine[0]])
+        self.tail.append(Local(write, self.segment))
+
     def after(self, effects: Sequence[Effect], wall: int) -> None:
         """An event is over: everything must be right again."""
         self._latest = max(self._latest, wall)
+        self.history.clock = max(self.history.clock, wall)
+        self.history.holding |= dict.fromkeys(self._selves, self.shadow.context)
+        self._selves |= {effect.claim.instance for effect in effects if isinstance(effect, Reborn)}
+        self.history.buried |= {
+            each.claim.instance for each in effects if isinstance(each, MemberChanged) and each.claim.gone
+        }
         touched = self._data(effects)
         self._expose()
         for effect in effects:
@@ -79,11 +112,14 @@ class Watch:
                     self._message(message)
                 case MemberChanged(claim, before, _):
                     self._member(claim, before)
-                case Reborn(claim):
-                    self._selves.add(claim.instance)
                 case Ready():
                     demand(not self.ready, "ready twice")
                     self.ready = True
+                case Confirmed(number, peer, _) if number in self.questions:  # else it was for who was here before
+                    there = self.history.holding[peer]
+                    held = all(there.get(replica, 0) >= upto for replica, upto in self.questions[number].items())
+                    demand(held, "a peer confirmed what it has not", f"{peer:x}", self.questions[number], there)
+                    self.confirmed += 1
                 case Warned("diverged", peer, message):
                     demand(False, "a node says that it diverged", f"{peer:x}", message)
         demand(not self.engine.counters["diverged"], "diverged")
@@ -136,6 +172,9 @@ class Watch:
         self._steps |= seen
 
     def _key(self, key: Key) -> None:
+        held = {(live[1], live[2]) for live in chain(self._store.shown(key))}
+        for dot in [dot for dot in self.shadow.live.get(key, ()) if dot not in held]:
+            self.shadow.forget(key, dot)
         got = [live[:5] for live in chain(self._store.shown(key))]
         due = [(write.stamp, *write.dot, write.value, write.expires) for write in self.shadow.chain(key)]
         demand(got == due, "a key is not what was delivered", key, [link[:3] for link in got], [w[:3] for w in due])
@@ -143,7 +182,7 @@ class Watch:
 
     def everything(self) -> None:
         """Compares all of it, and reads it through the types."""
-        for key in self.shadow.live:
+        for key in list(self.shadow.live):
             self._key(key)
         demand(self._view.keys() == self.shadow.live.keys(), "keys were told of that are not there, or not told of")
         store, shadow = self._store, self.shadow

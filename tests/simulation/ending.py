@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf, log10
+from typing import Any
 
-from crdt import encode_state
+from crdt import FOREVER, WITH_AUTHOR, Live, State, chain, encode_state, visible
 from crdt.timestamp import milliseconds
 from gossip.protocol.members import Status
 from tests.simulation.faults import NEAR
@@ -44,6 +45,7 @@ def play(world: World) -> float:
     _quiet(world, core)
     for process in world.processes:
         process.watch.everything()
+        world.happened["confirmed"] += process.watch.confirmed
     if world.options.harmless:
         for process in world.processes:
             demand(process.engine.counters["reborn"] == 0, "a healthy member was declared dead", process.number)
@@ -154,10 +156,37 @@ def _unsettled(core: Sequence[Process], due: dict[int, int]) -> str:
             return f"{who} has a transfer under way"
         if not process.watch.ready:
             return f"{who} is not ready"
-    state = encode_state(store.state())
-    if any(encode_state(process.engine.replication.store.state()) != state for process in core):
+    if len({encode_state(_lasting(process)) for process in core}) > 1:
         raise Violation("equal contexts, unequal bytes")
+    if len({_owned(process) for process in core}) > 1:
+        return "what is owned is not the same everywhere"
     return ""
+
+
+def _lasting(process: Process) -> State:
+    """The state without what expires or is owned: that, each may drop at another moment."""
+    state = process.engine.replication.store.state()
+    objects: dict[Any, dict[bytes, Live]] = {}
+    for name, elements in state.objects.items():
+        for element, head in elements.items():
+            lasting: Live | None = None
+            for live in reversed([live for live in chain(head) if live[4] == FOREVER]):
+                lasting = (*live[:5], lasting)
+            if lasting is not None:
+                objects.setdefault(name, {})[element] = lasting
+    return state._replace(objects=objects)
+
+
+def _owned(process: Process) -> frozenset[tuple[Any, ...]]:
+    """What is owned, as a reader sees it."""
+    store, members = process.engine.replication.store, process.engine.members
+    return frozenset(
+        (name, element, live[:4])
+        for name, elements in store.mortal.items()
+        for element in elements
+        for live in visible(store.shown((*name, element)), 0, members)
+        if live[4] == WITH_AUTHOR
+    )
 
 
 def _buried(core: Sequence[Process], replica: int) -> bool:

@@ -16,8 +16,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from crdt import FOREVER, Dot, Key, Write, decode_batch
+from crdt import FOREVER, WITH_AUTHOR, Dot, Key, Write, decode_batch
 from crdt.causality import fingerprint_of
+from crdt.timestamp import at
 
 MASK = 2**64 - 1
 
@@ -54,8 +55,20 @@ class History:
         self.segments: dict[int, list[int]] = {}
         self.meaning: dict[Dot, Meaning] = {}
         self.payloads: set[bytes] = set()
+        self.holding: dict[int, Mapping[int, int]] = {}
+        """What each instance has delivered; of the dead, what they had."""
+        self.clock = 0
+        """The latest that any clock ever showed, in milliseconds."""
+        self.buried: set[int] = set()
+        """Instances that anybody ever called dead, or that left."""
         self.states: dict[int, int] = {}
         """The fingerprint of the state that belongs to each fingerprint of a context."""
+
+    def is_over(self, write: Write) -> bool:
+        """Whether some node may have dropped this write by itself: it had expired there, or its owner was gone."""
+        if write.expires == WITH_AUTHOR:
+            return write.dot[0] in self.buried
+        return write.expires != FOREVER and write.expires <= at(self.clock)
 
     def publish(self, replica: int, payloads: Sequence[bytes], tail: Sequence[Local]) -> list[Local]:
         """Own writes leave, in sequence, transactions whole, and say what they said. Gives those that did not leave."""
@@ -146,6 +159,13 @@ class Shadow:
                     touched.add(write.key)
         demand(self.context == context, "a replica vanished from a context", self.context, context)
         return touched
+
+    def forget(self, key: Key, dot: Dot) -> None:
+        """The node dropped a write by itself, which it may if that is over."""
+        write = self.live[key].pop(dot)
+        demand(self.history.is_over(write), "a write was dropped that is not over", write)
+        if not self.live[key]:
+            del self.live[key]
 
     def _apply(self, write: Write) -> None:
         live = self.live.setdefault(write.key, {})

@@ -13,7 +13,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from crdt import FOREVER, LWWMap, LWWRegister, ORSet, PNCounter, Store, Write
+from crdt import FOREVER, WITH_AUTHOR, LWWMap, LWWRegister, ORSet, PNCounter, Store, Write
 from crdt.timestamp import at
 from gossip.protocol.effects import Effect
 from tests.simulation.checks import COUNTERS, MAPS, REGISTERS, SETS
@@ -57,10 +57,19 @@ class Workload:
             self.write(process, [self._set(process, "x" * self.rng.randint(1, _LARGE))])
         else:
             self.write(process, [self._one(process) for _ in range(self.rng.choice((1, 1, 1, 2, 5)))])
+        if self.rng.random() < 0.1:
+            self.world.event(process, "sync", partial(self._sync, process))
         if ends and self.rng.random() < 0.95:
             self.world.flush(process)
         elif ends:
             self.world.later(self.rng.random() * 0.01, lambda: self.world.flush(process), "flush")
+
+    def _sync(self, process: Process, now: float, wall: int) -> list[Effect]:
+        """A program asks who holds what it wrote; what is still open in a transaction is a part of that."""
+        wanted = process.engine.replication.written
+        number, effects = process.engine.sync(process.engine.members.peers(), wanted, durable=False)
+        process.watch.questions[number] = dict(wanted)
+        return effects
 
     def _transaction(self, process: Process) -> None:
         """Several writes that become visible at once; now and then it stays open for a while, or has one inside."""
@@ -99,6 +108,7 @@ class Workload:
         if write is None:
             return []
         before = replication.store.context[replication.replica]
+        watch.program = True
         try:
             effects = engine.update(write, now)
         except ValueError:
@@ -106,6 +116,8 @@ class Workload:
             demand(replication.store.context[replication.replica] == before, "a refused write left a trace", write)
             self.world.happened["refused"] += 1
             return []
+        finally:
+            watch.program = False
         watch.shadow.local(write, meaning)
         watch.tail.append(Local(write, process.watch.segment))
         self.world.writes += 1
@@ -125,9 +137,9 @@ class Workload:
                 Meaning(key, None, 0),
             )
         if choice < 0.7:
-            name, member = self.rng.choice(SETS), self.rng.choice(MEMBERS)
+            name, member, end = self.rng.choice(SETS), self.rng.choice(MEMBERS), self._end()
             return lambda store, replica, stamp: (
-                ORSet(store, name).add(member, replica, stamp),
+                ORSet(store, name).add(member, replica, stamp)._replace(expires=end(stamp)),
                 Meaning(member, None, 0),
             )
         if choice < 0.8:
@@ -143,13 +155,18 @@ class Workload:
     def _set(self, process: Process, text: str) -> Callable[[Store, int, int], tuple[Write | None, Meaning]]:
         self.number += 1
         name, key, value = self.rng.choice(MAPS), self.rng.choice(KEYS), {"n": self.number, "text": text}
-        seconds = self.rng.randint(1, 60) if self.rng.random() < 0.05 else 0
+        end = self._end()
         return lambda store, replica, stamp: (
-            LWWMap(store, name)
-            .set(key, value, replica, stamp)
-            ._replace(expires=stamp + at(1000 * seconds) if seconds else FOREVER),
+            LWWMap(store, name).set(key, value, replica, stamp)._replace(expires=end(stamp)),
             Meaning(key, value, 0),
         )
+
+    def _end(self) -> Callable[[int], int]:
+        """When a write ends, given its stamp: most never do."""
+        choice, seconds = self.rng.random(), self.rng.choice((0.01, 1.0, 20.0, 60.0))
+        if choice < 0.06:
+            return lambda stamp: stamp + at(int(1000 * seconds))
+        return lambda stamp: WITH_AUTHOR if choice < 0.12 else FOREVER
 
     def _add(self) -> Callable[[Store, int, int], tuple[Write | None, Meaning]]:
         name, amount = self.rng.choice(COUNTERS), self.rng.choice((1, 1, 5, -3))

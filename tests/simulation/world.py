@@ -20,7 +20,7 @@ from math import inf
 from random import Random
 from struct import pack
 
-from crdt import Store
+from crdt import Change, Store, Write
 from gossip.protocol.codec import Codec
 from gossip.protocol.effects import Dial, Effect, Reborn, Send
 from gossip.protocol.engine import Engine
@@ -54,6 +54,13 @@ class Observed(Replication):
     def __init__(self, store: Store, settings: Settings, replica: int) -> None:
         super().__init__(store, settings, replica)
         self.watch: Watch | None = None
+
+    def update(self, write: Write) -> Change:
+        change = super().update(write)
+        assert self.watch is not None
+        if not self.watch.program:
+            self.watch.wrote_anew(write)
+        return change
 
     def flush(self) -> list[bytes]:
         payloads = super().flush()

@@ -1,0 +1,234 @@
+"""What does it cost to keep everything on disk, beside a plain file that is appended to and synced?
+
+One run measures all of them on one disk, in turn, round by round: a disk's speed changes from one second to the next, a
+ratio taken within the same second less so. Single writes of 100 bytes, a batch each, as a loop appends them.
+
+    python benchmarks/durable.py [--directory DIR] [--rounds 5] [--records 1000000] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from crdt import Batch, Store, Write, encode_batch, encode_element
+from gossip.storage import Durability, Storage
+
+VALUE = b"\xc4\x64" + bytes(100)  # the encoding of 100 bytes
+RATES = (20, 200, 2000)
+MODES: tuple[Durability, ...] = ("interval", "full")
+
+
+def batches(count: int, entries: int = 50_000) -> list[bytes]:
+    """Batches of one write each, over so many keys."""
+    made = []
+    for number in range(1, count + 1):
+        names = ((7, number - entries),) if number > entries else ()
+        key = (1, "bench", encode_element(f"key-{number % entries}"))
+        made.append(encode_batch(Batch(7, number, number, (Write((7, number), key, number << 16, VALUE, names),))))
+    return made
+
+
+class Plain:
+    """A file that is appended to, and synced: all that waits at once, in a thread of its own."""
+
+    def __init__(self, directory: Path, told: Callable[[int], None]) -> None:
+        self._file = os.open(directory / "plain", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        self._told, self._waits = told, threading.Condition()
+        self._queue: list[bytes] = []
+        self._ticket, self._open = 0, True
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def append(self, payload: bytes) -> int:
+        with self._waits:
+            self._queue.append(payload)
+            self._ticket += 1
+            self._waits.notify()
+        return self._ticket
+
+    def _run(self) -> None:
+        while True:
+            with self._waits:
+                self._waits.wait_for(lambda: self._queue or not self._open)
+                queue, self._queue, ticket = self._queue, [], self._ticket
+            if not queue:
+                return
+            os.write(self._file, b"".join(queue))
+            os.fdatasync(self._file)
+            self._told(ticket)
+
+    def close(self) -> None:
+        with self._waits:
+            self._open = False
+            self._waits.notify()
+        self._thread.join()
+        os.close(self._file)
+
+
+class Times:
+    """When each ticket was appended, and when it was spoken of."""
+
+    def __init__(self, count: int) -> None:
+        self.appended = [0.0] * (count + 1)
+        self.told = [0.0] * (count + 1)
+        self.groups = 0
+        self._reached = 0
+        self.all = threading.Event()
+
+    def on(self, ticket: int) -> None:
+        now = time.perf_counter()
+        self.groups += 1
+        while self._reached < ticket:
+            self._reached += 1
+            self.told[self._reached] = now
+        if ticket == len(self.told) - 1:
+            self.all.set()
+
+    def figures(self) -> dict[str, float]:
+        waits = sorted((told - appended) * 1e3 for appended, told in zip(self.appended[1:], self.told[1:], strict=True))
+        return {
+            "median ms": statistics.median(waits),
+            "99 % ms": waits[len(waits) * 99 // 100],
+            "a second": len(waits) / (max(self.told) - self.appended[1]),
+            "groups": self.groups,
+        }
+
+
+def at_rate(append: Callable[[bytes], int], payloads: list[bytes], rate: float, times: list[Times]) -> None:
+    """Appends so many a second; as fast as it goes if the rate is 0."""
+    start = time.perf_counter()
+    for number, payload in enumerate(payloads):
+        if rate:
+            while (left := start + number / rate - time.perf_counter()) > 0:
+                time.sleep(left)
+        for each in times:
+            each.appended[number + 1] = time.perf_counter()
+        append(payload)
+    assert times[-1].all.wait(120)
+
+
+def measure(base: Path, what: str, payloads: list[bytes], rate: float) -> dict[str, dict[str, float]]:
+    """The figures of one of them at one rate, by what was waited for."""
+    with tempfile.TemporaryDirectory(dir=base) as directory:
+        if what == "plain":
+            synced = Times(len(payloads))
+            plain = Plain(Path(directory), synced.on)
+            at_rate(plain.append, payloads, rate, [synced])
+            plain.close()
+            return {"plain synced": synced.figures()}
+        mode: Durability = "full" if what == "full" else "interval"
+        stored, synced = Times(len(payloads)), Times(len(payloads))
+        storage = Storage(Path(directory), "bench", durability=mode, stored=stored.on, synced=synced.on)
+        storage.open(Store())
+        at_rate(lambda payload: storage.append_batches((payload,)), payloads, rate, [stored, synced])
+        storage.close()
+        figures = {f"{what} synced": synced.figures()}
+        return {"interval stored": stored.figures(), **figures} if what == "interval" else figures
+
+
+def load(base: Path, count: int, keys: int) -> dict[str, float]:
+    """Seconds to read so many records, and how much of it the store's own work takes."""
+    payloads = batches(count, keys)
+    directory = Path(tempfile.mkdtemp(dir=base))
+    storage = Storage(directory, "bench", queue_bytes=1 << 40)
+    storage.open(Store())
+    for payload in payloads:
+        storage.append_batches((payload,))
+    storage.close(600)
+    size = sum(path.stat().st_size for path in directory.iterdir())
+    again, store = Storage(directory, "bench"), Store()
+    gc.collect()
+    before = time.perf_counter()
+    again.open(store)
+    opened = time.perf_counter() - before
+    paused = asyncio.run(compacting(again, store))
+    again.close(600)
+    third, store = Storage(directory, "bench"), Store()
+    before = time.perf_counter()
+    loaded = third.open(store)
+    state = time.perf_counter() - before
+    third.close(600)
+    shutil.rmtree(directory)
+    return {
+        "records": count,
+        "MB": size / 1e6,
+        "open s": opened,
+        "parts of the state": loaded.records,
+        "open after compaction s": state,
+        **paused,
+    }
+
+
+async def compacting(storage: Storage, store: Store) -> dict[str, float]:
+    """How late a loop is while a state is written beside it."""
+    before = time.perf_counter()
+    state = store.state()
+    taken = time.perf_counter() - before
+    storage.compact(state)
+    late = []
+    while storage.compactions == 0:
+        before = time.perf_counter()
+        await asyncio.sleep(0.001)
+        late.append((time.perf_counter() - before - 0.001) * 1e3)
+    late.sort()
+    return {
+        "state taken ms": taken * 1e3,
+        "loop late 99 % ms": late[len(late) * 99 // 100],
+        "loop late most ms": late[-1],
+    }
+
+
+def main() -> None:
+    """Measures, and prints a table or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--directory", type=Path, default=Path.cwd(), help="on the disk that is meant")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--records", type=int, default=200_000, help="for the time that loading takes; 0 for none")
+    parser.add_argument("--keys", type=int, default=50_000, help="that these records are about")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    payloads = batches(100_000)
+    rounds: dict[int, list[dict[str, dict[str, float]]]] = {}
+    with tempfile.TemporaryDirectory(dir=options.directory) as base:
+        for _ in range(options.rounds):
+            for rate in (*RATES, 0):
+                some = payloads[: rate or len(payloads)]
+                figures: dict[str, dict[str, float]] = {}
+                for what in ("plain", *MODES):
+                    figures |= measure(Path(base), what, some, rate)
+                rounds.setdefault(rate, []).append(figures)
+        loaded = load(Path(base), options.records, options.keys) if options.records else {}
+    if options.json:
+        print(json.dumps({"python": platform.python_version(), "rounds": rounds, "load": loaded}))
+        return
+    print(f"Python {platform.python_version()}, batches of {len(payloads[0])} bytes, {options.rounds} rounds, medians")
+    print(f"{'':34}{'median ms':>10}{'99 % ms':>10}{'a second':>10}{'a group':>10}   ratio to plain (min .. max)")
+    for rate, each_round in rounds.items():
+        for name in each_round[0]:
+            median, most, speed = (
+                statistics.median(each[name][figure] for each in each_round)
+                for figure in ("median ms", "99 % ms", "a second")
+            )
+            grouped = statistics.median((rate or len(payloads)) / each[name]["groups"] for each in each_round)
+            ratios = sorted(each[name]["median ms"] / each["plain synced"]["median ms"] for each in each_round)
+            title = f"{rate:>5} a second, {name}" if rate else f"all at once, {name}"
+            spread = f"{statistics.median(ratios):6.2f} ({ratios[0]:.2f} .. {ratios[-1]:.2f})"
+            print(f"{title:34}{median:10.2f}{most:10.2f}{speed:10.0f}{grouped:10.1f}   {spread}")
+    for what, figure in loaded.items():
+        print(f"{what:34}{figure:10.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""How does what the engine wants kept get to the disk, and what does the engine hear of it?
+
+Between the engine, which gives steps away as effects, and the storage, which has a thread of its own: tickets become
+sequences again, the thread's word comes to the loop, and a state is taken when one is due.
+
+Invariant: without a directory, or after the disk has refused, everything counts as kept at once, and the node goes on
+in memory; it says so.
+Not here: files and transactions (`storage`), and what must be kept when (`protocol`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from crdt import State, Store
+from gossip.config import Config
+from gossip.protocol.effects import Persist
+
+log = logging.getLogger("gossip")
+
+
+class Keeping:
+    """The data directory of one running node, if it has one.
+
+    `stored` is called in the loop with the last own sequence that is kept, as durably as was asked for.
+    """
+
+    def __init__(self, config: Config, stored: Callable[[int], None]) -> None:
+        self.failed = ""
+        """What the disk refused with, for people."""
+        self._config = config
+        self._stored_own = stored
+        self._storage: Any = None
+        self._own: deque[tuple[int, int]] = deque()
+        """`(ticket, own sequence)` of steps with own writes that are not kept yet."""
+        self._appended = self._safe = 0
+        """The last ticket, and the last one that is safe."""
+        self._waiting: deque[tuple[int, asyncio.Future[bool]]] = deque()
+
+    async def open(self, store: Store) -> int:
+        """Fills the store with what was kept; gives the greatest stamp in it. Raises `StartError`."""
+        if not self._config.data_dir:
+            return 0
+        from gossip.storage import Storage  # here, since most nodes have no directory and need no SQLite
+
+        loop = asyncio.get_running_loop()
+
+        def heard(call: Callable[[Any], None]) -> Callable[[Any], None]:
+            def tell(said: Any) -> None:
+                loop.call_soon_threadsafe(call, said)
+
+            return tell
+
+        self._storage = Storage(
+            Path(self._config.data_dir),
+            self._config.cluster,
+            durability="full" if self._config.durability == "full" else "interval",
+            stored=heard(self._stored),
+            synced=heard(self._synced),
+            failed=heard(self._refused),
+        )
+        return int((await asyncio.to_thread(self._storage.open, store)).newest)
+
+    def keep(self, effect: Persist) -> None:
+        """Appends a step; never waits."""
+        if self._storage is None or self.failed:
+            if effect.own:
+                self._stored_own(effect.own)
+            return
+        append = self._storage.append_state if effect.state else self._storage.append_batches
+        self._appended = append(effect.payloads)
+        if effect.own:
+            self._own.append((self._appended, effect.own))
+
+    def compact(self, state: Callable[[], State]) -> None:
+        """Has a state replace what was kept so far, if that has grown too much. `state` is what all steps led to."""
+        if self._storage is not None and self._storage.due:
+            self._storage.compact(state())
+
+    def _stored(self, ticket: int) -> None:
+        own = 0
+        while self._own and self._own[0][0] <= ticket:
+            own = self._own.popleft()[1]
+        if own:
+            self._stored_own(own)
+
+    def _synced(self, ticket: int) -> None:
+        self._safe = ticket
+        while self._waiting and self._waiting[0][0] <= ticket:
+            _settle(self._waiting.popleft()[1], True)
+
+    async def hard(self) -> bool:
+        """Waits until all that was appended so far is safe on the disk; False if there is none, or it has refused."""
+        if self._storage is None or self.failed:
+            return False
+        if self._safe >= self._appended:
+            return True
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append((self._appended, future))
+        return await future
+
+    def _refused(self, error: OSError) -> None:
+        self.failed = str(error)
+        log.error("%s", error)
+        if self._own:
+            self._stored_own(self._own[-1][1])  # it goes on in memory, and its peers may have what it has
+            self._own.clear()
+        while self._waiting:
+            _settle(self._waiting.popleft()[1], False)
+
+    async def close(self, seconds: float) -> None:
+        """Writes what waits, for so many seconds at most, and lets go of the directory."""
+        if self._storage is not None and not await asyncio.to_thread(self._storage.close, seconds) and not self.failed:
+            log.warning("left before everything was safe in %s: the disk took too long", self._config.data_dir)
+
+    def status(self) -> dict[str, Any] | None:
+        """For a status: None without a directory."""
+        if self._storage is None:
+            return None
+        return {"directory": self._config.data_dir, "failed": self.failed or None, **self._storage.counters}
+
+
+def _settle(future: asyncio.Future[bool], result: bool) -> None:
+    if not future.done():  # whoever waited may have been cancelled
+        future.set_result(result)

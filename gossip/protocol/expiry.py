@@ -1,0 +1,116 @@
+"""Which live writes end without another write, and when does somebody have to look?
+
+A write that expires, or that its author owns, is visible or not by the reading (`crdt.visible`), exactly on time. What
+is here only tidies up after it: what nobody may see any more is dropped from memory, and its readers are told of it.
+
+Invariants: every mortal key of the store is looked at no later than its time has come; what is dropped is not visible
+to any reader here; of an owned write whose author nobody knows, the author is called dead in the end, so that it either
+speaks up (and writes what it owns anew) or is no more.
+Not here: reading (`crdt.store`), and who lives (`members`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from heapq import heappop, heappush
+from math import inf
+
+from crdt import FOREVER, WITH_AUTHOR, Change, Key, Store, Timestamp, chain
+from crdt.timestamp import milliseconds
+from gossip.protocol.members import Claim
+
+_PATIENCE = 60.0
+"""Seconds in which the author of an owned write may become known: claims of members travel apart from writes."""
+_SPARE = 64
+"""Places that the queue may have for writes that were replaced since, beside two a key, before it is made anew."""
+
+
+class Expiry:
+    """The mortal writes of one store, by the time at which they end."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._queue: list[tuple[Timestamp, Key]] = []
+        self._due = inf
+        self._orphans_due = inf
+
+    @property
+    def deadline(self) -> float:
+        """When `tick` is to be called next, in the engine's seconds."""
+        return min(self._due, self._orphans_due)
+
+    def note(self, changes: Iterable[Change], table: Mapping[int, Claim], now: float) -> list[Change]:
+        """Keys changed: those that have become mortal will be looked at. Gives what changes by it at once, where the
+        owner of a write is no more.
+
+        What the wall clock shows is not known here, so an earlier end than any before has the next tick look at once.
+        """
+        dropped = []
+        for key, _, after in changes:
+            if after is None or (after[4] == FOREVER and after[5] is None):
+                continue
+            for live in chain(after):
+                if live[4] > FOREVER:
+                    if not self._queue or live[4] < self._queue[0][0]:
+                        self._due = now
+                    heappush(self._queue, (live[4], key))
+                elif live[4] == WITH_AUTHOR and live[1] not in table:
+                    self._orphans_due = min(self._orphans_due, now + _PATIENCE)
+                elif live[4] == WITH_AUTHOR and table[live[1]].gone:
+                    change = self._store.drop(key, 0, (live[1],))
+                    dropped += [change] if change else []
+        if len(self._queue) > 2 * sum(map(len, self._store.mortal.values())) + _SPARE:
+            self._tidy()
+        return dropped
+
+    def _tidy(self) -> None:
+        """Forgets the ends of writes that were replaced since: a session leaves one each time that it is touched."""
+        ends = {
+            (live[4], (*name, element))
+            for name, elements in self._store.mortal.items()
+            for element in elements
+            for live in chain(self._store.shown((*name, element)))
+            if live[4] > FOREVER
+        }
+        self._queue = sorted(ends)
+
+    def tick(self, now: float, clock: Timestamp) -> list[Change]:
+        """Drops what has expired by the wall `clock`; gives what changed by it."""
+        changes = []
+        while self._queue and self._queue[0][0] <= clock:
+            change = self._store.drop(heappop(self._queue)[1], clock, ())
+            if change is not None:
+                changes.append(change)
+        ahead = (
+            milliseconds(self._queue[0][0]) + 1 - milliseconds(clock) if self._queue else inf
+        )  # all of its millisecond
+        self._due = now + ahead / 1000
+        return changes
+
+    def owned(self, author: int) -> list[Key]:
+        """The keys that have a write owned by this instance."""
+        return [
+            (*name, element)
+            for name, elements in self._store.mortal.items()
+            for element in elements
+            if any(live[1] == author and live[4] == WITH_AUTHOR for live in chain(self._store.shown((*name, element))))
+        ]
+
+    def gone(self, author: int) -> list[Change]:
+        """An instance is no more: drops what it owned; gives what changed by it."""
+        changes = [self._store.drop(key, 0, (author,)) for key in self.owned(author)]
+        return [change for change in changes if change is not None]
+
+    def orphans(self, table: Mapping[int, Claim], now: float) -> list[int]:
+        """The authors of owned writes of whom nobody here has heard for a minute."""
+        if self._orphans_due > now:
+            return []
+        self._orphans_due = inf
+        found = {
+            live[1]: None
+            for name, elements in self._store.mortal.items()
+            for element in elements
+            for live in chain(self._store.shown((*name, element)))
+            if live[4] == WITH_AUTHOR and live[1] not in table
+        }
+        return list(found)

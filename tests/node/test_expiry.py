@@ -1,0 +1,173 @@
+"""Does what expires go everywhere by itself, and what is owned with its owner?
+
+Real nodes with short times. A test waits for a condition; nothing is asserted of how long it took, only of what is seen
+together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+import gossip
+from tests.waiting import nodes, until, until_here
+
+
+@pytest.fixture
+def node(cluster: str) -> Iterator[gossip.Node]:
+    with gossip.Node(cluster) as node:
+        yield node
+
+
+def test_what_expires_is_gone_everywhere_and_leaves_nothing(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster, 3) as (ann, bob, eve):
+            ann.map("sessions").set("a", "token", ttl=0.3)
+            ann.set("online").add("ann", ttl=0.3)
+            ann.register("lead").set("ann", ttl=0.3)
+            ann.map("sessions")["b"] = "kept"
+            for node in (bob, eve):
+                await until(lambda node=node: len(node.map("sessions")) == 2, "it is here")
+                assert "ann" in node.set("online") and node.register("lead").value == "ann"
+            for node in (ann, bob, eve):
+                await until(lambda node=node: dict(node.map("sessions")) == {"b": "kept"}, "it has ended")
+                await until(lambda node=node: not node._store.mortal, "nothing of it is kept")
+                assert not node.set("online") and node.register("lead").value is None
+                assert node._store.objects.keys() == {(1, "sessions")}
+            assert len({node.status()["digest"]["state"] for node in (ann, bob, eve)}) == 1
+
+    asyncio.run(story())
+
+
+def test_reading_is_exact_though_nobody_has_tidied_up(node: gossip.Node) -> None:
+    """The loop may be late: what has ended is not seen, counted, listed or found by anybody, in memory or not."""
+    things, elements, single = node.map("m"), node.set("s"), node.register("r")
+    with node._runtime.lock:  # type: ignore[union-attr]  # nothing is dropped while it is held
+        end = time.time() + 0.05
+        things.set("k", 1, ttl=0.05)
+        things["j"] = 2
+        elements.add("e", ttl=0.05)
+        single.set("v", ttl=0.05)
+        until_here(lambda: time.time() > end + 0.01)
+        assert "k" not in things and things.get("k") is None and dict(things) == {"j": 2} and len(things) == 1
+        assert "e" not in elements and not list(elements) and len(elements) == 0
+        assert single.value is None and single.conflicts == () and repr(single).endswith(": empty>")
+        with pytest.raises(KeyError):
+            things.entry("k")
+        with pytest.raises(KeyError):
+            things.touch("k", ttl=5)
+        assert node._store.mortal, "and it is in memory all the time"
+
+
+def test_a_touch_gives_it_another_time(node: gossip.Node) -> None:
+    sessions = node.map("sessions")
+    sessions.set("a", {"user": 7}, ttl=0.2)
+    sessions.touch("a", ttl=60)
+    sessions.set("b", 1, ttl=0.2)
+    until_here(lambda: "b" not in sessions)
+    assert sessions["a"] == {"user": 7}
+    with pytest.raises(KeyError):
+        sessions.touch("gone", ttl=1)
+
+
+def test_a_write_without_an_end_is_for_ever_and_one_with_an_end_is_not(node: gossip.Node) -> None:
+    things = node.map("m")
+    things.set("k", 1, ttl=0.05)
+    things["k"] = 2
+    things["j"] = 1
+    things.set("j", 2, ttl=0.05)
+    until_here(lambda: "j" not in things, "what it replaced stays replaced")
+    until_here(lambda: not node._store.mortal, "it is forgotten, though this node has nobody to speak to")
+    assert things["k"] == 2
+
+
+def test_an_entry_tells_its_end(node: gossip.Node) -> None:
+    things = node.map("m")
+    things.set("ttl", 1, ttl=60)
+    things.set("owned", 1, owned=True)
+    things["plain"] = 1
+    entry = things.entry("ttl")
+    assert entry.expires is not None and not entry.owned
+    assert timedelta(seconds=50) < entry.expires - datetime.now(UTC) <= timedelta(seconds=60)
+    assert things.entry("owned").owned and things.entry("owned").expires is None
+    assert things.entry("plain").expires is None and not things.entry("plain").owned
+
+
+@pytest.mark.parametrize("ttl", [0, -1, float("nan"), float("inf"), 1e12, True, "60", b"", timedelta(seconds=1)])
+def test_a_time_that_can_not_be_is_refused_at_the_call(node: gossip.Node, ttl: Any) -> None:
+    for write in (
+        lambda: node.map("m").set("k", 1, ttl=ttl),
+        lambda: node.set("s").add("k", ttl=ttl),
+        lambda: node.register("r").set("k", ttl=ttl),
+        lambda: node.map("m").touch("k", ttl),
+    ):
+        with pytest.raises((TypeError, ValueError), match="ttl"):
+            write()
+    with pytest.raises(ValueError, match="two ways"):
+        node.map("m").set("k", 1, ttl=1, owned=True)
+    assert node.status()["writes_delivered"] == 0
+
+
+def test_a_watch_tells_the_end(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster, 2) as (ann, bob):
+            ann.map("m").set("k", 1, ttl=0.3)
+            await until(lambda: "k" in bob.map("m"))
+            async with bob.map("m").watch() as changes:
+                seen = [await anext(changes), await anext(changes)]
+            assert [(each.kind, each.key, each.value) for each in seen] == [("present", "k", 1), ("deleted", "k", None)]
+            assert seen[1].previous == 1
+
+    asyncio.run(story())
+
+
+def test_ten_thousand_touches_leave_one_place_in_the_queue(node: gossip.Node) -> None:
+    sessions = node.map("sessions")
+    for _ in range(10_000):
+        sessions.set("a", 1, ttl=60)
+    assert len(node._runtime.engine.expiry._queue) < 100  # type: ignore[union-attr]
+
+
+# --- ownership --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_owned_goes_when_its_owner_leaves(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster, 3) as (ann, bob, eve):
+            ann.set("online").add("ann", owned=True)
+            bob.set("online").add("bob", owned=True)
+            for node in (ann, bob, eve):
+                await until(lambda node=node: set(node.set("online")) == {"ann", "bob"})
+            async with eve.set("online").watch() as changes:
+                before = {(await anext(changes)).key, (await anext(changes)).key}
+                await ann.leave()
+                change = await anext(changes)
+            assert before == {"ann", "bob"} and (change.kind, change.key) == ("deleted", "ann")
+            for node in (bob, eve):
+                await until(lambda node=node: set(node.set("online")) == {"bob"})
+                await until(lambda node=node: len(node._store.objects[2, "online"]) == 1, "nothing of it is kept")
+            async with gossip.Node(cluster) as late:
+                assert set(late.set("online")) == {"bob"}, "a newcomer sees what the others see"
+
+    asyncio.run(story())
+
+
+def test_what_an_owner_overwrote_of_another_is_not_its_own(cluster: str) -> None:
+    """C16: the owner dies while its entry is being overwritten by another: the other's write stays."""
+
+    async def story() -> None:
+        async with nodes(cluster, 3) as (ann, bob, eve):
+            ann.map("m").set("k", "ann's", owned=True)
+            await until(lambda: "k" in bob.map("m"))
+            bob.map("m")["k"] = "bob's"
+            await ann.leave()
+            for node in (bob, eve):
+                await until(lambda node=node: len(node.members) == 2)
+                await until(lambda node=node: node.map("m").get("k") == "bob's")
+
+    asyncio.run(story())

@@ -1,0 +1,169 @@
+"""Does what a node holds survive it, and does it say so when it does not?
+
+Real nodes with real directories. What the disk itself may do wrong is tried in tests/storage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gossip
+from crdt import encode_state
+from tests.waiting import nodes, until, until_here
+
+EACH_WAY = pytest.mark.parametrize("durability", ["interval", "full"])
+
+
+def kept(node: gossip.Node) -> bytes:
+    return encode_state(node._store.state())
+
+
+@EACH_WAY
+def test_a_node_that_starts_again_has_what_it_had(cluster: str, tmp_path: Path, durability: str) -> None:
+    with gossip.Node(cluster, data_dir=tmp_path, durability=durability) as node:
+        node.map("flags")["beta"] = {"deep": [1, 2.5, b"x"]}
+        node.map("flags")["gone"] = 1
+        del node.map("flags")["gone"]
+        node.set("online").add("ann")
+        node.counter("hits").increment(7)
+        node.register("motd").set("hello")
+        before = kept(node)
+    with gossip.Node(cluster, data_dir=tmp_path, durability=durability) as again:
+        assert kept(again) == before
+        assert again.map("flags") == {"beta": {"deep": [1, 2.5, b"x"]}} and again.counter("hits").value == 7
+        again.counter("hits").increment()
+        assert again.counter("hits").value == 8, "under a replica id of its own: nothing is counted twice"
+        storage = again.status()["storage"]
+        assert storage["directory"] == str(tmp_path) and storage["failed"] is None
+
+
+@EACH_WAY
+def test_a_whole_cluster_that_starts_again_has_what_it_had(cluster: str, tmp_path: Path, durability: str) -> None:
+    names = ["ann", "bob", "cat"]
+
+    async def live(number: int) -> None:
+        made = [gossip.Node(cluster, name=name, data_dir=tmp_path / name, durability=durability) for name in names]
+        for node in made:
+            await node.start()
+        await until(lambda: all(len(node.members) == 3 for node in made))
+        for node in made:
+            node.counter("hits").increment()
+            node.map("m")[f"{node.me.name} {number}"] = number
+        await until(lambda: all(node.counter("hits").value == 3 * (number + 1) for node in made), timeout=20)
+        await until(lambda: all(len(node.map("m")) == 3 * (number + 1) for node in made))
+        for node in made:
+            await node.leave()
+
+    for number in range(3):
+        asyncio.run(live(number))
+
+
+def test_what_others_wrote_is_kept_as_well(cluster: str, tmp_path: Path) -> None:
+    with gossip.Node(cluster) as other:
+        other.map("m").update({str(number): "x" * 1_000 for number in range(500)})
+        with gossip.Node(cluster, data_dir=tmp_path) as node:
+            assert len(node.map("m")) == 500, "a state that was merged"
+            other.map("m")["later"] = 1
+            other.counter("hits").increment(3)
+            until_here(lambda: node.counter("hits").value == 3)
+    with gossip.Node(cluster, data_dir=tmp_path) as again:
+        assert len(again.map("m")) == 501 and again.counter("hits").value == 3
+
+
+def test_who_was_away_takes_what_it_missed_and_brings_what_it_has(cluster: str, tmp_path: Path) -> None:
+    with gossip.Node(cluster, data_dir=tmp_path) as node:
+        node.map("m").update(a=1, b=1, mine=1)
+    with gossip.Node(cluster) as other:
+        other.map("m").update(c=3)
+        with gossip.Node(cluster, data_dir=tmp_path) as again:
+            expected = {"a": 1, "b": 1, "mine": 1, "c": 3}
+            until_here(lambda: dict(again.map("m")) == dict(other.map("m")) == expected)
+            del other.map("m")["a"]
+            until_here(lambda: "a" not in again.map("m"))
+    with gossip.Node(cluster, data_dir=tmp_path) as last:
+        assert dict(last.map("m")) == {"b": 1, "mine": 1, "c": 3}, "what was deleted stays so"
+
+
+def test_a_second_process_on_one_directory_is_refused_with_the_holders_pid(cluster: str, tmp_path: Path) -> None:
+    with gossip.Node(cluster, data_dir=tmp_path) as node:
+        node.map("m")["k"] = 1
+        with pytest.raises(gossip.StartError, match=str(os.getpid())):
+            gossip.Node(cluster, data_dir=tmp_path).open()
+        assert node.map("m") == {"k": 1} and len(node.members) == 1
+    with gossip.Node(cluster, data_dir=tmp_path) as again:
+        assert again.map("m") == {"k": 1}
+
+
+def test_a_directory_of_another_cluster_is_refused(cluster: str, tmp_path: Path) -> None:
+    with gossip.Node(cluster, data_dir=tmp_path):
+        pass
+    with pytest.raises(gossip.StartError, match=cluster):
+        gossip.Node("another", data_dir=tmp_path).open()
+
+
+def test_what_is_owned_does_not_come_back_from_the_disk(cluster: str, tmp_path: Path) -> None:
+    with gossip.Node(cluster, data_dir=tmp_path) as node:
+        node.set("online").add("ann", owned=True)
+        node.map("m").set("soon", 1, ttl=0.1)
+        node.map("m")["kept"] = 1
+        until_here(lambda: "soon" not in node.map("m"))
+    with gossip.Node(cluster, data_dir=tmp_path) as again:
+        assert not again.set("online") and dict(again.map("m")) == {"kept": 1}
+
+
+def test_own_writes_leave_when_they_are_on_the_disk_and_not_before(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster, data_dir=tmp_path, durability="full") as node, gossip.Node(cluster) as other:
+            await until(lambda: len(node.members) == len(other.members) == 2)
+            keeping = node._runtime.keeping  # type: ignore[union-attr]
+            word, held = keeping._stored, []
+            monkeypatch.setattr(keeping, "_stored", held.append)
+            keeping._storage._stored = lambda ticket: asyncio.get_running_loop().call_soon(held.append, ticket)
+            node.map("m")["k"] = 1
+            other.map("m")["beside"] = 2
+            await until(lambda: node.map("m").get("beside") == 2, "the rest goes on meanwhile")
+            assert "k" not in other.map("m") and node.map("m")["k"] == 1
+            async with gossip.Node(cluster) as late:
+                assert "k" not in late.map("m") and late.map("m")["beside"] == 2
+            keeping._own.append((1 << 60, node._runtime.engine.replication.flushed))  # type: ignore[union-attr]
+            word(1 << 60)
+            await until(lambda: other.map("m").get("k") == 1)
+
+    asyncio.run(story())
+
+
+def test_a_disk_that_refuses_is_told_and_the_node_goes_on(cluster: str, tmp_path: Path, caplog: Any) -> None:
+    async def story() -> None:
+        settings: dict[str, Any] = {"data_dir": tmp_path, "durability": "full"}
+        async with gossip.Node(cluster, **settings) as node, gossip.Node(cluster) as other:
+            await until(lambda: len(node.members) == len(other.members) == 2)
+            node._runtime.keeping._refused(OSError(errno.ENOSPC, "the disk is full"))  # type: ignore[union-attr]
+            node.map("m")["k"] = 1
+            await until(lambda: other.map("m").get("k") == 1, "it is a member all the same")
+            assert "the disk is full" in node.status()["storage"]["failed"] and "the disk is full" in caplog.text
+
+    asyncio.run(story())
+
+
+def test_much_written_is_made_small_again(cluster: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with nodes(cluster, 1, data_dir=tmp_path) as (node,):
+            storage = node._runtime.keeping._storage  # type: ignore[union-attr]
+            storage._compact_bytes = 1 << 20
+            for number in range(3_000):
+                node.map("m")["k"] = "x" * 1_000 + str(number)
+                await asyncio.sleep(0)
+            await until(lambda: storage.compactions > 0)
+
+    asyncio.run(story())
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 40 << 20
+    with gossip.Node(cluster, data_dir=tmp_path) as again:
+        assert again.map("m")["k"].endswith("2999")
