@@ -37,8 +37,8 @@ def _check_neighbours() -> None:
 
 _OURS = frozenset(
     """
-    __init__ __main__ answers config control datadir door errors forks keeping neighbours node records roster runtime
-    schema seal shared storage thread token transport waits watch
+    __init__ __main__ answers config control datadir door errors forks handle keeping neighbours node records roster
+    runtime schema seal shared storage thread token transport waits watch
     """.split()  # noqa: SIM905
 )
 
@@ -56,7 +56,7 @@ from gossip.errors import (  # noqa: E402
 )
 from gossip.node import Node  # noqa: E402
 from gossip.roster import Member, Roster  # noqa: E402
-from gossip.shared import Counter, Entry, Map, Register, Set  # noqa: E402
+from gossip.shared import Counter, Counters, Entry, Map, Register, Set  # noqa: E402
 from gossip.watch import Change, Watch  # noqa: E402
 
 __all__ = [
@@ -65,6 +65,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Counter",
+    "Counters",
     "Entry",
     "GossipError",
     "Map",

@@ -36,7 +36,7 @@ from gossip.protocol.effects import MemberChanged
 from gossip.roster import Member, Roster, member_of
 from gossip.runtime import Runtime
 from gossip.schema import Schema
-from gossip.shared import Counter, Map, Register, Set
+from gossip.shared import Counter, Counters, Map, Register, Set
 from gossip.waits import Peers
 from gossip.watch import Change, Kind, Watch
 
@@ -242,6 +242,10 @@ class Node:
     def counter(self, name: str) -> Counter:
         """The shared counter of this name."""
         return Counter(self, name)
+
+    def counters(self, name: str) -> Counters:
+        """Shared counters by name: `node.counters("views")["page"].increment()`."""
+        return Counters(self, name)
 
     @overload
     def register(self, name: str) -> Register[Any]: ...

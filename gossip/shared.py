@@ -10,31 +10,25 @@ Not here: the rules of merging (`crdt`), the sending (`runtime`), the conversion
 
 from __future__ import annotations
 
-import time
-from collections.abc import ItemsView, Iterable, Iterator, MutableMapping, MutableSet, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, MutableSet, ValuesView
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
-from math import isfinite
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from crdt import (
     FOREVER,
     WITH_AUTHOR,
-    Key,
     Live,
     LWWMap,
     LWWRegister,
     ORSet,
     PNCounter,
-    Write,
-    decode_element,
     decode_value,
-    encode_element,
-    encode_value,
 )
-from crdt.timestamp import at
+from crdt.codec import COUNTER, object_name
 from gossip.errors import WrongType
+from gossip.handle import NOBODY, STEP, Handle, change_of, end_of
 from gossip.schema import Schema
 from gossip.watch import Change, Kind, Watch, time_of
 
@@ -44,12 +38,6 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 V = TypeVar("V")
 T = TypeVar("T")
-
-
-_CONTAINERS = (dict, list, tuple)
-_LONGEST = 100 * 366 * 24 * 3600
-_STEP = 10_000
-"""Keys cleared in one visible step: with the longest names, keys and conflicts of some, it fits a transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,104 +62,7 @@ class Entry(Generic[V]):
         return time_of(self.stamp)
 
 
-class _Handle:
-    """What all handles have: a node, a name, and what is live under it."""
-
-    __slots__ = ("__weakref__", "_node", "name")
-
-    def __init__(self, node: Node, name: str) -> None:
-        self._node = node
-        self.name = name
-
-    def _elements(self, view: LWWMap | ORSet | PNCounter) -> list[tuple[bytes, Live]]:
-        """What is visible now, in one step even while another thread merges a batch."""
-        with self._node._running().lock:
-            return self._node._elements(view.name)
-
-    def _shown(self, live: Live | None) -> Live | None:
-        """What a reader sees of a key, given its live writes: most neither expire nor are owned."""
-        return live if live is None or live[4] == FOREVER else next(self._node._visible(live), None)
-
-    def _put(self, key: Key, value: bytes, expires: int) -> None:
-        self._node._write(partial(self._node._store.write, key, value, expires=expires))
-
-    def _keep(self, key: Key, expires: int) -> bool:
-        """Writes anew what is shown under a key, with another end; False if nothing is."""
-        store = self._node._store
-
-        def ask(replica: int, stamp: int) -> Write | None:  # under the lock: nobody's newer value is overwritten
-            live = self._shown(store.shown(key))
-            return None if live is None else store.write(key, live[3], replica, stamp, expires)
-
-        return self._node._write(ask)
-
-    def _clear(self, view: LWWMap | ORSet) -> None:
-        elements = [element for element, _ in self._elements(view)]
-        for start in range(0, len(elements), _STEP):
-            with self._node.batch():
-                for element in elements[start : start + _STEP]:
-                    self._node._write(self._end_of, (*view.name, element))
-
-    def _end_of(self, key: Key, replica: int, stamp: int) -> Write | None:
-        """The write that ends a key, if it is still there."""
-        store = self._node._store
-        return None if store.shown(key) is None else store.write(key, None, replica, stamp)
-
-    def _encode_element(self, what: str, schema: Schema[T], element: T) -> bytes:
-        """The bytes of a key or element to be written. What is wrong with it is told with the object's name."""
-        try:
-            return encode_element(schema.dump(element))
-        except TypeError as error:
-            raise WrongType(f"{what} of {self.name!r}: {error}") from None
-        except ValueError as error:
-            raise ValueError(f"{what} of {self.name!r}: {error}") from None
-
-    def _encode_value(self, where: str, schema: Schema[T], value: T) -> bytes:
-        """The bytes of a value to be written, made before the lock is taken: a megabyte takes its time. What is wrong
-        with it is told with the place where it was to go."""
-        try:
-            return encode_value(schema.dump(value))
-        except TypeError as error:
-            untyped = schema.is_any and type(value) not in _CONTAINERS
-            raise WrongType(f"{where}: {error}{self._remedy(type(value)) if untyped else ''}") from None
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
-
-    def _read_element(self, schema: Schema[T], element: bytes, live: Live) -> T:
-        try:
-            return schema.load(decode_element(element))
-        except WrongType as error:
-            raise WrongType(
-                f"{self.name} has {decode_element(element)!r:.80}, written by {live[1]:016x}: {error}. Remove it, for "
-                "example with `gossip`, or read with a type that takes it"
-            ) from None
-
-    def _remedy(self, kind: type) -> str:
-        """How the object is got with a type, if values of that can be shared."""
-        if kind is object:
-            return ""
-        try:
-            Schema(kind)
-        except WrongType:
-            return ""
-        return f"; give the type: node.{type(self).__name__.lower()}({self.name!r}, {kind.__name__})"
-
-    def _content(self) -> str:
-        """What is in it, in few words: values may be secret, and a repr gets into logs."""
-        raise NotImplementedError
-
-    def __repr__(self) -> str:
-        content = f": {self._content()}" if self._node._is_running else ""
-        return f"<{type(self).__name__} {self.name!r} of cluster {self._node.config.cluster!r}{content}>"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            f"a {type(self).__name__} can not be pickled: it lives in its process. Make a Node in the other process "
-            "too; they share by name"
-        )
-
-
-class Map(_Handle, MutableMapping[K, V]):
+class Map(Handle, MutableMapping[K, V]):
     """A shared map. The last write of a key wins, by hybrid timestamp; concurrent ones stay readable as conflicts."""
 
     __slots__ = ("_keys", "_values", "_view")
@@ -215,15 +106,39 @@ class Map(_Handle, MutableMapping[K, V]):
         """
         element = self._encode_element("a key", self._keys, key)
         encoded = self._encode_value(f"{self.name}[{key!r:.80}]", self._values, value)
-        self._put((*self._view.name, element), encoded, _end(ttl, owned))
+        self._put((*self._view.name, element), encoded, end_of(ttl, owned))
 
     def touch(self, key: K, ttl: float) -> None:
         """Gives what is there another `ttl` seconds from now. Raises `KeyError` if nothing is, or it has ended."""
         element = self._encode_element("a key", self._keys, key)
-        if not self._keep((*self._view.name, element), _end(ttl)):
+        if not self._keep((*self._view.name, element), end_of(ttl)):
             raise KeyError(key)
 
+    @contextmanager
+    def edit(self, key: K, default: V | None = None) -> Iterator[V]:
+        """A value to be changed in place; at the end of the block it is assigned back, if it is another one then.
+
+            with carts.edit("ann", default=[]) as items:
+                items.append(3)
+
+        Raises `KeyError` if nothing is there and no default was given. What expires or is owned stays so. An exception
+        in the block leaves everything as it was. Two workers that edit one key at once lose one edit: the later one
+        replaces the whole value.
+        """
+        live = self._find(key)
+        if live is None and default is None:
+            raise KeyError(key)
+        value = self._load(key, live) if live is not None else default
+        assert value is not None
+        yield value
+        encoded = self._encode_value(f"{self.name}[{key!r:.80}]", self._values, value)
+        if live is None or encoded != live[3]:
+            element = self._encode_element("a key", self._keys, key)
+            self._put((*self._view.name, element), encoded, FOREVER if live is None else live[4])
+
     def __delitem__(self, key: K) -> None:
+        if self._find(key) is None:
+            raise KeyError(key)
         if not self._node._write(self._view.delete, self._keys.dump(key)):
             raise KeyError(key)
 
@@ -281,10 +196,10 @@ class Map(_Handle, MutableMapping[K, V]):
         return self._node._watch(self._view.name, self._read, snapshot)
 
     def _read(self, element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[K, V]:
-        key = self._read_element(self._keys, element, after or before or _NOBODY)
+        key = self._read_element(self._keys, element, after or before or NOBODY)
         value = None if after is None else self._load(key, after)
         previous = None if before is None else self._load(key, before)
-        return _change(key, value, previous, kind, before, after)
+        return change_of(key, value, previous, kind, before, after)
 
     def _load(self, key: object, live: Live) -> V:
         try:
@@ -310,7 +225,7 @@ class _Values(ValuesView[V]):
         return any(each is value or each == value for each in self)
 
 
-class Set(_Handle, MutableSet[T]):
+class Set(Handle, MutableSet[T]):
     """A shared set. An add wins over a concurrent remove."""
 
     __slots__ = ("_schema", "_view")
@@ -337,7 +252,7 @@ class Set(_Handle, MutableSet[T]):
         `ttl` and `owned` as in `Map.set`: presence that nobody has to clear up is `online.add(name, owned=True)`.
         """
         element = self._encode_element("an element", self._schema, value)
-        self._put((*self._view.name, element), b"", _end(ttl, owned))
+        self._put((*self._view.name, element), b"", end_of(ttl, owned))
 
     def discard(self, value: T) -> None:
         """Removes an element if it is there."""
@@ -351,9 +266,9 @@ class Set(_Handle, MutableSet[T]):
     def update(self, *others: Iterable[T]) -> None:
         """Adds all of these, in visible steps of 10 000 elements."""
         elements = [element for other in others for element in other]
-        for start in range(0, len(elements), _STEP):
+        for start in range(0, len(elements), STEP):
             with self._node.batch():
-                for element in elements[start : start + _STEP]:
+                for element in elements[start : start + STEP]:
                     self.add(element)
 
     def __contains__(self, element: object) -> bool:
@@ -382,11 +297,11 @@ class Set(_Handle, MutableSet[T]):
         return self._node._watch(self._view.name, self._read, snapshot)
 
     def _read(self, element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[T, bool]:
-        value = self._read_element(self._schema, element, after or before or _NOBODY)
-        return _change(value, after is not None, before is not None, kind, before, after)
+        value = self._read_element(self._schema, element, after or before or NOBODY)
+        return change_of(value, after is not None, before is not None, kind, before, after)
 
 
-class Counter(_Handle):
+class Counter(Handle):
     """A shared counter of integers. Nothing is lost, whoever counts at the same time."""
 
     __slots__ = ("_view",)
@@ -450,14 +365,49 @@ class Counter(_Handle):
             previous, seen = seen, self._view.value
             if kind == "present" and not told:
                 told = True
-                return _change(None, seen, None, kind, before, after)
+                return change_of(None, seen, None, kind, before, after)
             # which instance counted is an inner matter, and changes of several may have been read as one
-            return None if seen == previous else _change(None, seen, previous, "set", before, after)
+            return None if seen == previous else change_of(None, seen, previous, "set", before, after)
 
         return self._node._watch(self._view.name, read, snapshot, begin)
 
 
-class Register(_Handle, Generic[V]):
+class Counters(Mapping[str, Counter]):
+    """Counters by name: `views["page"].increment()`. Each is the counter `"<name>/<key>"`, and made when first counted.
+
+    Those that anybody has counted are in it; any other can be had all the same, and shows 0.
+    """
+
+    def __init__(self, node: Node, name: str) -> None:
+        self._node = node
+        self.name = object_name(name)
+
+    def __getitem__(self, key: str) -> Counter:
+        return self._node.counter(f"{self.name}/{key}")
+
+    def __iter__(self) -> Iterator[str]:
+        """The names as of now."""
+        prefix = f"{self.name}/"
+        with self._node._running().lock:
+            names = [name for kind, name in self._node._store.objects if kind == COUNTER and name.startswith(prefix)]
+        return iter([name.removeprefix(prefix) for name in names])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, key: object) -> bool:
+        return type(key) is str and bool(self._node._store.elements((COUNTER, f"{self.name}/{key}")))
+
+    def totals(self) -> dict[str, int]:
+        """What each of them shows, as a plain dict."""
+        return {key: counter.value for key, counter in self.items()}
+
+    def __repr__(self) -> str:
+        content = f": {len(self)} counters" if self._node._is_running else ""
+        return f"<Counters {self.name!r} of cluster {self._node.config.cluster!r}{content}>"
+
+
+class Register(Handle, Generic[V]):
     """A shared value. The last write wins; concurrent ones stay readable as conflicts."""
 
     __slots__ = ("_values", "_view")
@@ -488,7 +438,7 @@ class Register(_Handle, Generic[V]):
     def set(self, value: V, *, ttl: float | None = None, owned: bool = False) -> None:
         """Sets the value. `ttl` and `owned` as in `Map.set`."""
         encoded = self._encode_value(self.name, self._values, value)
-        self._put((*self._view.name, b""), encoded, _end(ttl, owned))
+        self._put((*self._view.name, b""), encoded, end_of(ttl, owned))
 
     def delete(self) -> None:
         """Empties the register."""
@@ -510,36 +460,13 @@ class Register(_Handle, Generic[V]):
     def _read(self, element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[None, V]:
         value = None if after is None else self._load(after)
         previous = None if before is None else self._load(before)
-        return _change(None, value, previous, kind, before, after)
+        return change_of(None, value, previous, kind, before, after)
 
     def _load(self, live: Live) -> V:
         try:
             return self._values.load(decode_value(live[3]))
         except WrongType as error:
             raise WrongType(f"{self.name}, written by {live[1]:016x}: {error}") from None
-
-
-_NOBODY: Live = (0, 0, 0, b"", 0, None)
-
-
-def _change(
-    key: K | None, value: V | None, previous: V | None, kind: Kind, before: Live | None, after: Live | None
-) -> Change[K, V]:
-    told = after or before
-    return Change(key, value, previous, kind, told[1] if told else 0, told[0] if told else 0)
-
-
-def _end(ttl: float | None, owned: bool = False) -> int:
-    """`expires` of a write that is made now. Raises `TypeError` or `ValueError` for a time that can not be."""
-    if ttl is None:
-        return WITH_AUTHOR if owned else FOREVER
-    if owned:
-        raise ValueError("an entry is owned or has a ttl: it can not end in two ways")
-    if type(ttl) not in (int, float):
-        raise TypeError(f"ttl is a number of seconds, not of type {type(ttl).__name__}")
-    if not (isfinite(ttl) and 0 < ttl < _LONGEST):
-        raise ValueError(f"ttl={ttl} can not be: it is more than 0 seconds, and less than 100 years")
-    return at(int((time.time() + ttl) * 1000))
 
 
 def _part(live: Live | None) -> int:

@@ -38,7 +38,7 @@ LAYERS = (
         "gossip.watch",
     },
     # a node makes handles and lends them itself
-    {"gossip.answers", "gossip.control", "gossip.node", "gossip.shared", "gossip.thread"},
+    {"gossip.answers", "gossip.control", "gossip.handle", "gossip.node", "gossip.shared", "gossip.thread"},
     {"gossip.coordination", "gossip.history"},
     {"gossip"},  # the public face, gossip/__init__.py: it shows what lies below and nothing above
     {"gossip.http", "gossip.integrations"},

@@ -1,0 +1,167 @@
+"""What do all handles on shared objects have in common?
+
+A node, a name, and the way in and out: types become bytes before the lock is taken, what is wrong with them is told
+with the place where they were to go, and what is read of a key is what its reader may see now.
+
+Invariant: nothing that a program passes in or gets out is shared with the store.
+Not here: what maps, sets, counters and registers make of it (`shared`).
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from math import isfinite
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from crdt import (
+    FOREVER,
+    WITH_AUTHOR,
+    Key,
+    Live,
+    LWWMap,
+    ORSet,
+    PNCounter,
+    Write,
+    decode_element,
+    encode_element,
+    encode_value,
+)
+from crdt.timestamp import at
+from gossip.errors import WrongType
+from gossip.schema import Schema
+from gossip.watch import Change, Kind
+
+if TYPE_CHECKING:
+    from gossip.node import Node
+
+K = TypeVar("K")
+V = TypeVar("V")
+T = TypeVar("T")
+
+_CONTAINERS = (dict, list, tuple)
+_LONGEST = 100 * 366 * 24 * 3600
+STEP = 10_000
+"""Keys cleared in one visible step: with the longest names, keys and conflicts of some, it fits a transaction."""
+
+
+class Handle:
+    """What all handles have: a node, a name, and what is live under it."""
+
+    __slots__ = ("__weakref__", "_node", "name")
+
+    def __init__(self, node: Node, name: str) -> None:
+        self._node = node
+        self.name = name
+
+    def _elements(self, view: LWWMap | ORSet | PNCounter) -> list[tuple[bytes, Live]]:
+        """What is visible now, in one step even while another thread merges a batch."""
+        with self._node._running().lock:
+            return self._node._elements(view.name)
+
+    def _shown(self, live: Live | None) -> Live | None:
+        """What a reader sees of a key, given its live writes: most neither expire nor are owned."""
+        return live if live is None or live[4] == FOREVER else next(self._node._visible(live), None)
+
+    def _put(self, key: Key, value: bytes, expires: int) -> None:
+        self._node._write(partial(self._node._store.write, key, value, expires=expires))
+
+    def _keep(self, key: Key, expires: int) -> bool:
+        """Writes anew what is shown under a key, with another end; False if nothing is."""
+        store = self._node._store
+
+        def ask(replica: int, stamp: int) -> Write | None:  # under the lock: nobody's newer value is overwritten
+            live = self._shown(store.shown(key))
+            return None if live is None else store.write(key, live[3], replica, stamp, expires)
+
+        return self._node._write(ask)
+
+    def _clear(self, view: LWWMap | ORSet) -> None:
+        elements = [element for element, _ in self._elements(view)]
+        for start in range(0, len(elements), STEP):
+            with self._node.batch():
+                for element in elements[start : start + STEP]:
+                    self._node._write(self._end_of, (*view.name, element))
+
+    def _end_of(self, key: Key, replica: int, stamp: int) -> Write | None:
+        """The write that ends a key, if it is still there."""
+        store = self._node._store
+        return None if store.shown(key) is None else store.write(key, None, replica, stamp)
+
+    def _encode_element(self, what: str, schema: Schema[T], element: T) -> bytes:
+        """The bytes of a key or element to be written. What is wrong with it is told with the object's name."""
+        try:
+            return encode_element(schema.dump(element))
+        except TypeError as error:
+            raise WrongType(f"{what} of {self.name!r}: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{what} of {self.name!r}: {error}") from None
+
+    def _encode_value(self, where: str, schema: Schema[T], value: T) -> bytes:
+        """The bytes of a value to be written, made before the lock is taken: a megabyte takes its time. What is wrong
+        with it is told with the place where it was to go."""
+        try:
+            return encode_value(schema.dump(value))
+        except TypeError as error:
+            untyped = schema.is_any and type(value) not in _CONTAINERS
+            raise WrongType(f"{where}: {error}{self._remedy(type(value)) if untyped else ''}") from None
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+
+    def _read_element(self, schema: Schema[T], element: bytes, live: Live) -> T:
+        try:
+            return schema.load(decode_element(element))
+        except WrongType as error:
+            raise WrongType(
+                f"{self.name} has {decode_element(element)!r:.80}, written by {live[1]:016x}: {error}. Remove it, for "
+                "example with `gossip`, or read with a type that takes it"
+            ) from None
+
+    def _remedy(self, kind: type) -> str:
+        """How the object is got with a type, if values of that can be shared."""
+        if kind is object:
+            return ""
+        try:
+            Schema(kind)
+        except WrongType:
+            return ""
+        return f"; give the type: node.{type(self).__name__.lower()}({self.name!r}, {kind.__name__})"
+
+    def _content(self) -> str:
+        """What is in it, in few words: values may be secret, and a repr gets into logs."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        content = f": {self._content()}" if self._node._is_running else ""
+        return f"<{type(self).__name__} {self.name!r} of cluster {self._node.config.cluster!r}{content}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} can not be pickled: it lives in its process. Make a Node in the other process "
+            "too; they share by name"
+        )
+
+
+NOBODY: Live = (0, 0, 0, b"", 0, None)
+"""A live write of nobody, where there is none to tell of."""
+
+
+def change_of(
+    key: K | None, value: V | None, previous: V | None, kind: Kind, before: Live | None, after: Live | None
+) -> Change[K, V]:
+    """A change, told of by what is shown now, or was."""
+    told = after or before
+    return Change(key, value, previous, kind, told[1] if told else 0, told[0] if told else 0)
+
+
+def end_of(ttl: float | None, owned: bool = False) -> int:
+    """`expires` of a write that is made now. Raises `TypeError` or `ValueError` for a time that can not be."""
+    if ttl is None:
+        return WITH_AUTHOR if owned else FOREVER
+    if owned:
+        raise ValueError("an entry is owned or has a ttl: it can not end in two ways")
+    if type(ttl) not in (int, float):
+        raise TypeError(f"ttl is a number of seconds, not of type {type(ttl).__name__}")
+    if not (isfinite(ttl) and 0 < ttl < _LONGEST):
+        raise ValueError(f"ttl={ttl} can not be: it is more than 0 seconds, and less than 100 years")
+    return at(int((time.time() + ttl) * 1000))
