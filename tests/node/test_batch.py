@@ -244,7 +244,7 @@ def test_threads_that_batch_without_a_pause_take_turns_and_hold_up_nobody(cluste
             finally:
                 stop.set()
             turns = await asyncio.gather(*working)
-            assert min(turns) > max(turns) / 50, "nobody starves; how even it is, the machine decides"
+            assert min(turns) >= 10, f"nobody starves; how even it is, the machine decides: {turns}"
             await until(lambda: bob.map("m", int) == m)
 
     asyncio.run(story())

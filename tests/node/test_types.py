@@ -172,7 +172,7 @@ def test_what_can_be_no_key_is_nowhere_for_a_reader(node: gossip.Node, key: Any)
 
 def test_a_typed_key_or_element_is_refused_at_the_call(node: gossip.Node) -> None:
     flags, online, numbers = node.map("flags", bool), node.set("online", str), node.map("numbers", key=int)
-    for write in (lambda: flags.__setitem__(1, True), lambda: online.add(1), lambda: numbers.__setitem__(True, 1)):  # fmt: skip
+    for write in (lambda: flags.__setitem__(1, True), lambda: online.add(1), lambda: numbers.__setitem__(True, 1)):
         with pytest.raises(gossip.WrongType):
             write()
 

@@ -67,7 +67,12 @@ class Watch:
         self.delivered = 0
         """How many writes of others came here."""
         self._store = engine.replication.store
-        self._view: dict[Key, Live] = {}
+        self._view: dict[Key, Live] = {
+            (*name, element): live
+            for name, elements in self._store.objects.items()
+            for element, live in elements.items()
+        }
+        self._restored()
         self._dead: set[Dot] = set()
         self._latest = 0
         """The latest that its clock ever showed: what was let in then may be held back until later."""
@@ -76,8 +81,15 @@ class Watch:
         self._members: dict[int, Claim] = {}
         self._selves = {engine.me.instance}
         self._changes = 0
+        self._may_tell = Context()
         self._exposed = self._before = Digest(0, 0, ready=False)
         """The digests that may be told now, and that might have been told before this event."""
+
+    def _restored(self) -> None:
+        """What a disk has kept is what was delivered, less what was dropped of it since."""
+        self.shadow.advance(self._store.context)
+        for key in list(self.shadow.live):
+            self._key(key)
 
     # -- what happens ----------------------------------------------------------------------------------------------
 
@@ -85,6 +97,7 @@ class Watch:
         """Own batches leave."""
         self.tail = self.history.publish(replica, payloads, self.tail)
         stays = all(local.segment == self.segment for local in self.tail) and self.depth > 0
+        stays = stays or self.settings.durability == "full"  # until the disk has them
         demand(stays or not self.tail, "own writes did not leave", f"{replica:x}", self.tail)
 
     def wrote_anew(self, write: Write) -> None:
@@ -115,8 +128,8 @@ class Watch:
                 case Ready():
                     demand(not self.ready, "ready twice")
                     self.ready = True
-                case Confirmed(number, peer, _) if number in self.questions:  # else it was for who was here before
-                    there = self.history.holding[peer]
+                case Confirmed(number, peer, durable) if number in self.questions:  # or it was for who was here before
+                    there = self.history.safe.get(peer, {}) if durable else self.history.holding[peer]
                     held = all(there.get(replica, 0) >= upto for replica, upto in self.questions[number].items())
                     demand(held, "a peer confirmed what it has not", f"{peer:x}", self.questions[number], there)
                     self.confirmed += 1
@@ -219,6 +232,7 @@ class Watch:
             context[replica] -= unpublished
             if not context[replica]:
                 del context[replica]
+        self._may_tell = context
         self._before, self._exposed = self._exposed, Digest(context.fingerprint(), self.shadow.fingerprint, ready=False)
         if unpublished:
             self._exposed = self._exposed._replace(state=None)
@@ -239,8 +253,9 @@ class Watch:
                 demand(self.history.payloads.issuperset(batches), "a batch that nobody published")
             case Pull(_, context):
                 self._context(context)
-            case StatePart(_, 0, _, payload):
-                self._context(unpack(payload)[0])
+            case StatePart(_, 0, _, payload):  # with `full` it has waited for the disk, and more has left meanwhile
+                told = decode_context(unpack(payload)[0])
+                demand(self._may_tell.dominates(told), "a state of what has not left", told)
 
     def _context(self, encoded: bytes) -> None:
         fingerprint = decode_context(encoded).fingerprint()

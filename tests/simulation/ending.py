@@ -61,7 +61,7 @@ def _heal(world: World) -> list[Process]:
     for process in world.processes:
         while process.watch.depth:
             world.end(process)
-        world.flush(process)
+        world.settle(process)
     core = sorted(
         world.rng.sample(world.processes, world.rng.randint(2, len(world.processes))), key=lambda one: one.number
     )
@@ -160,6 +160,8 @@ def _unsettled(core: Sequence[Process], due: dict[int, int]) -> str:
         raise Violation("equal contexts, unequal bytes")
     if len({_owned(process) for process in core}) > 1:
         return "what is owned is not the same everywhere"
+    if any(live[1] not in living for _, _, live in _owned(first)):
+        return "what the dead owned is shown"
     return ""
 
 

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from crdt import FOREVER, WITH_AUTHOR, Dot, Key, Write, decode_batch
+from crdt import FOREVER, WITH_AUTHOR, Context, Dot, Key, Write, decode_batch
 from crdt.causality import fingerprint_of
 from crdt.timestamp import at
 
@@ -57,6 +57,8 @@ class History:
         self.payloads: set[bytes] = set()
         self.holding: dict[int, Mapping[int, int]] = {}
         """What each instance has delivered; of the dead, what they had."""
+        self.safe: dict[int, Context] = {}
+        """What is on the disk of each instance that was asked for it."""
         self.clock = 0
         """The latest that any clock ever showed, in milliseconds."""
         self.buried: set[int] = set()

@@ -18,7 +18,7 @@ LINKS = ("partition", "split", "one_way", "cut")
 LIVES = ("crash", "restart", "move", "leave", "pause", "newcomer")
 CLOCKS = ("skew", "step_back", "future", "past")
 LIES = ("hint", "suspect", "accuse", "replay")
-LIMITS = ("tiny_log", "tiny_parts", "small_held", "few_told")
+LIMITS = ("tiny_log", "tiny_parts", "small_held", "few_told", "late_disk")
 KINDS = WEATHER + LINKS + LIVES + CLOCKS + LIES + LIMITS
 """Every kind of fault."""
 HARMLESS = ("duplicate", "damage", "newcomer", "skew", "step_back", "hint", "suspect", *LIMITS)
@@ -41,6 +41,8 @@ class Options:
     """Whether all addresses are offered again and again; otherwise each node knows a few."""
     streams: bool
     """Whether the end of a process is seen by those who talked to it."""
+    disks: bool = False
+    """Whether nodes have disks, and start again with what those kept."""
     settings: Settings = field(default_factory=Settings)
 
     @property
@@ -51,6 +53,7 @@ class Options:
     def __str__(self) -> str:
         kinds = " ".join(f"{kind}={amount:.2f}" for kind, amount in self.kinds.items())
         more = f"discovery={self.discovery} streams={self.streams}"
+        more += f" disks={self.settings.durability}" if self.disks else ""
         return f"nodes={self.nodes} seconds={self.seconds:.0f} turns={self.turns:.1f}/s {more} {kinds or 'no faults'}"
 
 
@@ -68,7 +71,8 @@ def draw(seed: int, nodes: int = 0, seconds: float = 0.0) -> Options:
         turns=rng.choice((1.0, 3.0, 6.0)),
         discovery=rng.random() < 0.6,
         streams=rng.random() < 0.5,
-        settings=_settings(rng, kinds),
+        disks=(disks := rng.random() < 0.5),
+        settings=_settings(rng, kinds, "full" if disks and rng.random() < 0.5 else "interval"),
     )
 
 
@@ -88,7 +92,7 @@ def only(seed: int, *kinds: str) -> Options:
     )
 
 
-def _settings(rng: Random, kinds: dict[str, float]) -> Settings:
+def _settings(rng: Random, kinds: dict[str, float], durability: str = "interval") -> Settings:
     small = "small_held" in kinds
     return Settings(
         batch_bytes=2_000 if small else rng.choice((2_000, 64 << 10)),
@@ -99,4 +103,5 @@ def _settings(rng: Random, kinds: dict[str, float]) -> Settings:
         max_transaction=10_000 if small else 16 << 20,
         full_fanout=4 if "few_told" in kinds else 16,
         max_transfers=rng.choice((1, 4)),
+        durability=durability,
     )

@@ -13,12 +13,14 @@ import pytest
 
 from crdt import Batch, Context, Inbox, PNCounter, Stage, Store
 from crdt.codec import encode_value
+from gossip.protocol.confirm import Confirm
 from gossip.protocol.detector import Detector
-from gossip.protocol.effects import Send
+from gossip.protocol.effects import Changed, Send
 from gossip.protocol.engine import Engine
+from gossip.protocol.expiry import Expiry
 from gossip.protocol.members import Members, Status
 from gossip.protocol.membership import Membership
-from gossip.protocol.messages import Gossip
+from gossip.protocol.messages import Gossip, Synced
 from gossip.protocol.repair import Repair
 from gossip.protocol.replication import Replication
 from tests.simulation.options import only
@@ -226,7 +228,9 @@ def a_leaver_keeps_its_last_writes(patch: pytest.MonkeyPatch) -> None:
 @planted()
 def changes_by_a_full_state_are_not_told(patch: pytest.MonkeyPatch) -> None:
     commit = Engine._commit
-    patch.setattr(Engine, "_commit", lambda self, *rest: commit(self, *rest)[1:])
+    patch.setattr(
+        Engine, "_commit", lambda self, *rest: [each for each in commit(self, *rest) if not isinstance(each, Changed)]
+    )
 
 
 # -- members ---------------------------------------------------------------------------------------------------------
@@ -288,6 +292,45 @@ def what_died_with_its_author_is_asked_for_for_ever(patch: pytest.MonkeyPatch) -
         return due(self, now, held)
 
     patch.setattr(Repair, "gap_is_due", wrong)
+
+
+# -- disks and confirmations -------------------------------------------------------------------------------------------
+
+
+@planted()
+def own_writes_leave_before_the_disk_has_them(patch: pytest.MonkeyPatch) -> None:
+    flush = Engine.flush
+
+    def wrong(self: Engine) -> Any:
+        effects = flush(self)
+        return effects + (self.stored(self.replication.flushed) if effects else [])
+
+    patch.setattr(Engine, "flush", wrong)
+
+
+@planted()
+def a_disk_is_vouched_for_before_it_has_it(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Engine) -> Any:
+        ready = self.confirm.answerable(self.replication.store.context)
+        return [Send((question.peer,), Synced(question.number, question.durable)) for question in ready]
+
+    patch.setattr(Engine, "_confirmed", wrong)
+
+
+@planted("loss")
+def a_peer_confirms_what_it_has_not_got_yet(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Confirm, context: Context) -> Any:
+        ready = list(self._waiting.values())
+        self._waiting.clear()
+        return ready
+
+    patch.setattr(Confirm, "answerable", wrong)
+
+
+@planted()
+def what_the_dead_owned_is_still_shown(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Members, "__contains__", lambda self, instance: instance in self.table)
+    patch.setattr(Expiry, "gone", lambda self, author: [])
 
 
 # -- the tests --------------------------------------------------------------------------------------------------------

@@ -67,7 +67,8 @@ class Workload:
     def _sync(self, process: Process, now: float, wall: int) -> list[Effect]:
         """A program asks who holds what it wrote; what is still open in a transaction is a part of that."""
         wanted = process.engine.replication.written
-        number, effects = process.engine.sync(process.engine.members.peers(), wanted, durable=False)
+        durable = self.rng.random() < 0.5
+        number, effects = process.engine.sync(process.engine.members.peers(), wanted, durable)
         process.watch.questions[number] = dict(wanted)
         return effects
 

@@ -20,16 +20,17 @@ from math import inf
 from random import Random
 from struct import pack
 
-from crdt import Change, Store, Write
+from crdt import Change, Context, Store, Write, decode_batch
 from gossip.protocol.codec import Codec
-from gossip.protocol.effects import Dial, Effect, Reborn, Send
+from gossip.protocol.effects import Dial, Effect, Harden, Persist, Reborn, Send
 from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim
-from gossip.protocol.messages import Ack, Message, Ping
+from gossip.protocol.messages import Ack, Message, Ping, Push
 from gossip.protocol.replication import Replication
 from gossip.protocol.settings import Settings
 from gossip.seal import OVERHEAD
 from tests.simulation.checks import Watch
+from tests.simulation.disk import SLOW, Disk
 from tests.simulation.faults import Faults
 from tests.simulation.model import History, Violation, demand
 from tests.simulation.network import Network
@@ -64,6 +65,12 @@ class Observed(Replication):
 
     def flush(self) -> list[bytes]:
         payloads = super().flush()
+        if not payloads:
+            self.stored(self.published)  # nothing leaves, and nothing else was to
+        return payloads
+
+    def stored(self, upto: int) -> list[bytes]:
+        payloads = super().stored(upto)
         assert self.watch is not None
         self.watch.published(self.replica, payloads)
         return payloads
@@ -79,6 +86,7 @@ class Process:
         self.watch = watch
         self.offset = offset
         """By how many seconds its clock is wrong."""
+        self.disk: Disk | None = None
         self.paused = False
         self.waiting: deque[tuple[str, Act, bytes]] = deque()
         """What happened while it was stopped."""
@@ -94,7 +102,7 @@ class World:
         self.options = options
         self.now = 0.0
         self.happened: Counter[str] = Counter(
-            {kind: 1 for kind in options.kinds if kind.startswith(("tiny", "small", "few"))}
+            {kind: 1 for kind in options.kinds if kind.startswith(("tiny", "small", "few", "late"))}
         )
         self.events = 0
         self.writes = 0
@@ -102,6 +110,8 @@ class World:
         self.processes: list[Process] = []
         self.gone: list[Process] = []
         self.listening: dict[str, Process] = {}
+        self.disks: dict[str, Disk] = {}
+        """By address; a node that starts somewhere else has lost its own."""
         self.where: dict[int, str] = {}
         """The address at which each instance listened, the dead included."""
         self.sent: Counter[tuple[str, str]] = Counter()
@@ -167,10 +177,13 @@ class World:
         tags = (("role", "x" * rng.choice((0, 0, 20, 240))),)
         me = Claim(rng.getrandbits(64) | 1, f"node-{number}", (address,), started, tags)
         settings = self.options.settings
-        engine = Engine(CLUSTER, me, settings, rng, Store())
-        engine.replication = Observed(engine.replication.store, settings, me.instance)
+        disk = self.disks.setdefault(address, Disk()) if self.options.disks else None
+        store = disk.restore() if disk is not None else Store()
+        engine = Engine(CLUSTER, me, settings, rng, store)
+        engine.replication = Observed(store, settings, me.instance)
         process = Process(number, address, engine, Watch(engine, settings, self.history), offset)
-        engine.replication.watch = process.watch
+        engine.replication.watch, process.disk = process.watch, disk
+        self.happened["restored"] += bool(store.context)
         process.seeds = self._seeds(address)
         self.processes.append(process)
         self.listening[address] = process
@@ -195,6 +208,12 @@ class World:
         host has proof."""
         self.note(process, "crashes")
         self._end(process)
+        if process.disk is not None:
+            process.disk.crash(self.rng)
+            if self.options.settings.durability == "full":
+                # what is on the disk leaves with whoever starts from it, though its author had no time for that
+                me = process.engine.me.instance
+                process.watch.published(me, process.disk.unheard_of(me, self.history))
         if self.options.streams:
             instance = process.engine.me.instance
             for other in self.processes:
@@ -214,6 +233,7 @@ class World:
         """A node says goodbye; what it wrote leaves first."""
         while process.watch.depth:
             self.end(process)
+        self.settle(process)
         self.event(process, "leave", lambda now, wall: process.engine.leave(now))
         demand(not process.watch.tail, "left without what it had written", process.watch.tail)
         self._end(process)
@@ -263,6 +283,45 @@ class World:
     def flush(self, process: Process) -> None:
         """The turn is over."""
         self.event(process, "flush", lambda now, wall: process.engine.flush())
+
+    def settle(self, process: Process) -> None:
+        """The turn is over, and so is what the disk had to do."""
+        self.flush(process)
+        if process.disk is not None:
+            self._safe(process, process.disk, process.disk.size, process.engine.replication.flushed)
+
+    def _keep(self, process: Process, step: Persist) -> None:
+        """A step goes to the disk, and is safe there after a while."""
+        disk = process.disk
+        if disk is not None:
+            count = disk.append(step)
+            slow = self.options.kinds.get("late_disk", 0.0) > self.rng.random()
+            disk.due = max(disk.due, self.now + (SLOW if slow else 0.01) * self.rng.random())
+            own = process.engine.replication.flushed if step.own else 0
+            self.at(disk.due, lambda: self._safe(process, disk, count, own), "disk")
+
+    def _safe(self, process: Process, disk: Disk, count: int, own: int) -> None:
+        if process in self.processes:
+            disk.safe = max(disk.safe, min(count, disk.size))
+            if own and self.options.settings.durability == "full":
+                self.event(process, "stored", lambda now, wall: process.engine.stored(own))
+
+    def _harden(self, process: Process, asked: Harden) -> None:
+        """Somebody wants to know when all that is here is safe."""
+        disk, context = process.disk, Context(process.engine.replication.store.context)
+
+        def answer() -> None:
+            if disk is not None and process in self.processes:
+                demand(disk.safe >= count, "the disk is not in order", disk.safe, count)
+                disk.promise(context)
+                self.history.safe.setdefault(process.engine.me.instance, Context()).join(context)
+                self.event(process, "hardened", lambda now, wall: process.engine.hardened(*asked, durable=True))
+
+        count = 0 if disk is None else disk.size
+        if disk is None:
+            self.event(process, "hardened", lambda now, wall: process.engine.hardened(*asked, durable=False))
+        else:
+            self.at(max(disk.due, self.now), answer, "disk")
 
     def begin(self, process: Process) -> None:
         """A transaction begins."""
@@ -322,6 +381,10 @@ class World:
                     self._send(process, me, [_address(process.engine, instance) for instance in to], message)
                 case Dial(address, message):
                     self._send(process, me, [address], message)
+                case Persist():
+                    self._keep(process, effect)
+                case Harden():
+                    self._harden(process, effect)
                 case Reborn(claim):
                     self.where[claim.instance] = process.address
                     self.happened["reborn"] += 1
@@ -333,6 +396,7 @@ class World:
         if isinstance(message, Ping | Ack):
             room = self.options.settings.datagram - OVERHEAD
             demand(len(payload) <= room, "a probe is too long to be sealed and sent", len(payload), message)
+        self._check_safe(process, message)
         kind = type(message).__name__
         for target in targets:
             left = self._died_at.get(process)
@@ -342,6 +406,14 @@ class World:
                 self._died_at[process] = left - 1
             self.sent[process.address, kind] += 1
             self.network.send(self.now, process.address, target, payload)
+
+    def _check_safe(self, process: Process, message: Message) -> None:
+        """With `full`, own writes are on the disk before they leave."""
+        disk = process.disk
+        if disk is None or self.options.settings.durability != "full" or not isinstance(message, Push):
+            return
+        own = [payload for payload in message.batches if decode_batch(payload).replica == process.engine.me.instance]
+        demand(all(map(disk.has, own)), "an own write left before it was on the disk")
 
     def _post(self, time: float, target: str, payload: bytes, damaged: bool) -> None:
         if damaged:
