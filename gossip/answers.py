@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from crdt import decode_element
+from crdt import FOREVER, WITH_AUTHOR, Context, Live, decode_element, decode_value
 from crdt.codec import COUNTER, MAP, REGISTER, SET, object_name
-from gossip.watch import Change
+from gossip.watch import Change, time_of
 
 if TYPE_CHECKING:
     from gossip.node import Node
@@ -189,11 +189,11 @@ def _set(node: Node, request: Request) -> Any:
     if request.get("key") is None:
         handle = _written(node, request, "register")
         _check(node, handle, request["value"])
-        handle.set(request["value"])
+        handle.set(request["value"], ttl=request.get("ttl"))
     else:
         handle = _written(node, request, "map")
         _check(node, handle, _key(request["key"]), request["value"])
-        handle[_key(request["key"])] = request["value"]
+        handle.set(_key(request["key"]), request["value"], ttl=request.get("ttl"))
     return None
 
 
@@ -229,7 +229,7 @@ def _incr(node: Node, request: Request) -> Any:
 def _add(node: Node, request: Request) -> Any:
     handle = _written(node, request, "set")
     _check(node, handle, _element(request))
-    handle.add(_element(request))
+    handle.add(_element(request), ttl=request.get("ttl"))
     return None
 
 
@@ -240,6 +240,46 @@ def _remove(node: Node, request: Request) -> Any:
         raise Missing(f"{element!r} is not in {request['object']!r}")
     elements.discard(element)
     return None
+
+
+def _live(node: Node, request: Request) -> tuple[str, str, Live | None]:
+    """The type of what is to be explained, how it is called, and what is shown of it."""
+    kind, handle = _read(node, request)
+    match kind:
+        case "map" if "key" in request:
+            return kind, f"{handle.name}[{_key(request['key'])!r}]", handle._find(_key(request["key"]))
+        case "set" if "element" in request:
+            element = _element(request)
+            return kind, f"{element!r} in {handle.name}", handle._shown(handle._view.live(element))
+        case "register":
+            return kind, handle.name, handle._shown(handle._view.live)
+    raise ValueError(f"a {kind} is explained by its {'key' if kind == 'map' else 'element'}, and a counter by nobody")
+
+
+def explained(node: Node, request: Request) -> tuple[dict[str, Any], Context]:
+    """The story of one write, and what a member must have delivered to have it."""
+    kind, what, live = _live(node, request)
+    if live is None:
+        raise Missing(f"{what} is not there")
+    name_of = node._running().name_of
+    shown, *others = node._visible(live)
+    told: dict[str, Any] = {
+        "what": what,
+        "author": name_of(shown[1]),
+        "instance": f"{shown[1]:016x}",
+        "at": time_of(shown[0]).isoformat(timespec="milliseconds"),
+        "expires": time_of(shown[4]).isoformat(timespec="milliseconds") if shown[4] > FOREVER else None,
+        "owned": shown[4] == WITH_AUTHOR,
+        "conflicts": [
+            {
+                "value": decode_value(each[3]) if each[3] else None,
+                "author": name_of(each[1]),
+                "at": time_of(each[0]).isoformat(timespec="milliseconds"),
+            }
+            for each in others
+        ],
+    }
+    return told | ({} if kind == "set" else {"value": decode_value(shown[3])}), Context({shown[1]: shown[2]})
 
 
 LISTS: dict[str, Callable[[Node, Request], tuple[Iterator[Any], Any]]] = {"get": _get, "keys": _keys}

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gossip import forks
-from gossip.answers import ACTIONS, LISTS, TYPES, Missing, Request, change_told, handle_of, text_of, type_of
+from gossip.answers import ACTIONS, LISTS, TYPES, Missing, Request, change_told, explained, handle_of, text_of, type_of
 from gossip.errors import GossipError
 from gossip.watch import Watch
 
@@ -40,6 +40,8 @@ _PART_SIZE = 1 << 18
 """Entries, and characters, answered in one go: a node has a protocol to serve, and its program has users."""
 _PATIENCE = 30.0
 """Seconds that an answer may wait for its reader, with all of it in memory. A watch keeps little and may wait."""
+_ASK = 0.5
+"""Seconds in which members may say whether they have something."""
 _GOODBYE = 0.25
 """Seconds that a node which leaves gives to conversations under way, out of the second that a leave may take."""
 
@@ -135,6 +137,9 @@ class Control:
                 if request.get("do") == "watch":
                     await self._tell_changes(request, reader, writer)
                     return
+                if request.get("do") == "explain":
+                    await _say(writer, _json({"ok": await self._explain(request)}))
+                    continue
                 async for line in self._answer(request):
                     async with asyncio.timeout(_PATIENCE):
                         await _say(writer, line)
@@ -142,6 +147,14 @@ class Control:
                 await _say(writer, _error(error, "missing"))
             except (GossipError, ValueError, TypeError, OverflowError, RecursionError) as error:
                 await _say(writer, _error(error, "bad"))
+
+    async def _explain(self, request: Request) -> dict[str, Any]:
+        """The story of a write, and who of the members has it: that, they have to be asked."""
+        told, wanted = explained(self._node, request)
+        runtime = self._node._running()
+        holders, silent = await runtime.waits.holders(wanted, _ASK)
+        names = [self._node.me.name, *map(runtime.name_of, holders)]
+        return told | {"holders": names, "silent": [*map(runtime.name_of, silent)]}
 
     async def _answer(self, request: Request) -> AsyncIterator[str]:
         do = str(request.get("do"))
@@ -154,7 +167,7 @@ class Control:
         elif do in ACTIONS:
             yield _json({"ok": ACTIONS[do](self._node, request)})
         else:
-            raise ValueError(f"{do!r} is none of: {', '.join(sorted([*ACTIONS, *LISTS, 'watch']))}")
+            raise ValueError(f"{do!r} is none of: {', '.join(sorted([*ACTIONS, *LISTS, 'explain', 'watch']))}")
 
     async def _tell_changes(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Watches all objects of this name, until the other side closes or the node leaves."""

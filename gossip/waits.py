@@ -115,6 +115,22 @@ class Waits:
         finally:
             del self._answers[number]
 
+    async def holders(self, wanted: Context, seconds: float) -> tuple[list[int], list[int]]:
+        """Which peers say within so many seconds that they hold this, and which say nothing."""
+        peers = self._runtime.engine.members.peers()
+        number = self._runtime.ask_sync(peers, wanted, durable=False)
+        answers = self._answers[number] = {}
+        try:
+            async with asyncio.timeout(seconds):
+                while len(answers) < len(peers):
+                    self._check()
+                    await self._answer()
+        except TimeoutError:
+            pass
+        finally:
+            del self._answers[number]
+        return [peer for peer in peers if peer in answers], [peer for peer in peers if peer not in answers]
+
     async def _answer(self) -> None:
         """Returns at the next answer, or when it is time to ask again."""
         try:

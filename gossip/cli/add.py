@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gossip.cli.asking import TakesNumbers, as_text, of_node, of_type, value_of
+from gossip.cli.asking import TakesNumbers, as_text, lasting, of_node, of_type, value_of
 from gossip.cli.conversation import converse, telling_if_made
 from gossip.cli.printing import document, say
 
@@ -13,10 +13,18 @@ from gossip.cli.printing import document, say
 @click.argument("name", metavar="OBJECT")
 @click.argument("element")
 @as_text
+@lasting
 @of_type
 @of_node
 def command(
-    name: str, element: str, as_text: bool, type_: str | None, cluster: str | None, node: str | None, as_json: bool
+    name: str,
+    element: str,
+    as_text: bool,
+    ttl: float | None,
+    type_: str | None,
+    cluster: str | None,
+    node: str | None,
+    as_json: bool,
 ) -> None:
     """Add an element to a set. Exit code 0 also if it was there.
 
@@ -30,6 +38,6 @@ def command(
     """
     value = value_of(element, as_text)
     with converse(cluster, node) as conversation, telling_if_made(conversation, name, "set", as_json):
-        conversation.ask("add", object=name, element=value, type=type_)
+        conversation.ask("add", object=name, element=value, type=type_, ttl=ttl)
     if as_json:
         say(document({"object": name, "element": value}))

@@ -62,6 +62,13 @@ class TakesNumbers(click.Command):
         return rest
 
 
+def lasting(command: Callable[..., None]) -> Callable[..., None]:
+    """The option for what ends by itself."""
+    return click.option("--ttl", type=float, metavar="SECONDS", help="It is gone everywhere after so many seconds.")(
+        command
+    )
+
+
 def value_of(text: str, is_text: bool) -> Any:
     """The value that was written on the command line.
 

@@ -30,6 +30,7 @@ _COMMANDS = {
     "incr": "Count: add to a counter, or take from it.",
     "add": "Add an element to a set.",
     "remove": "Remove an element from a set.",
+    "explain": "Who wrote a key, when, and which members have it.",
     "watch": "Print every change of an object as it happens.",
     "keygen": "Make a key that seals a cluster.",
     "completion": "Print the script that completes commands in a shell.",

@@ -42,6 +42,7 @@ _LEAVE = 0.75
     help="A file with the cluster's key (see `gossip keygen`). GOSSAMESH_KEY has the key itself.",
 )
 @click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="A label that others see. Repeatable.")
+@click.option("--data-dir", type=click.Path(), help="Keep the data in this directory: it survives this node.")
 @click.option("--config", type=click.Path(), help="A TOML file with these and more.  [env var: GOSSAMESH_CONFIG]")
 @click.option("--insecure", is_flag=True, default=None, help="Listen beyond this machine without a key.")
 @as_json

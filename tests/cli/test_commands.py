@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 
 import pytest
 
@@ -263,3 +264,48 @@ def test_what_does_not_fit_the_programs_type_is_refused(shell: Shell) -> None:
             assert (result.code, result.error["kind"]) == (4, "refused") and "expected" in result.error["error"]
         assert not online and not flags and motd.value is None
         assert shell.run("add", "online", "ann", "-c", cluster).code == 0 and set(online) == {"ann"}
+
+
+def test_a_key_is_explained(shell: Shell) -> None:
+    with (
+        gossip.Node("told", name="ann", runtime_dir=shell.directory) as ann,
+        gossip.Node("told", name="bob", runtime_dir=shell.directory) as bob,
+    ):
+        until("all know each other", lambda: len(ann.members) == len(bob.members) == 2)
+        bob.map("flags")["beta"] = True
+        bob.set("online").add("bob", owned=True)
+        ann.register("motd").set("hello", ttl=60)
+        until("it is there", lambda: "beta" in ann.map("flags") and "bob" in ann.set("online"))
+        text = shell.run("explain", "flags", "beta", "-c", "told").out
+        assert text.startswith("flags['beta']: true\n  written by bob (") and "held by ann, bob" in text
+        told = json.loads(shell.run("explain", "online", "bob", "-c", "told", "--json").out)
+        assert (
+            told["owned"]
+            and told["author"] == "bob"
+            and "value" not in told
+            and sorted(told["holders"]) == ["ann", "bob"]
+        )
+        told = json.loads(shell.run("explain", "motd", "-c", "told", "--json").out)
+        assert told["value"] == "hello" and told["expires"] > told["at"] and told["conflicts"] == told["silent"] == []
+        assert shell.run("explain", "flags", "gone", "-c", "told").code == 1
+        assert shell.run("explain", "flags", "-c", "told").code == 4
+        bob._runtime.transport._received = lambda packet, stream: True  # type: ignore[union-attr]
+        assert "silent: bob" in shell.run("explain", "motd", "-c", "told").out
+
+
+def test_what_is_set_with_a_ttl_ends(town: Shell) -> None:
+    assert town.run("set", "short", "k", "1", "--ttl", "0.2").code == 0
+    assert town.run("add", "shorter", "x", "--ttl", "0.2").code == 0
+    until("it has ended", lambda: town.run("get", "short", "k").code == 1 and town.json("keys") is not None)
+    until("it has ended", lambda: "shorter" not in town.run("keys").out)
+    assert town.run("set", "short", "k", "1", "--ttl", "-1").code == 4
+
+
+def test_a_daemon_keeps_its_data_in_a_directory(shell: Shell) -> None:
+    directory = str(shell.directory / "data")
+    for number in range(2):
+        process = shell.start("run", "-c", "kept", "--data-dir", directory)
+        until("it answers", lambda: shell.run("incr", "starts", "-c", "kept").code == 0)
+        assert shell.run("get", "starts", "-c", "kept").out == f"{number + 1}\n"
+        process.signal(signal.SIGTERM)
+        assert process.wait().code == 0
