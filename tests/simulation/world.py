@@ -233,7 +233,8 @@ class World:
         """A node says goodbye; what it wrote leaves first."""
         while process.watch.depth:
             self.end(process)
-        self.settle(process)
+        if self.options.settings.durability == "full":
+            self.settle(process)  # as the runtime waits for the disk
         self.event(process, "leave", lambda now, wall: process.engine.leave(now))
         demand(not process.watch.tail, "left without what it had written", process.watch.tail)
         self._end(process)
