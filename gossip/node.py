@@ -422,6 +422,7 @@ class Node:
         read: Callable[[bytes, Live | None, Live | None, Kind], Change[K, V] | None],
         snapshot: bool,
         begin: Callable[[], None] = lambda: None,
+        wants: Callable[[bytes], bool] | None = None,
     ) -> Watch[K, V]:
         def enter(watch: Watch[K, V]) -> AbstractContextManager[object]:
             lock = self._running().lock
@@ -441,7 +442,7 @@ class Node:
         def present() -> Iterator[tuple[bytes, Live]]:
             return iter(self._elements(name))
 
-        return Watch(enter, leave, present, read, self.config.watch_keys, snapshot)
+        return Watch(enter, leave, present, read, self.config.watch_keys, snapshot, wants)
 
     # -- told by the runtime ----------------------------------------------------------------------------------------
 

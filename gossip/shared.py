@@ -10,6 +10,8 @@ Not here: the rules of merging (`crdt`), the sending (`runtime`), the conversion
 
 from __future__ import annotations
 
+import fnmatch
+import re
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, MutableSet, ValuesView
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from crdt import (
     LWWRegister,
     ORSet,
     PNCounter,
+    decode_element,
     decode_value,
 )
 from crdt.codec import COUNTER, object_name
@@ -188,12 +191,19 @@ class Map(Handle, MutableMapping[K, V]):
     def _content(self) -> str:
         return f"{len(self)} keys" if len(self) != 1 else "1 key"
 
-    def watch(self, *, snapshot: bool = True) -> Watch[K, V]:
+    def watch(self, keys: str | None = None, *, snapshot: bool = True) -> Watch[K, V]:
         """The present state, then every change: `async with flags.watch() as changes: async for change in changes`.
 
-        With `snapshot=False` only what changes from here on.
+        `keys` is a pattern as of file names: with `"user/*"` only keys that begin so are told of, with `"*/cart"` those
+        that end so. With `snapshot=False` only what changes from here on.
         """
-        return self._node._watch(self._view.name, self._read, snapshot)
+        wanted = None if keys is None else re.compile(fnmatch.translate(keys))
+
+        def wants(element: bytes) -> bool:
+            key = decode_element(element)
+            return wanted is None or (type(key) is str and wanted.match(key) is not None)
+
+        return self._node._watch(self._view.name, self._read, snapshot, wants=None if wanted is None else wants)
 
     def _read(self, element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[K, V]:
         key = self._read_element(self._keys, element, after or before or NOBODY)

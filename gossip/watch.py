@@ -69,7 +69,8 @@ class Watch(Generic[K, V]):
 
     Made by an object's `watch()`. `enter` has the node tell this watch of changes from now on, and gives the lock under
     which it does; `snapshot` gives the live elements; `read` makes a change of what was live before and is now, or None
-    if that is none to its reader. `present` says whether what is there at the beginning is given.
+    if that is none to its reader. `present` says whether what is there at the beginning is given, `wants` which keys
+    are: others cost nothing here, and can not make it lag.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Watch(Generic[K, V]):
         read: Callable[[bytes, Live | None, Live | None, Kind], Change[K, V] | None],
         limit: int,
         present: bool,
+        wants: Callable[[bytes], bool] | None = None,
     ) -> None:
         self._enter = enter
         self._leave = leave
@@ -87,6 +89,7 @@ class Watch(Generic[K, V]):
         self._read = read
         self._limit = limit
         self._present = present
+        self._wants = wants
         # Not a dict: it looks for its first key past all that were deleted, which made 200 000 keys take a minute.
         self._unread: OrderedDict[bytes, _Unread] = OrderedDict()
         self._changes = 0
@@ -160,7 +163,10 @@ class Watch(Generic[K, V]):
 
     def _begin(self) -> None:
         """Takes the present state as unread."""
-        self._unread = OrderedDict((element, (True, None, live)) for element, live in self._snapshot())
+        wants = self._wants
+        self._unread = OrderedDict(
+            (element, (True, None, live)) for element, live in self._snapshot() if wants is None or wants(element)
+        )
         self._changes = 0
 
     def _take(self, element: bytes) -> _Unread:
@@ -172,7 +178,7 @@ class Watch(Generic[K, V]):
 
     def _changed(self, element: bytes, before: Live | None, after: Live | None) -> None:
         """A key changed; what of it was unread is replaced."""
-        if self._lagged or _head(before) == _head(after):
+        if self._lagged or _head(before) == _head(after) or (self._wants is not None and not self._wants(element)):
             return
         present, seen, _ = self._take(element) if element in self._unread else (False, before, None)
         if present and after is None:

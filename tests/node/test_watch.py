@@ -453,3 +453,26 @@ def test_who_asks_a_watch_without_its_block_is_told_and_does_not_wait_for_ever(c
                 await anext(node.map("flags").watch())
 
     asyncio.run(story())
+
+
+def test_a_watch_of_some_keys_is_told_of_these_only_and_does_not_lag_by_others(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster, 2, watch_keys=10) as (ann, bob):
+            things = ann.map("m", key=object)
+            things.update({"user/1/cart": 1, "user/2": 2, "other": 3, 7: 4})
+            await until(lambda: len(bob.map("m", key=object)) == 4)
+            async with (
+                bob.map("m", key=object).watch("user/*") as users,
+                bob.map("m", key=object).watch("*/cart", snapshot=False) as carts,
+            ):
+                seen = [(change.kind, change.key) for change in [await anext(users), await anext(users)]]
+                assert sorted(seen) == [("present", "user/1/cart"), ("present", "user/2")]
+                things.update({str(number): number for number in range(1_000)})
+                things["user/3/cart"] = 5
+                del things["user/2"]
+                things[7] = 5
+                told = [await anext(users), await anext(users)]
+                assert {(each.kind, each.key) for each in told} == {("set", "user/3/cart"), ("deleted", "user/2")}
+                assert (await anext(carts)).key == "user/3/cart"
+
+    asyncio.run(story())
