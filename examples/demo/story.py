@@ -83,6 +83,8 @@ class Story:
         self._tallies: deque[Tally] = deque(maxlen=10_000)
         self._outcome: Outcome | None = None
         self._ended = 0.0
+        self._dead: set[int] = set()
+        """Workers whose death is told, or about to be."""
 
     async def tell(self) -> bool:
         await self._server.start()
@@ -226,14 +228,20 @@ class Story:
             status = member.status if member.status != "alive" else "serving" if row.report else "starting"
             if status == row.status:
                 continue
-            if member.status == "dead":
-                self._tasks.append(asyncio.create_task(self._tell_death(member, pid)))
-            elif member.status != "alive":
+            if member.status == "dead":  # shown when it is told, not before
+                if pid not in self._dead:
+                    self._dead.add(pid)
+                    self._tasks.append(asyncio.create_task(self._tell_death(member, row)))
+                continue
+            if member.status != "alive":
                 self._event(f"worker {pid} is {member.status}: {member.evidence}", self._on_clock(member.since))
             row.status = status
-            if member.status in ("dead", "left"):
-                self._reports.pop(str(pid), None)
-                self._node.map("probes", int).pop(f"{member.instance:016x}", None)
+            if member.status == "left":
+                self._forget(member, pid)
+
+    def _forget(self, member: gossip.Member, pid: int) -> None:
+        self._reports.pop(str(pid), None)
+        self._node.map("probes", int).pop(f"{member.instance:016x}", None)
 
     # -- words ------------------------------------------------------------------------------------------------------
 
@@ -245,12 +253,14 @@ class Story:
         """A moment of the wall clock in seconds since the visits began."""
         return max(0.0, self._clock() + since - time.time())
 
-    async def _tell_death(self, member: gossip.Member, pid: int) -> None:
+    async def _tell_death(self, member: gossip.Member, row: Row) -> None:
         """With the reason of whoever noticed it first: the screen may only have heard of it."""
         views = await views_of(self._node)
         known = [view.deaths[member.name] for view in views if member.name in view.deaths]
         since, why = min(known, default=(member.since, member.evidence))
-        self._event(f"worker {pid} is dead: {why}", self._on_clock(since))
+        row.status = "dead"
+        self._forget(member, row.pid)
+        self._event(f"worker {row.pid} is dead: {why}", self._on_clock(since))
 
     def _event(self, text: str, at: float | None = None) -> None:
         at = self._clock() if at is None else at
