@@ -282,11 +282,13 @@ class Runtime:
         self.waits.end()
         for task in list(self._tasks):
             task.cancel()
-        await self.transport.close()
-        await self.keeping.close(_LAST_WORDS)
-        if search is not None:
-            await asyncio.gather(search, return_exceptions=True)
-        self.over = True
+        try:
+            await self.transport.close()
+            await self.keeping.close(_LAST_WORDS)
+            if search is not None:
+                await asyncio.gather(search, return_exceptions=True)
+        finally:
+            self.over = True
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
