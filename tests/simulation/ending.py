@@ -110,7 +110,8 @@ def _patience(world: World, core: Sequence[Process]) -> float:
     Writes from the future wait until they are not. Then those who lost each other must meet: a round of discovery, or,
     where only healing brings them together, so many attempts at two of all dead addresses that missing each other has a
     chance of one in 10 000. Whoever is gone must be probed (one member an interval), suspected and buried, twice over
-    since the first round may go to members that are gone themselves. A difference in data is seen at the next probe
+    since the first round may go to members that are gone themselves. What comes from a disk may be owned by somebody
+    whom nobody knows; a minute later that is called dead. A difference in data is seen at the next probe
     of each other; it may take three rounds of it (down the longest chain of who has what), each with a transfer that
     is given up once.
     """
@@ -128,7 +129,8 @@ def _patience(world: World, core: Sequence[Process]) -> float:
     if not world.options.discovery:
         dead = max(len(set(world.where.values())), 2)
         meeting += settings.heal_interval * (1 + 9.2 * dead / 2)
-    return future + meeting + burial + 3 * (rounds + transfer)
+    unknown = 70.0 if world.options.disks else 0.0
+    return future + meeting + burial + 3 * (rounds + transfer) + unknown
 
 
 def _unsettled(core: Sequence[Process], due: dict[int, int]) -> str:
@@ -156,6 +158,8 @@ def _unsettled(core: Sequence[Process], due: dict[int, int]) -> str:
             return f"{who} has a transfer under way"
         if not process.watch.ready:
             return f"{who} is not ready"
+        if any(live[1] not in table for live in _owning(process)):
+            return f"{who} has what somebody owns whom it does not know"
     if len({encode_state(_lasting(process)) for process in core}) > 1:
         raise Violation("equal contexts, unequal bytes")
     if len({_owned(process) for process in core}) > 1:
@@ -177,6 +181,13 @@ def _lasting(process: Process) -> State:
             if lasting is not None:
                 objects.setdefault(name, {})[element] = lasting
     return state._replace(objects=objects)
+
+
+def _owning(process: Process) -> list[Live]:
+    """All owned writes that a node has, seen or not."""
+    store = process.engine.replication.store
+    keys = [(*name, element) for name, elements in store.mortal.items() for element in elements]
+    return [live for key in keys for live in chain(store.shown(key)) if live[4] == WITH_AUTHOR]
 
 
 def _owned(process: Process) -> frozenset[tuple[Any, ...]]:
