@@ -238,6 +238,8 @@ class World:
         self.event(process, "leave", lambda now, wall: process.engine.leave(now))
         demand(not process.watch.tail, "left without what it had written", process.watch.tail)
         self._end(process)
+        if process.disk is not None:
+            process.disk.safe = process.disk.size  # it is closed with care
 
     def _end(self, process: Process) -> None:
         self.processes.remove(process)
@@ -298,8 +300,7 @@ class World:
             count = disk.append(step)
             slow = self.options.kinds.get("late_disk", 0.0) > self.rng.random()
             disk.due = max(disk.due, self.now + (SLOW if slow else 0.01) * self.rng.random())
-            own = process.engine.replication.flushed if step.own else 0
-            self.at(disk.due, lambda: self._safe(process, disk, count, own), "disk")
+            self.at(disk.due, lambda: self._safe(process, disk, count, step.own), "disk")
 
     def _safe(self, process: Process, disk: Disk, count: int, own: int) -> None:
         if process in self.processes:
