@@ -303,8 +303,8 @@ class World:
             self.at(disk.due, lambda: self._safe(process, disk, count, step.own), "disk")
 
     def _safe(self, process: Process, disk: Disk, count: int, own: int) -> None:
-        if process in self.processes:
-            disk.safe = max(disk.safe, min(count, disk.size))
+        if process in self.processes and count > disk.safe:  # else it was closed with care before its time
+            disk.safe = min(count, disk.size)
             if own and self.options.settings.durability == "full":
                 self.event(process, "stored", lambda now, wall: process.engine.stored(own))
 
