@@ -94,6 +94,11 @@ class Keeping:
         while self._waiting and self._waiting[0][0] <= ticket:
             _settle(self._waiting.popleft()[1], True)
 
+    @property
+    def has_disk(self) -> bool:
+        """Whether there is a directory, and it takes what it is given."""
+        return self._storage is not None and not self.failed
+
     async def hard(self) -> bool:
         """Waits until all that was appended so far is safe on the disk; False if there is none, or it has refused."""
         if self._storage is None or self.failed:
@@ -117,6 +122,8 @@ class Keeping:
         """Writes what waits, for so many seconds at most, and lets go of the directory."""
         if self._storage is not None and not await asyncio.to_thread(self._storage.close, seconds) and not self.failed:
             log.warning("left before everything was safe in %s: the disk took too long", self._config.data_dir)
+        while self._waiting:
+            _settle(self._waiting.popleft()[1], False)
 
     def status(self) -> dict[str, Any] | None:
         """For a status: None without a directory."""

@@ -289,7 +289,7 @@ class Node:
         alone. Nothing that was acknowledged is lost while one of those lives, or has its directory. Raises
         `TimeoutError`, which names who is missing, and `StorageFailed` if there is no disk to wait for, or it refused.
         """
-        if type(peers) is not int and peers not in ("majority", "all"):
+        if (type(peers) is not int or peers < 0) and peers not in ("majority", "all"):
             raise ValueError(f"peers={peers!r} can not be: it is a number, 'majority' or 'all'")
         await self._in_its_loop(lambda runtime: runtime.waits.synced(peers, durable, timeout))
 

@@ -100,6 +100,8 @@ class Runtime:
         self.keeping = Keeping(config, self._stored)
         self.waits = Waits(self)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._hardening: set[tuple[int, int]] = set()
+        """Questions of peers that wait for the disk."""
         self._examined: set[int] = set()
         """Lost neighbours that are being looked at."""
         self._seal: Seal | None = None
@@ -380,7 +382,10 @@ class Runtime:
 
     async def _harden(self, peer: int, number: int) -> None:
         """A peer wants to know when what is here is on the disk."""
-        durable = await self.keeping.hard()
+        try:
+            durable = await self.keeping.hard()
+        finally:
+            self._hardening.discard((peer, number))
         if self.running:
             with self.door:
                 self._perform(self.engine.hardened(peer, number, durable))
@@ -508,7 +513,9 @@ class Runtime:
                 case Confirmed(number, peer, durable):
                     self.waits.confirmed(number, peer, durable)
                 case Harden(peer, number):
-                    self.spawn(self._harden(peer, number))
+                    if (peer, number) not in self._hardening:  # it asks again and again
+                        self._hardening.add((peer, number))
+                        self.spawn(self._harden(peer, number))
                 case Appeared(keys):
                     self._changed(tuple((key, None, self._store.shown(key)) for key in keys))
                 case Send(to, message):

@@ -26,6 +26,7 @@ from crdt import (
     LWWRegister,
     ORSet,
     PNCounter,
+    Write,
     decode_element,
     decode_value,
 )
@@ -124,16 +125,18 @@ class Map(Handle, MutableMapping[K, V]):
             with carts.edit("ann", default=[]) as items:
                 items.append(3)
 
-        Raises `KeyError` if nothing is there and no default was given. What expires or is owned stays so. An exception
-        in the block leaves everything as it was. Two workers that edit one key at once lose one edit: the later one
-        replaces the whole value.
+        Raises `KeyError` if nothing is there and no default was given, or if it has ended meanwhile. What expires does
+        so at the same time as before; what is owned is owned by whoever edited it last. An exception in the block
+        leaves everything as it was. Two workers that edit one key at once lose one edit: the later one replaces the
+        whole value.
         """
         live = self._find(key)
         if live is None and default is None:
             raise KeyError(key)
-        value = self._load(key, live) if live is not None else default
-        assert value is not None
+        value: Any = self._load(key, live) if live is not None else default
         yield value
+        if live is not None and live[4] > FOREVER and self._shown(live) is None:
+            raise KeyError(key)
         encoded = self._encode_value(f"{self.name}[{key!r:.80}]", self._values, value)
         if live is None or encoded != live[3]:
             element = self._encode_element("a key", self._keys, key)
@@ -262,7 +265,16 @@ class Set(Handle, MutableSet[T]):
         `ttl` and `owned` as in `Map.set`: presence that nobody has to clear up is `online.add(name, owned=True)`.
         """
         element = self._encode_element("an element", self._schema, value)
-        self._put((*self._view.name, element), b"", end_of(ttl, owned))
+        key, store, expires = (*self._view.name, element), self._node._store, end_of(ttl, owned)
+
+        def ask(replica: int, stamp: int) -> Write:
+            write = store.write(key, b"", replica, stamp, expires)
+            if not owned:
+                return write
+            # others own the same element as well: it is there while any of them lives
+            return write._replace(names=tuple(dot for dot in write.names if dot[0] == replica))
+
+        self._node._write(ask)
 
     def discard(self, value: T) -> None:
         """Removes an element if it is there."""
@@ -406,6 +418,7 @@ class Counters(Mapping[str, Counter]):
         return sum(1 for _ in self)
 
     def __contains__(self, key: object) -> bool:
+        self._node._check_running()
         return type(key) is str and bool(self._node._store.elements((COUNTER, f"{self.name}/{key}")))
 
     def totals(self) -> dict[str, int]:

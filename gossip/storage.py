@@ -259,6 +259,7 @@ class Storage:
             records = Records(connection)
             with uncollected():
                 loaded = records.replay(store, progress)
+            _sync(self._log)  # whoever wrote it may have been killed before it did, and we vouch for what was read
         except Exception as error:  # whatever reading comes upon in bytes that are not what we wrote
             if connection is not None:
                 self._unlog()

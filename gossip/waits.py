@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Peers: TypeAlias = int | Literal["majority", "all"]
 
+_LOOK = 0.005
+"""Seconds between two looks whether an open batch has ended."""
 _AGAIN = 0.5
 """Seconds until peers that have not confirmed are asked again: a question may be lost, as all else."""
 
@@ -97,13 +99,13 @@ class Waits:
         """Waits until so many peers hold all that was written here so far. Raises `TimeoutError`."""
         wanted = self._runtime.engine.replication.written
         asked = self._runtime.engine.members.peers()
-        enough = self._enough(peers, asked)
+        enough = self._enough(peers, asked, durable and not self._runtime.keeping.has_disk)
         number = self._runtime.ask_sync((), wanted, durable)
         answers = self._answers[number] = {}
         try:
             async with asyncio.timeout(timeout):
                 if durable:
-                    await self._on_own_disk(peers)
+                    await self._on_own_disk(wanted, enough(set()))
                 while not enough(self._held(answers, durable)):
                     self._check()
                     held = self._held(answers, durable)
@@ -143,22 +145,32 @@ class Waits:
         if self._over:
             raise NotRunning("the node has left: nobody will confirm any more")
 
-    async def _on_own_disk(self, peers: Peers) -> None:
-        keeping = self._runtime.keeping
-        if not await keeping.hard() and (peers == 0 or keeping.failed):
+    async def _on_own_disk(self, wanted: Context, alone: bool) -> None:
+        """Waits for the own disk, if there is one; `alone` says that nobody else is to be waited for."""
+        keeping, replication = self._runtime.keeping, self._runtime.engine.replication
+        replica = replication.replica
+        while replication.replica == replica and replication.flushed < wanted[replica]:
+            self._check()
+            await asyncio.sleep(_LOOK)  # until a batch that is open has ended: before, none of it is handed over
+        hard = await keeping.hard()
+        self._check()
+        if not hard and (alone or keeping.failed):
             raise StorageFailed(
                 keeping.failed or "this node has no data_dir, so nothing of it is durable: give one, or wait for peers"
             )
 
     def _held(self, answers: dict[int, bool], durable: bool) -> set[int]:
-        return {peer for peer, on_disk in answers.items() if on_disk or not durable}
+        """Who has confirmed and is still a member: one that has gone since has its data no more, or a new instance."""
+        members = self._runtime.engine.members
+        return {peer for peer, on_disk in answers.items() if (on_disk or not durable) and peer in members}
 
-    def _enough(self, peers: Peers, asked: Sequence[int]) -> Callable[[set[int]], bool]:
-        """Whether those who have confirmed are as many as were asked for."""
+    def _enough(self, peers: Peers, asked: Sequence[int], diskless: bool) -> Callable[[set[int]], bool]:
+        """Whether those who have confirmed are as many as were asked for. A node without a disk is none of a durable
+        majority."""
         if peers == "all":  # of those that are there now; who goes meanwhile is not waited for
             return lambda held: all(peer in held or peer not in self._runtime.engine.members for peer in asked)
         if peers == "majority":
-            return lambda held: len(held) >= (len(asked) + 1) // 2
+            return lambda held: len(held) >= (len(asked) + 1) // 2 + diskless
         return lambda held: len(held) >= peers
 
     def _unconfirmed(

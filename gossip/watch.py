@@ -178,7 +178,12 @@ class Watch(Generic[K, V]):
 
     def _changed(self, element: bytes, before: Live | None, after: Live | None) -> None:
         """A key changed; what of it was unread is replaced."""
-        if self._lagged or _head(before) == _head(after) or (self._wants is not None and not self._wants(element)):
+        if (
+            self._ended
+            or self._lagged
+            or _head(before) == _head(after)
+            or (self._wants is not None and not self._wants(element))
+        ):
             return
         present, seen, _ = self._take(element) if element in self._unread else (False, before, None)
         if present and after is None:

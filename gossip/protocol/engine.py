@@ -362,8 +362,10 @@ class Engine:
         replication = self.replication
         for key in self.expiry.owned(old):
             mine = [live for live in chain(replication.store.shown(key)) if live[1] == old and live[4] == WITH_AUTHOR]
-            stamp = replication.stamp(0)  # the next after the last: what the clock shows is not known here
-            effects += self.update(replication.store.write(key, mine[0][3], self.me.instance, stamp, WITH_AUTHOR), now)
+            stamp, _, _, value, _, _ = mine[0]  # as old as it was: what was written since goes on being shown
+            names = tuple((live[1], live[2]) for live in mine)
+            write = replication.store.write(key, value, self.me.instance, stamp, WITH_AUTHOR)
+            effects += self.update(write._replace(names=names), now)
         return effects
 
     def _expire(self, now: float, wall: int) -> list[Effect]:

@@ -171,3 +171,23 @@ def test_what_an_owner_overwrote_of_another_is_not_its_own(cluster: str) -> None
                 await until(lambda node=node: node.map("m").get("k") == "bob's")
 
     asyncio.run(story())
+
+
+def test_an_element_that_two_own_is_there_while_one_of_them_lives(cluster: str) -> None:
+    """Two tabs of one user at two workers: when the second worker left, the user was gone though the first lives."""
+
+    async def story() -> None:
+        async with nodes(cluster, 3) as (ann, bob, cat):
+            ann.set("online").add("user", owned=True)
+            await until(lambda: "user" in bob.set("online"))
+            bob.set("online").add("user", owned=True)
+            bob.set("online").add("user", owned=True)
+            await ann.wait_for(bob.token, timeout=5)
+            await bob.leave()
+            for node in (ann, cat):
+                await until(lambda node=node: len(node.members) == 2)
+                assert "user" in node.set("online") and len(node.set("online")) == 1
+            await ann.leave()
+            await until(lambda: not cat.set("online"))
+
+    asyncio.run(story())

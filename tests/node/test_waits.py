@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import string
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -208,5 +209,63 @@ def test_after_the_disk_has_refused_nothing_is_acknowledged(cluster: str, tmp_pa
             with pytest.raises(gossip.StorageFailed, match="the disk is full"):
                 await ann.sync(peers=0, durable=True, timeout=10)
             assert ann.map("m")["k"] == 2
+
+    asyncio.run(story())
+
+
+def test_where_no_disk_is_nothing_is_durable(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster, 1) as (ann,):
+            ann.map("m")["k"] = 1
+            for peers in (0, "all"):
+                with pytest.raises(gossip.StorageFailed):
+                    await ann.sync(peers=peers, durable=True, timeout=1)  # type: ignore[arg-type]
+            with pytest.raises(TimeoutError, match="on disk"):
+                await ann.sync(durable=True, timeout=0.05)
+            for wrong in (-1, True):
+                with pytest.raises(ValueError, match="majority"):
+                    await ann.sync(peers=wrong)
+
+    asyncio.run(story())
+
+
+def test_one_that_starts_again_is_not_two(cluster: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster, name="ann") as ann:
+            bob = gossip.Node(cluster, name="bob", data_dir=tmp_path)
+            await bob.start()
+            ann.map("m")["k"] = 1
+            waiting = asyncio.create_task(ann.sync(peers=2, durable=True, timeout=2))
+            await until(lambda: any(map(len, ann._runtime.waits._answers.values())))  # type: ignore[union-attr]
+            await bob.leave()
+            await bob.start()
+            with pytest.raises(TimeoutError, match="1 peers hold it on disk"):
+                await waiting
+            await bob.leave()
+
+    asyncio.run(story())
+
+
+def test_what_an_open_batch_holds_back_is_not_called_durable(cluster: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster, data_dir=tmp_path) as ann:
+            begun, done = threading.Event(), threading.Event()
+
+            def work() -> None:
+                with ann.batch():
+                    begun.set()
+                    done.wait(20)
+
+            thread = threading.Thread(target=work)
+            thread.start()
+            await asyncio.to_thread(begun.wait)
+            ann.map("m")["plain"] = 1
+            waiting = asyncio.create_task(ann.sync(peers=0, durable=True, timeout=10))
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            done.set()
+            await waiting
+            assert ann._runtime.engine.replication.settled  # type: ignore[union-attr]
+            await asyncio.to_thread(thread.join)
 
     asyncio.run(story())

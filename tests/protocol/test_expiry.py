@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crdt import FOREVER, WITH_AUTHOR, LWWMap, decode_value, visible
+from crdt import FOREVER, WITH_AUTHOR, LWWMap, chain, decode_value, visible
 from crdt.timestamp import at
 from gossip.protocol.effects import Appeared, Changed, Reborn
 from gossip.protocol.members import Status
@@ -136,3 +136,20 @@ def test_an_owner_whom_nobody_knew_and_who_lives_speaks_up() -> None:
     assert bob.saw(Reborn)
     bob.join("cat")  # as discovery does again and again
     wire.until(lambda: seen(ann) == seen(bob) == seen(cat) == {"k": "bob's"}, within=20.0)
+
+
+def test_what_was_written_since_is_not_buried_by_who_comes_back() -> None:
+    """What it owned had lost against a newer value; written anew with a fresh stamp it won, and that was gone."""
+    wire = Wire()
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    with wire.losing(lambda packet: isinstance(packet.message, Push)):
+        put(cat, "k", "cat's", expires=WITH_AUTHOR)
+        wire.advance(0.01)
+        put(bob, "k", "newer")
+    wire.until(lambda: seen(ann) == seen(bob) == seen(cat) == {"k": "newer"}, within=10.0)
+    buried = cat.engine.me._replace(status=Status.DEAD)
+    wire.perform(ann, ann.hear(bob.engine.codec.encode(bob.instance, Gossip((buried,)))))
+    wire.until(lambda: cat.saw(Reborn), within=5.0)
+    wire.advance(5.0)
+    assert seen(ann) == seen(bob) == seen(cat) == {"k": "newer"}
+    assert len(list(chain(LWWMap(ann.store, "m").live("k")))) == 2, "and is a conflict still"

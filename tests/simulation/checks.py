@@ -105,7 +105,7 @@ class Watch:
         live = self.shadow.live[write.key]
         mine = [dot for dot in write.names if live[dot].value == write.value and live[dot].expires == WITH_AUTHOR]
         demand(bool(mine) and write.expires == WITH_AUTHOR, "a node wrote by itself what it did not own", write)
-        self.shadow.local(write, self.history.meaning[mine[0]])
+        self.shadow.local(write, self.history.meaning[mine[0]], anew=True)
         self.tail.append(Local(write, self.segment))
 
     def after(self, effects: Sequence[Effect], wall: int) -> None:

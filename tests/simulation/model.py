@@ -127,12 +127,15 @@ class Shadow:
         self.fingerprint = 0
         self._named: set[Dot] = set()
 
-    def local(self, write: Write, meaning: Meaning) -> None:
-        """A write is made here: it must be the next, and name all that is live under its key."""
+    def local(self, write: Write, meaning: Meaning, anew: bool = False) -> None:
+        """A write is made here: it must be the next, and name all that is live under its key, unless it only renews
+        something."""
         replica, sequence = write.dot
         demand(sequence == self.context.get(replica, 0) + 1, "an own write is out of sequence", write)
         demand(
-            sorted(write.names) == sorted(self.live.get(write.key, ())), "an own write names not what is live", write
+            anew or sorted(write.names) == sorted(self.live.get(write.key, ())),
+            "an own write names not what is live",
+            write,
         )
         self.history.meaning[write.dot] = meaning
         self.context[replica] = sequence
