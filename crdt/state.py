@@ -8,10 +8,10 @@ Not here: the encoding of what a state is made of (`codec`), and the asking for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Container, Iterator
+from typing import Any, Final, TypeAlias
 
-from crdt.causality import Context, Dot
+from crdt.causality import RANGES, Context, Dot, range_of
 from crdt.codec import (
     MAX_REPLICAS,
     Malformed,
@@ -26,31 +26,55 @@ from crdt.codec import (
     pack,
     unpack,
 )
-from crdt.store import Live, Object, State, chain
+from crdt.store import Live, Object, Scope, State, chain
+
+_LOOKED: Final = 1 << 15
+"""Live writes looked at for one part: some 5 ms."""
+_Flat: TypeAlias = tuple[object, ...]
+"""A live write as it is packed: `(element, stamp, replica, sequence, value, expires)`."""
 
 
-def state_parts(state: State, limit: int = 1 << 18) -> Iterator[bytes]:
+def state_parts(state: State, limit: int = 1 << 18, ranges: Container[int] | None = None) -> Iterator[bytes]:
     """A state as parts of about `limit` bytes: first what was delivered, then the live writes, object by object.
 
     The live writes of a key come least first. The first part also says how many live writes there are, so that nobody
-    takes a state for whole that lacks a part.
+    takes a state for whole that lacks a part. With `ranges` only what lies in these is told; how much that is says a
+    last part, since nobody knows before, and there are empty ones where long nothing was found: each is soon made.
 
     Lazy, so that a large state can be sent a part a time; `Stage` puts it together again at the other side.
     """
     named = [number for dot in sorted(state.named) for number in dot]
-    yield pack((encode_context(state.context), named, _count(state)))
+    if ranges is None and state.scope is None:
+        yield pack((encode_context(state.context), named, _count(state)))
+        yield from map(pack, _bodies(state, limit, None))
+        return
+    scope = () if state.scope is None else (sorted(state.scope.ranges), encode_context(state.scope.compared))
+    yield pack((encode_context(state.context), named, scope))
+    told = 0
+    for kind, name, flats in _bodies(state, limit, ranges):
+        told += len(flats)
+        yield pack((kind, name, flats))
+    yield pack((told,))
+
+
+def _bodies(state: State, limit: int, ranges: Container[int] | None) -> Iterator[tuple[int, str, list[_Flat]]]:
+    """`(type, name, live writes)`, of about `limit` bytes together; with `ranges` of what lies in these."""
+    looked = 0
     for (kind, name), elements in state.objects.items():
-        flats: list[tuple[object, ...]] = []
+        flats: list[_Flat] = []
         size = 0
         for element, head in elements.items():
             for live in _least_first(head):
-                flats.append((element, *live[:5]))
-                size += len(element) + len(live[3]) + 32
-                if size >= limit:  # between two conflicts too: a key may have many, and each of a megabyte
-                    yield pack((kind, name, flats))
-                    flats, size = [], 0
+                looked += 1
+                if ranges is None or range_of(live[1], live[2]) in ranges:
+                    flats.append((element, *live[:5]))
+                    size += len(element) + len(live[3]) + 32
+                # between two conflicts too: a key may have many, and each of a megabyte
+                if size >= limit or (looked >= _LOOKED and ranges is not None):
+                    yield kind, name, flats
+                    flats, size, looked = [], 0, 0
         if flats:
-            yield pack((kind, name, flats))
+            yield kind, name, flats
 
 
 def _least_first(head: Live) -> Iterator[Live]:
@@ -77,7 +101,12 @@ class Stage:
     def __init__(self) -> None:
         self._context: Context | None = None
         self._named: frozenset[Dot] = frozenset()
-        self._missing = 0
+        self._scope: Scope | None = None
+        self._scoped = False
+        """Whether it is of the ranges that its receiver asked for."""
+        self._counted: int | None = None
+        """How many live writes there should be: the first part says it, or the last."""
+        self._count = 0
         self._objects: dict[Object, dict[bytes, Live]] = {}
         self._broken = False
         self.newest = 0
@@ -96,25 +125,40 @@ class Stage:
 
     def _take(self, part: bytes) -> None:
         fields = unpack(part)
+        demand(type(fields) is tuple, "a part has fields")
         if self._context is None:
-            demand(
-                type(fields) is tuple and len(fields) == 3 and type(fields[0]) is bytes, "a state starts with its head"
-            )
-            demand(type(fields[2]) is int and fields[2] >= 0, "a state tells how many live writes it has")
-            self._context = decode_context(fields[0])
-            self._named = frozenset(dots_of(fields[1], MAX_REPLICAS))
-            demand(not any(map(self._context.covers, self._named)), "a named dot was not delivered")
-            self._missing = fields[2]
+            self._begin(fields)
             return
-        demand(type(fields) is tuple and len(fields) == 3 and type(fields[2]) is tuple, "a part has three fields")
+        if len(fields) == 1 and self._counted is None:
+            demand(type(fields[0]) is int, "the last part says how many live writes there were")
+            self._counted = fields[0]
+            return
+        demand(len(fields) == 3 and type(fields[2]) is tuple, "a part has three fields")
         kind, name, flats = fields
-        demand(flats != (), "a part has live writes")
         demand(is_key(kind, name, b""), "a part names its object")
+        if not flats:
+            demand(self._counted is None, "a part of a whole state has live writes")
+            return
         elements = self._objects.setdefault((kind, name), {})
-        self._missing -= len(flats)
+        self._count += len(flats)
         for flat in flats:
             demand(type(flat) is tuple and len(flat) == 6, "a live write has six fields")
             self._add(kind, name, elements, flat)
+
+    def _begin(self, fields: tuple[Any, ...]) -> None:
+        demand(len(fields) == 3 and type(fields[0]) is bytes, "a state starts with its head")
+        context, named, last = fields
+        self._context = decode_context(context)
+        self._named = frozenset(dots_of(named, MAX_REPLICAS))
+        demand(not any(map(self._context.covers, self._named)), "a named dot was not delivered")
+        if type(last) is int:
+            demand(last >= 0, "a state tells how many live writes it has")
+            self._counted = last
+            return
+        demand(type(last) is tuple and len(last) in (0, 2), "a state tells how many live writes it has, or its scope")
+        self._scoped = last == ()
+        if last:
+            self._scope = _scope(*last)
 
     def _add(self, kind: int, name: str, elements: dict[bytes, Live], flat: tuple[Any, ...]) -> None:
         """Adds one live write. They come least first, so each is the new head of the chain of its element."""
@@ -130,11 +174,22 @@ class Stage:
         elements[element] = (stamp, replica, sequence, value, expires, lesser)
         self.newest = max(self.newest, stamp)
 
-    def state(self) -> State:
-        """All that was added. Raises `Malformed` if a part is missing, or was malformed."""
-        if self._context is None or self._broken or self._missing != 0:
+    def state(self, scope: Scope | None = None) -> State:
+        """All that was added; `scope` is what was asked for, if that was not all.
+
+        Raises `Malformed` if a part is missing, or was malformed, or if this is not what was asked for: a part of a
+        state that is taken for all of it deletes the rest.
+        """
+        if self._context is None or self._broken or self._counted != self._count:
             raise Malformed("a state of which a part is missing, or was refused")
-        return State(self._context, self._named, self._objects)
+        demand(self._scoped == (scope is not None), "a state is of what was asked for")
+        return State(self._context, self._named, self._objects, scope or self._scope)
+
+
+def _scope(ranges: Any, compared: Any) -> Scope:
+    demand(type(ranges) is tuple and len(ranges) <= RANGES and type(compared) is bytes, "a scope has its fields")
+    demand(all(type(each) is int and 0 <= each < RANGES for each in ranges), "a scope is of ranges that there are")
+    return Scope(frozenset(ranges), decode_context(compared))
 
 
 def encode_state(state: State) -> bytes:

@@ -11,6 +11,7 @@ Invariants, which every test may check at any moment:
   - a write may name a dot not delivered here yet: it waits in `named`, and that write will be born dead;
   - `named` holds no dot that the context covers, and `objects` no empty object;
   - `mortal` lists exactly the keys with a live write that expires or is owned;
+  - `sums` has, for each range, the fingerprints of exactly the live writes that lie in it;
   - whoever joins a context has applied everything that it covers, in the same step.
 
 Source: DottedDB (Goncalves et al. 2017) and optimized OR-sets (Bieniusa et al. 2012), one rule for all types.
@@ -20,11 +21,11 @@ Not here: bytes (`codec`, `state`), writes that came early (`inbox`), what a typ
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple, Optional, TypeAlias
 
-from crdt.causality import Context, Dot, fingerprint_of
+from crdt.causality import RANGES, Context, Dot, fingerprint_of, range_of
 from crdt.timestamp import Timestamp
 
 Object: TypeAlias = tuple[int, str]
@@ -79,12 +80,32 @@ class Batch(NamedTuple):
     open: bool = False
 
 
+class Scope(NamedTuple):
+    """Of which live writes a state tells that does not tell of all: those whose dots lie in these `ranges`.
+
+    Of the others it holds what its receiver held when ranges were `compared`; that is the context it had then.
+    """
+
+    ranges: frozenset[int]
+    compared: Context
+
+
 class State(NamedTuple):
-    """All that a store holds, at one moment. Cheap to take: entries never change, so only the outer maps are copied."""
+    """All that a store holds, at one moment; with a `scope`, what of it another one needs (see `ranges`).
+
+    Cheap to take: entries never change, so only the outer maps are copied.
+    """
 
     context: Context
     named: frozenset[Dot]
     objects: Mapping[Object, Mapping[bytes, Live]]
+    scope: Scope | None = None
+
+    def buries(self, dot: Dot) -> bool:
+        """Whether a write that this state does not hold is dead by it: it was delivered there, or named early."""
+        if self.scope is not None and self.scope.compared.covers(dot) and range_of(*dot) not in self.scope.ranges:
+            return False
+        return self.context.covers(dot) or dot in self.named
 
 
 Change: TypeAlias = tuple[Key, Live | None, Live | None]
@@ -104,7 +125,7 @@ class Store:
     b'on'
     """
 
-    __slots__ = ("context", "fingerprint", "mortal", "named", "objects")
+    __slots__ = ("_counted", "_moved", "context", "fingerprint", "mortal", "named", "objects", "sums")
 
     def __init__(self) -> None:
         self.context = Context()
@@ -114,6 +135,12 @@ class Store:
         """The keys with a live write that may end without another write, so that nobody looks for them among all."""
         self.fingerprint = 0
         """Of the live writes that neither expire nor are owned: equal contexts must have equal ones (the audit)."""
+        self.sums = [0] * RANGES
+        """Of all live writes, range by range: an exclusive or, which adds and takes away alike."""
+        self._counted = 0
+        """The fingerprint of the context, as it was when `_moved` was empty."""
+        self._moved: dict[int, int] = {}
+        """Replicas of which something was delivered since then, with how far they were."""
 
     def clear(self) -> None:
         """Forgets everything, as if it were new: views of it stay what they are."""
@@ -150,6 +177,19 @@ class Store:
         objects = {name: dict(elements) for name, elements in self.objects.items()}
         return State(Context(self.context), frozenset(self.named), objects)
 
+    def context_fingerprint(self) -> int:
+        """`context.fingerprint()`, for what it costs to count what was delivered since it was asked for last.
+
+        Of 60 000 replicas it took 64 ms to sum them all, at every ping.
+        """
+        for replica, before in self._moved.items():
+            self._counted += fingerprint_of(replica, self.context[replica])
+            if before:
+                self._counted -= fingerprint_of(replica, before)
+        self._counted &= _MASK
+        self._moved.clear()
+        return self._counted
+
     # -- merging -----------------------------------------------------------------------------------------------------
 
     def merge(self, write: Write) -> Change | None:
@@ -162,6 +202,7 @@ class Store:
             return None
         if sequence != delivered + 1:
             raise ValueError(f"write {sequence} of replica {replica:016x} came after {delivered}: hold it in an Inbox")
+        self._moved.setdefault(replica, delivered)
         self.context[replica] = sequence
         return self._apply(write)
 
@@ -182,6 +223,7 @@ class Store:
             )
         if batch.last <= delivered:
             return []
+        self._moved.setdefault(replica, delivered)
         changes = []
         for write in batch.writes:
             sequence = write.dot[1]
@@ -216,9 +258,11 @@ class Store:
         return key, before, after
 
     def _tally(self, live: Live, sign: int) -> None:
-        """Counts a live write into the fingerprint or out of it, unless it expires or is owned."""
+        """Counts a live write into the sum of its range or out of it; unless it is mortal, the fingerprint too."""
+        fingerprint = fingerprint_of(live[1], live[2])
+        self.sums[range_of(live[1], live[2])] ^= fingerprint
         if live[4] == FOREVER:
-            self.fingerprint = (self.fingerprint + sign * fingerprint_of(live[1], live[2])) & _MASK
+            self.fingerprint = (self.fingerprint + sign * fingerprint) & _MASK
 
     def _put(self, key: Key, live: Live | None) -> None:
         name = key[:2]
@@ -248,7 +292,12 @@ class Store:
         This is no write: each node does it by itself, and nobody need be told. What was concurrent shows again.
         """
         before = self.shown(key)
-        kept = [live for live in chain(before) if not _is_over(live, now, gone)]
+        kept = []
+        for live in chain(before):
+            if _is_over(live, now, gone):
+                self._tally(live, -1)
+            else:
+                kept.append(live)
         after = _linked(kept, None)
         if after is before:
             return None
@@ -263,8 +312,9 @@ class Store:
         One of mine that they delivered but no longer hold is dead there, so it dies here. One of theirs that I
         delivered but no longer hold is dead here, so it stays dead. Only then does the context join: it must
         never claim what was not applied, which is why half a state can not be merged at all (see `state.Stage`).
+        A state with a scope is as whole: what it does not tell of is what was here when ranges were compared.
         """
-        if not self.context:
+        if not self.context and theirs.scope is None:
             return self._take_over(theirs)
         changes: list[Change] = []
         for name in {**theirs.objects, **self.objects}:
@@ -276,26 +326,62 @@ class Store:
                 after = self._joined(before, there, theirs)
                 if after is not before:  # a chain of the same links is the same chain, see `_linked`
                     changes.append(((*name, element), before, after))
-            for element, before in mine.items():
+            for element, before in mine.items() if theirs.scope is None else _in_scope(mine, theirs.scope):
                 if element in other:
                     continue
                 after = self._joined(before, None, theirs)
                 if after is not before:
                     changes.append(((*name, element), before, after))
+        self._replace(changes)
+        self._join(theirs.context)
+        self.named = {dot for dot in self.named | theirs.named if not self.context.covers(dot)}
+        return changes
+
+    def adopt(self, theirs: State) -> list[Change]:
+        """Takes from a peer with this very context the live writes that are missing here, though they were delivered.
+
+        Equal contexts have equal states, so this is the repair of what can not be; it is left to the caller to cry out.
+        Which of the two is wrong nobody knows. What is taken in vain can be deleted again, what is dropped is lost.
+        """
+        changes: list[Change] = []
+        for name, elements in theirs.objects.items():
+            for element, there in elements.items():
+                before = self.shown((*name, element))
+                mine = _dots(before)
+                lost = [live for live in chain(there) if live[4] == FOREVER and (live[1], live[2]) not in mine]
+                if lost:
+                    after = _linked(sorted([*chain(before), *lost], key=_place, reverse=True), None)
+                    changes.append(((*name, element), before, after))
+        self._replace(changes)
+        return changes
+
+    def recount(self) -> None:
+        """Counts the fingerprint and the sums anew, from what is here."""
+        self.fingerprint, self.sums = 0, [0] * RANGES
+        for elements in self.objects.values():
+            for head in elements.values():
+                for live in chain(head):
+                    self._tally(live, +1)
+
+    def _replace(self, changes: Iterable[Change]) -> None:
+        """Puts what is live after each change in the place of what was before."""
         for key, before, after in changes:
             for live in chain(before):
                 self._tally(live, -1)
             for live in chain(after):
                 self._tally(live, +1)
             self._put(key, after)
-        self.context.join(theirs.context)
-        self.named = {dot for dot in self.named | theirs.named if not self.context.covers(dot)}
-        return changes
+
+    def _join(self, context: Context) -> None:
+        for replica, sequence in context.items():
+            if sequence > self.context[replica]:
+                self._moved.setdefault(replica, self.context[replica])
+                self.context[replica] = sequence
 
     def _take_over(self, theirs: State) -> list[Change]:
         """The same for a newcomer: to whom nothing was delivered nothing can be dead, or concurrent with anything."""
         self.objects = {name: dict(elements) for name, elements in theirs.objects.items()}
-        self.context.join(theirs.context)
+        self._join(theirs.context)
         self.named = set(theirs.named)
         changes: list[Change] = []
         for name, elements in self.objects.items():
@@ -313,7 +399,7 @@ class Store:
         joined = []
         for live in chain(mine):
             dot = (live[1], live[2])
-            if dot in their_dots or not (state.context.covers(dot) or dot in state.named):
+            if dot in their_dots or not state.buries(dot):
                 joined.append(live)
         for live in chain(theirs):
             dot = (live[1], live[2])
@@ -330,6 +416,16 @@ class Store:
 
 
 _NOTHING: Mapping[bytes, Live] = {}
+
+
+def _in_scope(elements: Mapping[bytes, Live], scope: Scope) -> Iterator[tuple[bytes, Live]]:
+    """The elements with a live write of which a state of this scope tells. 0.3 us each: most have none."""
+    ranges, compared = scope
+    for element, head in elements.items():
+        for live in chain(head):
+            if range_of(live[1], live[2]) in ranges or live[2] > compared.get(live[1], 0):
+                yield element, head
+                break
 
 
 def chain(live: Live | None) -> Iterator[Live]:

@@ -41,6 +41,8 @@ class Keeping:
         self._appended = self._safe = 0
         """The last ticket, and the last one that is safe."""
         self._waiting: deque[tuple[int, asyncio.Future[bool]]] = deque()
+        self._stale = False
+        """Whether the steps that were kept do not lead to what the store holds."""
 
     async def open(self, store: Store) -> int:
         """Fills the store with what was kept; gives the greatest stamp in it. Raises `StartError`."""
@@ -78,9 +80,16 @@ class Keeping:
             self._own.append((self._appended, effect.own))
 
     def compact(self, state: Callable[[], State]) -> None:
-        """Has a state replace what was kept so far, if that has grown too much. `state` is what all steps led to."""
-        if self._storage is not None and self._storage.due:
-            self._storage.compact(state())
+        """Has a state replace what was kept so far, if that has grown too much, or is not what it should be. `state` is
+        what all steps led to."""
+        if self._storage is None or not (self._storage.due or (self._stale and not self._storage.compacting)):
+            return
+        self._stale = False
+        self._storage.compact(state())
+
+    def rewrite(self) -> None:
+        """What was kept does not lead to what the store holds: a state replaces it as soon as one can be taken."""
+        self._stale = True
 
     def _stored(self, ticket: int) -> None:
         own = 0

@@ -44,6 +44,7 @@ from gossip.protocol.effects import (
     Persist,
     Ready,
     Reborn,
+    Rewrite,
     Send,
     Warned,
 )
@@ -510,6 +511,8 @@ class Runtime:
                 case Persist():
                     self.keeping.keep(effect)
                     self.waits.moved()
+                case Rewrite():
+                    self.keeping.rewrite()
                 case Confirmed(number, peer, durable):
                     self.waits.confirmed(number, peer, durable)
                 case Harden(peer, number):

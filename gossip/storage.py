@@ -186,6 +186,11 @@ class Storage:
             return False
         return self._behind or self._since > max(self._compact_bytes, self._base_size)
 
+    @property
+    def compacting(self) -> bool:
+        """Whether a state is on its way to the disk; another one has to wait."""
+        return self._compacting
+
     def compact(self, state: State) -> None:
         """Has this state replace all steps before it.
 

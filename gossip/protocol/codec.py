@@ -35,6 +35,7 @@ from gossip.protocol.messages import (
     Push,
     StateNext,
     StatePart,
+    Sums,
     Sync,
     Synced,
     Welcome,
@@ -187,12 +188,13 @@ _KINDS: Final[tuple[tuple[type[Any], tuple[_Check, ...]], ...]] = (
     (PingReq, (_number, _instance)),
     (Gossip, (_claims,)),
     (Push, (_batches, _number, _number, _flag)),
-    (Pull, (_number, _bytes)),
+    (Pull, (_number, _bytes, _flag)),
     (StatePart, (_number, _number, _flag, _bytes)),
-    (StateNext, (_number, _number)),
+    (StateNext, (_number, _number, _bytes)),
     (Busy, ()),
     (Sync, (_number, _bytes, _flag)),
     (Synced, (_number, _flag)),
+    (Sums, (_number, _number, _bytes)),
 )
 """Every kind of message, in the order of their numbers on the wire, with the check of each field."""
 _NUMBERS = {message_type: number for number, (message_type, _) in enumerate(_KINDS)}

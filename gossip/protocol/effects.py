@@ -48,6 +48,10 @@ class Persist(NamedTuple):
     state: bool = False
 
 
+class Rewrite(NamedTuple):
+    """What is kept has to be written anew from the store: the steps that were kept do not lead to what it holds."""
+
+
 class Confirmed(NamedTuple):
     """A peer holds what was asked for under this number; `durable` if its disk does."""
 
@@ -88,7 +92,10 @@ class Ready(NamedTuple):
 
 
 class Warned(NamedTuple):
-    """Something that an operator should know. `kind` is `skewed` or `diverged`; `peer` is who it is about."""
+    """Something that an operator should know; `peer` is who it is about.
+
+    `kind` is `skewed`, `diverged`, or `repaired`: something was taken back from a peer with which states differed.
+    """
 
     kind: str
     peer: int
@@ -96,5 +103,5 @@ class Warned(NamedTuple):
 
 
 Effect: TypeAlias = (
-    Send | Dial | Changed | Persist | Confirmed | Harden | Appeared | MemberChanged | Reborn | Ready | Warned
+    Send | Dial | Changed | Persist | Rewrite | Confirmed | Harden | Appeared | MemberChanged | Reborn | Ready | Warned
 )

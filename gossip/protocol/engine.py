@@ -25,7 +25,6 @@ from crdt import (
     ClockSkew,
     Context,
     Malformed,
-    Stage,
     Store,
     Timestamp,
     Write,
@@ -33,7 +32,6 @@ from crdt import (
     decode_batch,
     decode_context,
     encode_context,
-    state_parts,
 )
 from crdt.timestamp import at
 from gossip.protocol.codec import Codec, Unknown
@@ -47,8 +45,8 @@ from gossip.protocol.effects import (
     Harden,
     MemberChanged,
     Persist,
-    Ready,
     Reborn,
+    Rewrite,
     Send,
     Warned,
 )
@@ -68,19 +66,20 @@ from gossip.protocol.messages import (
     Push,
     StateNext,
     StatePart,
+    Sums,
     Sync,
     Synced,
     Welcome,
 )
-from gossip.protocol.repair import Repair
+from gossip.protocol.recovery import Recovery
 from gossip.protocol.replication import Replication
 from gossip.protocol.settings import Settings
-from gossip.protocol.transfer import Transfers
+from gossip.protocol.transfer import Arrived
 
 _MOST_SKEWED = 1024
 """Replicas remembered as skewed."""
-_SKEW_PATIENCE = 10.0
-"""Seconds after which what had stamps from the future is asked for again at the latest: clocks may be put right."""
+_MOST_NAMES = 8
+"""Objects named in one warning."""
 
 
 class Engine:
@@ -98,18 +97,14 @@ class Engine:
         self.membership = Membership(me, settings, rng, self.counters)
         self.members = self.membership.members
         self.replication = Replication(store, settings, me.instance)
-        self.transfers = Transfers(settings)
-        self.repair = Repair(settings, rng.getrandbits(32))
+        self.recovery = Recovery(settings, rng, self.replication, self.members, self.counters)
+        self.repair = self.recovery.repair
+        self.transfers = self.recovery.transfers
         self.expiry = Expiry(store)
         self.confirm = Confirm(rng.getrandbits(32))
         self._settings = settings
-        self._rng = rng
         self._skewed: set[int] = set()
         """Replicas whose writes wait because of a clock: told once, when it begins."""
-        self._diverged = (0, 0)
-        """With whom, and at which context, it was told last that states differ."""
-        self._stored_first: list[tuple[int, Effect]] = []
-        """What may leave when own writes up to a sequence have: states that have them."""
         self._woken = False
         self._born_at = -inf
         """When this node took a new instance last."""
@@ -122,12 +117,12 @@ class Engine:
     @property
     def digest(self) -> Digest:
         """How far this node is."""
-        return self.replication.digest(self.repair.sure)
+        return self.recovery.digest
 
     @property
     def deadline(self) -> float:
         """When to call `tick` next; infinite if nothing is due."""
-        return min(part.deadline for part in (self.membership, self.transfers, self.repair, self.expiry))
+        return min(part.deadline for part in (self.membership, self.recovery, self.expiry))
 
     # -- what a program does --------------------------------------------------------------------------------------
 
@@ -168,10 +163,7 @@ class Engine:
 
     def stored(self, own: int) -> list[Effect]:
         """Own writes up to this sequence are on the disk (or never will be): with `full` durability they leave now."""
-        effects = self._pushed(self.replication.stored(own))
-        ready = [effect for sequence, effect in self._stored_first if sequence <= self.replication.published]
-        self._stored_first = [each for each in self._stored_first if each[0] > self.replication.published]
-        return effects + ready
+        return self._pushed(self.replication.stored(own)) + self.recovery.published()
 
     def _pushed(self, batches: Sequence[bytes]) -> list[Effect]:
         self.counters["batches_sent"] += len(batches)
@@ -186,7 +178,7 @@ class Engine:
         self.repair.dialled(unknown, now)
         message = Join(self.membership.all_claims(now), self.digest)
         effects += self.flush()
-        return [*effects, *(Dial(address, message) for address in unknown), *self._readiness(now)]
+        return [*effects, *(Dial(address, message) for address in unknown), *self.recovery.readiness(now)]
 
     def _wake(self, now: float) -> list[Effect]:
         """The first time: what the store was given from a disk may expire, or be owned by who is no more."""
@@ -229,7 +221,7 @@ class Engine:
             return effects
         effects = self.flush()
         effects += self._route(sender, message, content, now, wall)
-        return [*effects, *self._confirmed(), *self._readiness(now), *self.membership.news()]
+        return [*effects, *self._confirmed(), *self.recovery.readiness(now), *self.membership.news()]
 
     def lost(self, instance: int, now: float) -> list[Effect]:
         """A stream to this member ended, or could not be opened. A hint: look at once, through others too."""
@@ -251,15 +243,8 @@ class Engine:
             effects += self.join(self.membership.heal(now), now)
         if self.expiry.deadline <= now:
             effects += self._expire(now, wall)
-        again = self.transfers.tick(now)
-        if again is not None:
-            effects.append(Send((again[0],), again[1]))
-        if self.repair.gap_is_due(now, held=bool(self.replication.inbox.waiting())):
-            if self.members.peers():
-                effects += self._pull(self._rng.choice(self.members.peers()), now)
-        elif self.repair.gave_up:
-            self.replication.forget_held(self.members)
-        return [*effects, *self._readiness(now), *self.membership.news()]
+        effects += self.recovery.tick(now)
+        return [*effects, *self.recovery.readiness(now), *self.membership.news()]
 
     # -- routing --------------------------------------------------------------------------------------------------
 
@@ -272,20 +257,20 @@ class Engine:
             case Join(claims, digest):
                 effects = self._told(sender, claims, now)
                 welcome = Welcome(self.membership.all_claims(now), self.digest)
-                return [*effects, Send((sender,), welcome), *self._compare(sender, digest, now)]
+                return [*effects, Send((sender,), welcome), *self.recovery.compare(sender, digest, now)]
             case Welcome(claims, digest):
                 effects = self._told(sender, claims, now)
-                return [*effects, *self._compare(sender, digest, now)]
+                return [*effects, *self.recovery.compare(sender, digest, now)]
             case Ping(number, digest, claims):
                 effects = self._told(sender, claims, now)
                 ack = Ack(number, self.digest, self.membership.riding(sender))
-                return [*effects, Send((sender,), ack), *self._compare(sender, digest, now)]
+                return [*effects, Send((sender,), ack), *self.recovery.compare(sender, digest, now)]
             case Ack(number, digest, claims):
                 effects = self._told(sender, claims, now)
                 return [
                     *effects,
                     *self.membership.acked(number, sender, now, self.digest),
-                    *self._compare(sender, digest, now),
+                    *self.recovery.compare(sender, digest, now),
                 ]
             case PingReq(number, target):
                 return self.membership.relay(sender, number, target, now, self.digest)
@@ -294,18 +279,18 @@ class Engine:
             case Push():
                 return self._receive(sender, batches, message, now, wall)
             case Pull():
-                return self._answer(sender, message, now)
+                return self.recovery.answer(sender, message, now)
             case Busy():
-                return self._busy(sender, now)
+                return self.recovery.busy(sender, now)
             case Sync():
                 return self._asked(sender, message)
             case Synced(number, durable):
                 return [Confirmed(number, sender, durable)]
-            case StatePart():
-                return self._part(sender, message, now, wall)
+            case StatePart() | Sums():
+                result = self.recovery.arrived(sender, message, now)
+                return self._commit(sender, result, now, wall) if isinstance(result, Arrived) else result
             case StateNext():
-                part = self.transfers.asked(sender, message, now)
-                return [Send((sender,), part)] if part else []
+                return self.recovery.next(sender, message, now)
 
     # -- members --------------------------------------------------------------------------------------------------
 
@@ -333,8 +318,7 @@ class Engine:
                 continue
             done.append(effect)
             if isinstance(effect, MemberChanged) and effect.claim.gone:
-                self.transfers.gone(effect.claim.instance)
-                self.repair.gone(effect.claim.instance)
+                self.recovery.gone(effect.claim.instance)
                 self.confirm.gone(effect.claim.instance)
                 done += _changed(self.expiry.gone(effect.claim.instance))
             elif isinstance(effect, MemberChanged) and effect.before is None:
@@ -386,21 +370,16 @@ class Engine:
         if delivered.gap:
             self.counters["gaps"] += 1
             self.repair.gap(now)
-            effects += self._pull(sender, now)
+            effects += self.recovery.pull(sender, now)
         complete = self.repair.answered(sender, push)
         if complete and push.more and delivered.steps:
             self.repair.more(sender)
-            effects += self._pull(sender, now)
+            effects += self.recovery.pull(sender, now)
         elif complete and delivered.skewed and not delivered.steps:  # it has nothing else that we miss
-            self.repair.refused(sender, now + self._until_allowed(skew for _, skew in delivered.skewed))
+            self.recovery.refused(sender, (skew for _, skew in delivered.skewed), now)
         elif complete and not push.more and not delivered.gap and not delivered.skewed:
             self.repair.served(sender, self.digest)
         return effects
-
-    def _until_allowed(self, skews: Iterable[ClockSkew]) -> float:
-        """Seconds until something from the future is to be asked for again."""
-        ahead = min(skew.ahead / 1000 for skew in skews) - self._settings.max_clock_skew
-        return min(max(ahead, self._settings.pull_timeout), _SKEW_PATIENCE)
 
     def _asked(self, peer: int, sync: Sync) -> list[Effect]:
         try:
@@ -441,104 +420,44 @@ class Engine:
                 self._skewed.add(replica)
         return effects
 
-    def _compare(self, peer: int, theirs: Digest, now: float) -> list[Effect]:
-        """A digest came: pull, if contexts stay different; cry out, if equal contexts have unequal states."""
-        if peer not in self.members:
-            return []  # who says nothing of itself, or can not be a member, is not kept in mind
-        self.repair.heard(peer, theirs)
-        self.repair.reached(self.members.table[peer].addresses)
-        mine = self.digest
-        if self.repair.differs(peer, theirs, mine, now):
-            return self._pull(peer, now)
-        if mine.context == theirs.context and mine.state != theirs.state and None not in (mine.state, theirs.state):
-            self.counters["diverged"] += 1
-            if (peer, mine.context) == self._diverged:
-                return []
-            self._diverged = (peer, mine.context)
-            return [Warned("diverged", peer, "equal contexts with unequal states: please report this as a bug")]
-        return []
+    # -- states -----------------------------------------------------------------------------------------------------
 
-    def _readiness(self, now: float) -> list[Effect]:
-        if self.repair.sure or not self.repair.is_ready(self.digest, self.members.peers(), now):
-            return []
-        return [Ready()]
-
-    def _pull(self, peer: int, now: float) -> list[Effect]:
-        """Asks a peer for what is missing, unless it was asked just now or a full state is coming in."""
-        number = None if self.transfers.receiving is not None else self.repair.ask(peer, now)
-        if number is None:
-            return []
-        self.counters["pulls_sent"] += 1
-        return [Send((peer,), Pull(number, self.replication.encoded_context()))]
-
-    def _busy(self, peer: int, now: float) -> list[Effect]:
-        """A peer can not give us its state, or does not take ours."""
-        self.transfers.gone(peer)
-        other = self.repair.busy(peer, self.members.peers(), self.digest, now)
-        return self._pull(other, now) if other is not None else []
-
-    def _answer(self, peer: int, pull: Pull, now: float) -> list[Effect]:
-        """A peer told what it has: send what it misses, or start on the full state."""
+    def _commit(self, sender: int, arrived: Arrived, now: float, wall: int) -> list[Effect]:
+        """All parts of a state are here: merges it in one step."""
+        state, store = arrived.state, self.replication.store
+        if state.scope is not None and state.scope.compared == state.context:
+            return self._adopt(sender, arrived, now)
+        before = Context(store.context)
         try:
-            theirs = decode_context(pull.context)
-        except Malformed:
-            self.counters["malformed"] += 1
-            return []
-        if theirs.dominates(self.replication.context()):
-            return [Send((peer,), Push((), pull.number, parts=1))]
-        batches = self.replication.missing(theirs)
-        if batches is not None:
-            run = self.replication.first_run(batches)
-            pushes = self.replication.pushes([entry.payload for entry in run])
-            more = len(run) < len(batches)
-            return [Send((peer,), Push(push.batches, pull.number, len(pushes), more)) for push in pushes]
-        if self.transfers.busy or not self.replication.settled:  # or a transaction is open
-            self.counters["states_refused"] += 1
-            return [Send((peer,), Busy())]
-        parts = state_parts(self.replication.store.state(), self._settings.part_bytes)
-        self.counters["states_sent"] += 1
-        send = Send((peer,), self.transfers.offer(peer, parts, now))
-        if self.replication.exposable:
-            return [send]
-        self._stored_first.append((self.replication.flushed, send))
-        return []
-
-    def _part(self, sender: int, part: StatePart, now: float, wall: int) -> list[Effect]:
-        if self.transfers.receiving is None and not self.repair.asked(sender):
-            self.counters["unasked"] += 1
-            return []
-        if self.transfers.receiving not in (None, sender):
-            return [Send((sender,), Busy())]
-        try:
-            result = self.transfers.receive(sender, part, now)
-        except Malformed:
-            self.counters["malformed"] += 1
-            return []
-        match result:
-            case StateNext():
-                return [Send((sender,), result)]
-            case Stage():
-                return self._commit(sender, result, now, wall)
-        return []
-
-    def _commit(self, sender: int, stage: Stage, now: float, wall: int) -> list[Effect]:
-        before = Context(self.replication.store.context)
-        try:
-            delivered = self.replication.merge_state(stage.state(), stage.newest, wall)
+            delivered = self.replication.merge_state(state, arrived.newest, wall)
         except Malformed:
             self.counters["malformed"] += 1
             return []
         except ClockSkew as skew:
-            self.repair.refused(sender, now + self._until_allowed((skew,)))
+            self.recovery.refused(sender, (skew,), now)
             return self._warn_of_skew([(sender, skew)], "all that this member has")
-        self.counters["states_received"] += 1
+        self.counters["states_received" if state.scope is None else "differences_received"] += 1
         effects: list[Effect] = []
-        if before != self.replication.store.context:
-            effects.append(Persist(tuple(stage.parts), state=True))
+        if before != store.context:
+            effects.append(Persist(arrived.parts, state=True))
         effects += map(Persist, delivered.payloads)
         effects += self._show(delivered.steps, now)
         self.repair.served(sender, self.digest)
         return effects
+
+    def _adopt(self, sender: int, arrived: Arrived, now: float) -> list[Effect]:
+        """Contexts are equal, and states were not: takes what the peer still has. If something was delivered since, it
+        is left: the next digests that are equal tell of it again."""
+        store = self.replication.store
+        if arrived.state.context != store.context:
+            return []
+        changes = store.adopt(arrived.state)
+        if not changes:
+            return []
+        self.counters["repaired"] += len(changes)
+        names = sorted({key[1] for key, _, _ in changes})
+        what = f"{len(changes)} entries that were missing here were taken from it, of {', '.join(names[:_MOST_NAMES])}"
+        return [Warned("repaired", sender, what), Rewrite(), *self._show([tuple(changes)], now)]
 
 
 def _changed(changes: Sequence[Change]) -> list[Effect]:

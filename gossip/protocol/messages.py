@@ -18,10 +18,17 @@ Every message is a frozen value. The three conversations:
                    |---- Push(batches) ------>|              at the end of the turn in which they were made
                    |<--- Pull(3, context) ----|              a gap, or contexts that stay different
                    |---- Push(.., 3, 1 of 1)->|              from the log, or
-                   |---- StatePart(0, ...) -->|              the full state, a part at a time, or
+                   |---- StatePart(0, ...) -->|              the full state, a part at a time, or what differs of it, or
                    |---- Busy ---------------->|             "ask somebody else"
                    |<--- StateNext(1) --------|
                    |---- StatePart(1, last) ->|              committed in one step
+
+    differing      behind                     ahead          what is sent of a state follows the difference
+                   |<--- Sums(0, groups) -----|
+                   |---- StateNext(1, wanted)>|
+                   |<--- Sums(1, ranges) -----|
+                   |---- StateNext(2, wanted)>|
+                   |<--- StatePart(2, ...) ---|              as above
 
 A `Digest` rides on pings and acks: agreement is noticed without a message of its own.
 Not here: bytes and bounds (`codec`), who sends what when (`engine`).
@@ -100,10 +107,14 @@ class Push(NamedTuple):
 
 
 class Pull(NamedTuple):
-    """Send what I miss: `context` (encoded) is what was delivered here. The answer bears the `number`."""
+    """Send what I miss: `context` (encoded) is what was delivered here. The answer bears the `number`.
+
+    An `audit` misses no write: our states differ, though our contexts do not, and ranges are to be compared.
+    """
 
     number: int
     context: bytes
+    audit: bool = False
 
 
 class Busy(NamedTuple):
@@ -134,13 +145,22 @@ class StatePart(NamedTuple):
     payload: bytes
 
 
-class StateNext(NamedTuple):
-    """Send me this part of the full state."""
+class Sums(NamedTuple):
+    """The sums of the groups of ranges, or of the ranges in those that were wanted (see `crdt.ranges`)."""
 
     transfer: int
     number: int
+    sums: bytes
+
+
+class StateNext(NamedTuple):
+    """Send me this message of the transfer; after `Sums`, of these groups or ranges."""
+
+    transfer: int
+    number: int
+    wanted: bytes = b""
 
 
 Message: TypeAlias = (
-    Join | Welcome | Ping | Ack | PingReq | Gossip | Push | Pull | Busy | StatePart | StateNext | Sync | Synced
+    Join | Welcome | Ping | Ack | PingReq | Gossip | Push | Pull | Busy | StatePart | StateNext | Sync | Synced | Sums
 )

@@ -35,6 +35,7 @@ from crdt import (
     encode_batch,
     encode_context,
 )
+from crdt.causality import fingerprint_of
 from crdt.codec import MAX_RANGE, MAX_REPLICAS
 from crdt.store import MAX_NAMES
 from crdt.timestamp import at, observe, tick
@@ -319,7 +320,16 @@ class Replication:
 
     def digest(self, ready: bool) -> Digest:
         """The fingerprints of what has left; no state's while a transaction is open."""
-        return Digest(self.context().fingerprint(), self.store.fingerprint if self.exposable else None, ready)
+        context, state = self.store.context_fingerprint(), self.store.fingerprint
+        if self.exposable:
+            return Digest(context, state, ready)
+        context -= fingerprint_of(self.replica, self.store.context[self.replica])
+        context += fingerprint_of(self.replica, self.published) if self.published else 0
+        return Digest(context % 2**64, None, ready)
+
+    def shares_nothing(self, theirs: Context) -> bool:
+        """Whether a peer has delivered nothing of what we have: a newcomer, that takes all there is."""
+        return self.store.context.keys().isdisjoint(theirs)
 
     def missing(self, theirs: Context) -> list[Entry] | None:
         """The batches that complete a peer's context; None if the log does not reach back so far.
@@ -329,7 +339,7 @@ class Replication:
         wrong) may be more than fit an answer, and they would keep all others back.
         """
         mine = self.context()
-        if mine.keys().isdisjoint(theirs):
+        if self.shares_nothing(theirs):
             return None
         batches: list[Entry] = []
         self._turn += 1

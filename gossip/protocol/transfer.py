@@ -1,10 +1,12 @@
-"""Which full states are under way, out of here and in?
+"""Which states are under way, out of here and in?
 
-The receiver asks for each part, so a transfer goes as fast as it can take and no queue grows. A part that got lost is
-asked for again; parts are idempotent. Nothing of a state counts before its last part is there.
+Whole ones for who has nothing, and for all others what differs: then the first two messages compare ranges. The
+receiver asks for each message, so a transfer goes as fast as it can take and no queue grows. One that got lost is asked
+for again; they are idempotent. Nothing of a state counts before its last part is there.
 
 Invariant: at most one state comes in at a time, and at most `max_transfers` go out; all of them end by themselves.
-Not here: what a part holds (`crdt.state`), and when to ask for a state at all (`engine`).
+Not here: what a part holds (`crdt.state`), how ranges are compared (`crdt.ranges`), and when to ask for a state at all
+(`recovery`).
 """
 
 from __future__ import annotations
@@ -12,36 +14,74 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
-from crdt import Malformed, Stage
-from gossip.protocol.messages import StateNext, StatePart
+from crdt import Malformed, Stage, State, Store, Timestamp, state_parts
+from crdt.ranges import Comparison, Telling
+from gossip.protocol.messages import StateNext, StatePart, Sums
 from gossip.protocol.settings import Settings
 
 _TRIES = 5
 
 
+_COMPARED = 2
+"""Messages in which ranges are compared: the sums of the groups, and those of the ranges in some of them."""
+
+
+class Arrived(NamedTuple):
+    """A state that came in: itself, the greatest stamp in it, and its parts, for the disk."""
+
+    state: State
+    newest: Timestamp
+    parts: tuple[bytes, ...]
+
+
 @dataclass(slots=True)
 class _Outgoing:
+    current: StatePart | Sums
+    due: float
+    telling: Telling | None
+    """Tells the sums; None once the parts are known."""
     parts: Iterator[bytes]
     coming: bytes | None
     """The part after `current`, so that `last` is known; None at the end."""
-    current: StatePart
-    due: float
+
+    @property
+    def at_end(self) -> bool:
+        return self.telling is None and self.coming is None
+
+    def next(self, wanted: bytes, limit: int) -> StatePart | Sums:
+        """The message after `current`. Raises `Malformed`."""
+        transfer, number = self.current.transfer, self.current.number + 1
+        if self.telling is not None and number < _COMPARED:
+            return Sums(transfer, number, self.telling.ranges(wanted))
+        if self.telling is not None:
+            self.parts = self.telling.parts(wanted, limit)
+            self.telling, self.coming = None, next(self.parts)
+        assert self.coming is not None
+        payload, self.coming = self.coming, next(self.parts, None)
+        return StatePart(transfer, number, self.coming is None, payload)
 
 
 @dataclass(slots=True)
 class _Incoming:
     peer: int
-    transfer: int
     stage: Stage
-    index: int
-    size: int
-    due: float
+    comparison: Comparison | None
+    asks: StateNext
+    """For what comes next; before anything has come, for the first message."""
+    size: int = 0
+    due: float = inf
     tries: int = 0
+
+    def is_next(self, peer: int, message: StatePart | Sums) -> bool:
+        compares = self.comparison is not None and self.asks.number < _COMPARED
+        place = (self.peer, self.asks.transfer, self.asks.number)
+        return place == (peer, message.transfer, message.number) and compares == isinstance(message, Sums)
 
 
 class Transfers:
-    """The full states that a node is sending and receiving."""
+    """The states that a node is sending and receiving."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -65,26 +105,34 @@ class Transfers:
     @property
     def busy(self) -> bool:
         """Whether as many states go out as may; one that was sent to its end counts no more."""
-        going = sum(outgoing.coming is not None for outgoing in self._outgoing.values())
+        going = sum(not outgoing.at_end for outgoing in self._outgoing.values())
         return going >= self._settings.max_transfers
 
     def offer(self, peer: int, parts: Iterator[bytes], now: float) -> StatePart:
         """Starts to send a state to a peer, in place of an earlier one to it. Look first whether we are `busy`."""
-        self._outgoing.pop(peer, None)
         self._number += 1
         first, second = next(parts), next(parts, None)
         part = StatePart(self._number, 0, second is None, first)
-        self._outgoing[peer] = _Outgoing(parts, second, part, now + self._settings.transfer_timeout)
+        self._outgoing[peer] = _Outgoing(part, now + self._settings.transfer_timeout, None, parts, second)
         return part
 
-    def asked(self, peer: int, ask: StateNext, now: float) -> StatePart | None:
-        """The part that a peer asks for: the next, or the current one again; None if there is no such transfer."""
+    def compare(self, peer: int, telling: Telling, now: float) -> Sums:
+        """Starts to send a peer that of a state in which it differs from what the peer has."""
+        self._number += 1
+        sums = Sums(self._number, 0, telling.groups())
+        self._outgoing[peer] = _Outgoing(sums, now + self._settings.transfer_timeout, telling, iter(()), None)
+        return sums
+
+    def asked(self, peer: int, ask: StateNext, now: float) -> StatePart | Sums | None:
+        """What a peer asks for: the next message, or the current one again; None if there is no such transfer.
+
+        Raises `Malformed` for a choice of ranges that is none.
+        """
         outgoing = self._outgoing.get(peer)
         if outgoing is None or outgoing.current.transfer != ask.transfer:
             return None
-        if ask.number == outgoing.current.number + 1 and outgoing.coming is not None:
-            payload, outgoing.coming = outgoing.coming, next(outgoing.parts, None)
-            outgoing.current = StatePart(ask.transfer, ask.number, outgoing.coming is None, payload)
+        if ask.number == outgoing.current.number + 1 and not outgoing.at_end:
+            outgoing.current = outgoing.next(ask.wanted, self._settings.part_bytes)
         if ask.number != outgoing.current.number:
             return None
         outgoing.due = now + self._settings.transfer_timeout
@@ -92,32 +140,54 @@ class Transfers:
 
     # -- receiving ------------------------------------------------------------------------------------------------
 
-    def receive(self, peer: int, part: StatePart, now: float) -> Stage | StateNext | None:
+    def compared(self, peer: int, sums: Sums, store: Store, now: float) -> StateNext | None:
+        """Compares sums with those of our store, as of the first of them: gives what to ask for next; None for a
+        message out of place. Raises `Malformed`; the transfer is given up then."""
+        coming = self._begin(peer, sums, store)
+        if coming is None:
+            return None
+        assert coming.comparison is not None
+        try:
+            wanted = coming.comparison.ranges(sums.sums) if sums.number else coming.comparison.groups(sums.sums)
+        except Malformed:
+            self._incoming = None
+            raise
+        return self._ask_on(coming, wanted, now)
+
+    def receive(self, peer: int, part: StatePart, now: float) -> Arrived | StateNext | None:
         """Takes a part: gives what to ask for next, or the whole once it is complete; None for a part out of place.
 
         Raises `Malformed`; the transfer is given up then.
         """
-        coming = self._incoming
-        anew = coming is not None and coming.peer == peer and coming.transfer < part.transfer  # it was asked again
-        if part.number == 0 and (coming is None or anew):
-            self._incoming = _Incoming(peer, part.transfer, Stage(), 0, 0, inf)
-        coming = self._incoming
-        if coming is None or (coming.peer, coming.transfer, coming.index) != (peer, part.transfer, part.number):
+        coming = self._begin(peer, part, None)
+        if coming is None:
             return None
         coming.size += len(part.payload)
         try:
             if coming.size > self._settings.max_state:
                 raise Malformed(f"a state larger than {self._settings.max_state} bytes")
             coming.stage.add(part.payload)
+            if part.last:
+                self._incoming = None
+                return _arrived(coming)
         except Malformed:
             self._incoming = None
             raise
-        if part.last:
-            self._incoming = None
-            return coming.stage
-        coming.index, coming.tries = coming.index + 1, 0
-        coming.due = now + self._settings.pull_timeout
-        return StateNext(coming.transfer, coming.index)
+        return self._ask_on(coming, b"", now)
+
+    def _begin(self, peer: int, message: StatePart | Sums, store: Store | None) -> _Incoming | None:
+        """The transfer to which a message belongs, begun by it if it is a first one; None if it is out of place."""
+        coming = self._incoming
+        anew = coming is not None and coming.peer == peer and coming.asks.transfer < message.transfer  # asked again
+        if message.number == 0 and (coming is None or anew):
+            comparison = None if store is None else Comparison(store)
+            coming = self._incoming = _Incoming(peer, Stage(), comparison, StateNext(message.transfer, 0))
+        return coming if coming is not None and coming.is_next(peer, message) else None
+
+    def _ask_on(self, coming: _Incoming, wanted: bytes, now: float) -> StateNext:
+        coming.asks = StateNext(coming.asks.transfer, coming.asks.number + 1, wanted)
+        coming.due, coming.tries = now + self._settings.pull_timeout, 0
+        return coming.asks
 
     def reborn(self) -> None:
         """We are somebody else now: the next part would be sent to whom we were."""
@@ -141,4 +211,15 @@ class Transfers:
             self._incoming = None
             return None
         coming.due = now + self._settings.pull_timeout
-        return coming.peer, StateNext(coming.transfer, coming.index)
+        return coming.peer, coming.asks
+
+
+def _arrived(coming: _Incoming) -> Arrived:
+    """The state whose parts are all here. Raises `Malformed` if they are not, or if it is not what was asked for."""
+    stage, comparison = coming.stage, coming.comparison
+    state = stage.state(comparison.scope if comparison is not None else None)
+    if comparison is not None:
+        return Arrived(state, stage.newest, tuple(state_parts(state)))  # what was compared only we know
+    if state.scope is not None:
+        raise Malformed("a part of a state, where a whole one was asked for")
+    return Arrived(state, stage.newest, tuple(stage.parts))

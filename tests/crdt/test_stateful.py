@@ -66,6 +66,15 @@ class Gossip(RuleBasedStateMachine):
         state, given = self.world.snapshots[which % len(self.world.snapshots)]
         self.world.merge(self._replica(to), state, given, parts)
 
+    @rule(who=small, other=small)
+    def two_compare_their_ranges(self, who: int, other: int) -> None:
+        self.world.compare(self._replica(who), self._replica(other))
+
+    @precondition(lambda self: self.world.compared)
+    @rule(which=places)
+    def what_differed_arrives(self, which: int) -> None:
+        self.world.finish(which % len(self.world.compared))
+
     @rule(who=small)
     def somebody_restarts_with_what_it_has(self, who: int) -> None:
         self.world.restart(who % len(self.world.replicas))

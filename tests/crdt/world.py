@@ -2,9 +2,9 @@
 
 A world is 3 to 5 replicas, each a Store, an Inbox and a clock. A step is one thing that happens: somebody writes
 through the public types, a cut of somebody's sequence arrives somewhere (early, late, again, as another grouping, in
-`open` parts, or never), a whole state is merged, directly or part by part, fresh or long outdated. After each step
-the world compares the replica that it touched with the model, and its bytes with those of everyone who ever had the
-same context.
+`open` parts, or never), a whole state is merged, directly, part by part or as far as it differs, fresh or long
+outdated. After each step the world compares the replica that it touched with the model, and its bytes with those of
+everyone who ever had the same context.
 
 A history is bytes, five for each step: it is drawn in one piece, shrinks well, and a zero is a step in which nothing
 happens. Not here: what must hold between states (test_laws), how long a transport takes (there is no time but clocks).
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from crdt import (
     FOREVER,
@@ -40,8 +41,10 @@ from crdt import (
 )
 from crdt.counter import COUNTER
 from crdt.maps import MAP
+from crdt.ranges import Comparison, Telling
 from crdt.register import REGISTER
 from crdt.sets import SET
+from crdt.store import Scope
 from crdt.timestamp import at, observe, tick
 from tests.crdt.model import Model, Reach
 
@@ -68,6 +71,15 @@ class Replica:
         return self.last
 
 
+class Compared(NamedTuple):
+    """What differed between two replicas when they compared their ranges, on its way."""
+
+    to: Replica
+    scope: Scope
+    parts: list[bytes]
+    given: frozenset[tuple[int, int]]
+
+
 class World:
     """Replicas, and what they do to each other; `kinds` says which types they write."""
 
@@ -79,6 +91,7 @@ class World:
         self.model = Model()
         self.replicas = [Replica(id, clock=1_000 + 7 * place) for place, id in enumerate(ids[:size])]
         self.snapshots: list[tuple[State, frozenset[tuple[int, int]]]] = []
+        self.compared: list[Compared] = []
         self.bytes_of: dict[tuple[tuple[int, int], ...], tuple[bytes, int]] = {}  # context -> state and fingerprint
         self.steps = 0
 
@@ -91,7 +104,7 @@ class World:
 
     def step(self, what: int, who: int, a: int, b: int, c: int) -> None:
         me, other = self.replicas[who % len(self.replicas)], self.replicas[a % len(self.replicas)]
-        match what % 16:
+        match what % 18:
             case 0:
                 pass
             case 1 | 2 | 3 | 4:
@@ -108,6 +121,10 @@ class World:
                 self.merge(me, *self.snapshots[b % len(self.snapshots)], parts=c % 2 == 1)
             case 10:
                 self.merge(me, other.store.state(), frozenset(self.model.given[other.id]), parts=c % 2 == 1)
+            case 11:
+                self.compare(me, other)
+            case 12 if self.compared:
+                self.finish(b % len(self.compared))
             case _:
                 self.send(me, other.id, b, c)
 
@@ -203,6 +220,28 @@ class World:
         self.model.given[to.id] |= self._settled(given)
         self.check(to)
 
+    def compare(self, me: Replica, other: Replica) -> None:
+        """Two compare their ranges now, and what differs arrives later: both go on meanwhile."""
+        telling, comparison = Telling(other.store.state(), other.store.sums), Comparison(me.store)
+        wanted = comparison.ranges(telling.ranges(comparison.groups(telling.groups())))
+        parts = list(telling.parts(wanted, limit=64))
+        self.compared.append(Compared(me, comparison.scope, parts, frozenset(self.model.given[other.id])))
+
+    def finish(self, place: int) -> None:
+        """What differed arrives."""
+        to, scope, parts, given = self.compared.pop(place)
+        if to not in self.replicas or not to.store.context:
+            return  # it is no more, or had nothing when it asked and has nothing now: it takes whole states
+        stage = Stage()
+        for part in parts:
+            stage.add(part)
+        state = stage.state(scope)
+        again = Stage()
+        for part in state_parts(state, limit=64):
+            again.add(part)
+        assert again.state() == state, "a disk keeps the scope as well"
+        self.merge(to, state, given, parts=False)
+
     def _settled(self, given: frozenset[tuple[int, int]]) -> set[tuple[int, int]]:
         """A state carries what was delivered, not what was still held in the other's inbox."""
         reach = self.model.reach(0, set(given))
@@ -232,6 +271,10 @@ class World:
         assert all(store.objects.values()), "no empty object is kept"
         assert store.named == self.model.named(reach), "what is named early waits, and nothing else does"
         assert store.fingerprint == self.model.fingerprint(reach), "the fingerprint is kept up"
+        assert store.context_fingerprint() == store.context.fingerprint(), "that of the context as well"
+        sums = list(store.sums)
+        store.recount()
+        assert sums == store.sums, "and the sums of the ranges"
         if self.model.closed(reach):
             assert live == self.model.live_by_knowledge(reach), "a write replaces exactly what its author had seen"
         self._check_that_the_dead_stay_dead(replica, reach)

@@ -181,7 +181,7 @@ def test_a_state_that_knows_more_of_my_writes_than_i_do_is_refused() -> None:
     ann, bob = wire.cluster("ann", "bob")
     with wire.losing(lambda packet: isinstance(packet.message, Pull)):
         bob.write(b=1)
-        wire.perform(ann, ann.engine._pull(bob.instance, wire.now))
+        wire.perform(ann, ann.engine.recovery.pull(bob.instance, wire.now))
     claimed = State(Context({ann.instance: 2**62}), frozenset(), {})
     (head,) = state_parts(claimed)
     assert ann.hear(bob.engine.codec.encode(bob.instance, StatePart(1, 0, True, head))) == []

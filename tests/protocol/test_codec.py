@@ -375,11 +375,11 @@ def test_claims_come_in_a_bounded_number() -> None:
 
 
 def test_a_number_beyond_64_bits_is_no_number() -> None:
-    assert decodes(raw(9, 2, 2**64 - 1, 0))
-    assert not decodes(raw(9, 2, -1, 0))
-    assert not decodes(raw(9, 2, 1.0, 0))
-    assert not decodes(raw(9, 2, None, 0))
-    assert not decodes(raw(9, 2, True, 0))
+    assert decodes(raw(9, 2, 2**64 - 1, 0, b""))
+    assert not decodes(raw(9, 2, -1, 0, b""))
+    assert not decodes(raw(9, 2, 1.0, 0, b""))
+    assert not decodes(raw(9, 2, None, 0, b""))
+    assert not decodes(raw(9, 2, True, 0, b""))
 
 
 def test_a_context_of_a_million_replicas_is_refused_quickly() -> None:

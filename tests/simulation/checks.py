@@ -27,6 +27,7 @@ from crdt import (
     chain,
     decode_context,
 )
+from crdt.causality import RANGES, fingerprint_of, range_of
 from crdt.codec import unpack
 from crdt.timestamp import milliseconds
 from gossip.protocol.effects import Changed, Confirmed, Dial, Effect, MemberChanged, Ready, Reborn, Send, Warned
@@ -199,6 +200,11 @@ class Watch:
             self._key(key)
         demand(self._view.keys() == self.shadow.live.keys(), "keys were told of that are not there, or not told of")
         store, shadow = self._store, self.shadow
+        sums = [0] * RANGES
+        for writes in shadow.live.values():
+            for replica, sequence in writes:
+                sums[range_of(replica, sequence)] ^= fingerprint_of(replica, sequence)
+        demand(store.sums == sums, "the sums of the ranges are not those of what is live")
         for name in MAPS:
             table = LWWMap(store, name)
             keys = list(table.keys())
@@ -253,8 +259,8 @@ class Watch:
                 demand(self.history.payloads.issuperset(batches), "a batch that nobody published")
             case Pull(_, context):
                 self._context(context)
-            case StatePart(_, 0, _, payload):  # with `full` it has waited for the disk, and more has left meanwhile
-                told = decode_context(unpack(payload)[0])
+            case StatePart(_, _, _, payload) if type((head := unpack(payload))[0]) is bytes:
+                told = decode_context(head[0])  # with `full` it has waited for the disk, and more has left meanwhile
                 demand(self._may_tell.dominates(told), "a state of what has not left", told)
 
     def _context(self, encoded: bytes) -> None:

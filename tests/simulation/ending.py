@@ -216,7 +216,7 @@ def _quiet(world: World, core: Sequence[Process]) -> None:
     sent = world.sent - before
     probes = QUIET / world.options.settings.probe_interval + 1
     for process in core:
-        for kind in ("Push", "Pull", "StatePart", "StateNext", "PingReq", "Gossip", "Welcome"):
+        for kind in ("Push", "Pull", "StatePart", "StateNext", "Sums", "PingReq", "Gossip", "Welcome"):
             demand(not sent[process.address, kind], f"{kind} is sent in a quiet cluster by", process.number)
         demand(sent[process.address, "Ping"] <= probes, "too many pings in a quiet cluster", process.number)
     acks = sum(sent[process.address, "Ack"] for process in core)

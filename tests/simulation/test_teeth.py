@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from crdt import Batch, Context, Inbox, PNCounter, Stage, Store
+from crdt import Batch, Context, Inbox, PNCounter, Stage, State, Store
 from crdt.codec import encode_value
+from crdt.ranges import GROUPS, Comparison, _chosen
 from gossip.protocol.confirm import Confirm
 from gossip.protocol.detector import Detector
 from gossip.protocol.effects import Changed, Send
@@ -75,6 +76,37 @@ def a_state_brings_back_what_died_here(patch: pytest.MonkeyPatch) -> None:
         return theirs if mine is None else joined(self, mine, theirs, state)
 
     patch.setattr(Store, "_joined", wrong)
+
+
+@planted("loss", "tiny_log")
+def what_a_state_does_not_tell_of_is_deleted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(State, "buries", lambda self, dot: self.context.covers(dot) or dot in self.named)
+    patch.setattr("crdt.store._in_scope", lambda elements, scope: elements.items())
+
+
+@planted("loss", "tiny_log")
+def what_ends_by_itself_stays_in_the_sums(patch: pytest.MonkeyPatch) -> None:
+    drop = Store.drop
+
+    def wrong(self: Store, key: Any, now: int, gone: Any) -> Any:
+        sums = list(self.sums)
+        change = drop(self, key, now, gone)
+        self.sums = sums
+        return change
+
+    patch.setattr(Store, "drop", wrong)
+
+
+@planted("loss", "tiny_log")
+def the_first_group_that_differs_is_taken_for_all(patch: pytest.MonkeyPatch) -> None:
+    groups = Comparison.groups
+
+    def wrong(self: Comparison, theirs: bytes) -> bytes:
+        groups(self, theirs)
+        del self._groups[1:]
+        return _chosen(self._groups, GROUPS)
+
+    patch.setattr(Comparison, "groups", wrong)
 
 
 @planted()

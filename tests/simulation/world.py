@@ -180,7 +180,7 @@ class World:
         disk = self.disks.setdefault(address, Disk()) if self.options.disks else None
         store = disk.restore() if disk is not None else Store()
         engine = Engine(CLUSTER, me, settings, rng, store)
-        engine.replication = Observed(store, settings, me.instance)
+        engine.replication = engine.recovery.replication = Observed(store, settings, me.instance)
         process = Process(number, address, engine, Watch(engine, settings, self.history), offset)
         engine.replication.watch, process.disk = process.watch, disk
         self.happened["restored"] += bool(store.context)
