@@ -20,10 +20,11 @@ Dot: TypeAlias = tuple[int, int]
 """`(replica, sequence)`: names one write. A plain tuple, since the collector stops tracking tuples of integers."""
 
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
-_SPREAD = 0x9E37_79B9_7F4A_7C15
+SPREAD = 0x9E37_79B9_7F4A_7C15
+MIX = 0xBF58_476D_1CE4_E5B9
 RANGES = 1 << 14
 """Into so many ranges dots are divided (see `ranges`): 60 in each of a million, and 128 KiB of sums a store."""
-_TO_RANGE = 50
+TO_RANGE = 50
 
 
 def range_of(replica: int, sequence: int) -> int:
@@ -32,7 +33,7 @@ def range_of(replica: int, sequence: int) -> int:
     >>> [range_of(7, sequence) for sequence in (1, 2, 3)]
     [10125, 3867, 13993]
     """
-    return ((replica + sequence * _SPREAD) & _MASK) >> _TO_RANGE
+    return ((replica + sequence * SPREAD) & _MASK) >> TO_RANGE
 
 
 def fingerprint_of(replica: int, sequence: int) -> int:
@@ -44,8 +45,8 @@ def fingerprint_of(replica: int, sequence: int) -> int:
     >>> hex(fingerprint_of(1, 1))
     '0xad70fc67c511bb8e'
     """
-    x = (replica + sequence * _SPREAD) & _MASK
-    x = ((x ^ x >> 30) * 0xBF58_476D_1CE4_E5B9) & _MASK
+    x = (replica + sequence * SPREAD) & _MASK
+    x = ((x ^ x >> 30) * MIX) & _MASK
     return x ^ x >> 29
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from crdt.causality import RANGES, Context, Dot, range_of
 from crdt.codec import (
+    MAX_ELEMENT,
     MAX_REPLICAS,
     Malformed,
     check_element,
@@ -22,13 +23,12 @@ from crdt.codec import (
     encode_context,
     is_content,
     is_key,
-    is_replica,
     pack,
     unpack,
 )
 from crdt.store import Live, Object, Scope, State, chain
 
-_LOOKED: Final = 1 << 15
+_LOOKED: Final = 1 << 14
 """Live writes looked at for one part: some 5 ms."""
 _Flat: TypeAlias = tuple[object, ...]
 """A live write as it is packed: `(element, stamp, replica, sequence, value, expires)`."""
@@ -161,18 +161,28 @@ class Stage:
             self._scope = _scope(*last)
 
     def _add(self, kind: int, name: str, elements: dict[bytes, Live], flat: tuple[Any, ...]) -> None:
-        """Adds one live write. They come least first, so each is the new head of the chain of its element."""
+        """Adds one live write. They come least first, so each is the new head of the chain of its element.
+
+        The checks stand together: a newcomer waits for a million of them.
+        """
         element, stamp, replica, sequence, value, expires = flat
-        demand(is_key(kind, name, element), "a live write has a key")
-        demand(is_content(stamp, value, expires) and value is not None, "a live write has a value")
-        demand(is_replica(replica) and type(sequence) is int, "a live write has a dot")
         assert self._context is not None
-        demand(1 <= sequence <= self._context[replica], "a live write was delivered")
+        if not (
+            type(element) is bytes
+            and len(element) <= MAX_ELEMENT
+            and value is not None
+            and is_content(stamp, value, expires)
+            and type(replica) is type(sequence) is int
+            and 1 <= sequence <= self._context.get(replica, 0)
+        ):
+            raise Malformed("broken rule of the format: a live write has a key, a value, and a dot that was delivered")
         check_element(kind, element, value, replica)
         lesser = elements.get(element)
-        demand(lesser is None or (stamp, replica, sequence) > lesser[:3], "live writes come least first")
+        if lesser is not None:
+            demand((stamp, replica, sequence) > lesser[:3], "live writes come least first")
         elements[element] = (stamp, replica, sequence, value, expires, lesser)
-        self.newest = max(self.newest, stamp)
+        if stamp > self.newest:
+            self.newest = stamp
 
     def state(self, scope: Scope | None = None) -> State:
         """All that was added; `scope` is what was asked for, if that was not all.

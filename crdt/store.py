@@ -25,7 +25,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple, Optional, TypeAlias
 
-from crdt.causality import RANGES, Context, Dot, fingerprint_of, range_of
+from crdt.causality import MIX, RANGES, SPREAD, TO_RANGE, Context, Dot, fingerprint_of, range_of
 from crdt.timestamp import Timestamp
 
 Object: TypeAlias = tuple[int, str]
@@ -258,9 +258,16 @@ class Store:
         return key, before, after
 
     def _tally(self, live: Live, sign: int) -> None:
-        """Counts a live write into the sum of its range or out of it; unless it is mortal, the fingerprint too."""
-        fingerprint = fingerprint_of(live[1], live[2])
-        self.sums[range_of(live[1], live[2])] ^= fingerprint
+        """Counts a live write into the sum of its range or out of it; unless it is mortal, the fingerprint too.
+
+        `range_of` and `fingerprint_of` stand in line, and share their first step: as calls they took 0.4 us more of the
+        3 that a write takes.
+        """
+        x = (live[1] + live[2] * SPREAD) & _MASK
+        place = x >> TO_RANGE
+        x = ((x ^ x >> 30) * MIX) & _MASK
+        fingerprint = x ^ x >> 29
+        self.sums[place] ^= fingerprint
         if live[4] == FOREVER:
             self.fingerprint = (self.fingerprint + sign * fingerprint) & _MASK
 
@@ -419,13 +426,19 @@ _NOTHING: Mapping[bytes, Live] = {}
 
 
 def _in_scope(elements: Mapping[bytes, Live], scope: Scope) -> Iterator[tuple[bytes, Live]]:
-    """The elements with a live write of which a state of this scope tells. 0.3 us each: most have none."""
+    """The elements with a live write of which a state of this scope tells.
+
+    Most have none, and all are looked at: so `range_of` and `chain` stand in line here, which halves it.
+    """
     ranges, compared = scope
     for element, head in elements.items():
-        for live in chain(head):
-            if range_of(live[1], live[2]) in ranges or live[2] > compared.get(live[1], 0):
+        live: Live | None = head
+        while live is not None:
+            replica, sequence = live[1], live[2]
+            if ((replica + sequence * SPREAD) & _MASK) >> TO_RANGE in ranges or sequence > compared.get(replica, 0):
                 yield element, head
                 break
+            live = live[5]
 
 
 def chain(live: Live | None) -> Iterator[Live]:
