@@ -8,8 +8,11 @@ other's blocks; the loop waits for nobody: what it writes while a thread has a b
 the loop is over when its turn is, one of a thread after a second at most: every one ends, and what is written beside it
 leaves.
 
-Invariant: the engine is in one call at a time, in order, and never in a call inside a call.
-Not here: what is done inside (`runtime`).
+Invariants: the engine is in one call at a time, in order, and never in a call inside a call; whatever a handler raises,
+and wherever, the lock is free again when its holder is out. So it is only ever taken by `with`, which the interpreter
+does in one step: Celery's soft time limits and Ctrl-C raise between any two others.
+Not here: what is done inside (`runtime`), and how an engine goes on that was left in the middle of a step
+(`protocol.replication`).
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 log = logging.getLogger("gossip")
@@ -66,13 +68,13 @@ class Door:
         end: Callable[[], None],
     ) -> None:
         self.lock = threading.RLock()
+        self._owned: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined]  # as threading.Condition asks
         self._no_block = threading.Condition(self.lock)
         self._loop = loop
         self._thread = threading.get_ident()
         self._check = check
         self._begin_transaction = begin
         self._end_transaction = end
-        self._depth = 0
         self._interrupted: deque[Callable[[], object]] = deque()
         """What signal handlers wanted done while their thread was inside."""
         self._blocks: dict[int, Block] = {}
@@ -83,44 +85,37 @@ class Door:
 
     # -- one at a time ----------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> None:
-        self.lock.acquire()
-        self._depth += 1
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            while self._depth == 1 and self._interrupted:
-                try:
-                    self._interrupted.popleft()()
-                except Exception:
-                    log.exception("a write that a signal handler made could not be done")
-        finally:
-            self._depth -= 1
-            self.lock.release()
-        if self._interrupted and not self._depth:  # it came after the last look
-            with self:
-                pass
-
     @property
     def inside(self) -> bool:
-        """Whether the lock's holder is in here already: then the caller is a signal handler that interrupted it."""
-        return self._depth > 0
+        """Whether the caller's thread has the lock: then the caller is a signal handler that interrupted it."""
+        return self._owned()
 
     def later(self, work: Callable[[], object]) -> None:
-        """Has this done when the one that was interrupted comes out."""
+        """Has this done when the one that was interrupted comes out, at the latest in the loop's next turn."""
         self._interrupted.append(work)
+        self._loop.call_soon_threadsafe(self.catch_up)
+
+    def catch_up(self) -> None:
+        """Does what signal handlers wanted done. To be called by whoever comes out."""
+        while self._interrupted:
+            with self.lock:
+                if not self._interrupted:
+                    return
+                work = self._interrupted.popleft()
+                try:
+                    work()
+                except Exception:
+                    log.exception("a write that a signal handler made could not be done")
 
     # -- blocks -----------------------------------------------------------------------------------------------------
 
     def begin(self) -> Block:
         """Opens a block, or another one inside that which this task has open. In a thread that is not the loop's, waits
         for the blocks of others to end. Raises `RuntimeError` if another task of this thread awaits inside of one."""
+        if self.inside:
+            raise RuntimeError("a signal handler can not open a batch while the program writes: set a flag in it")
         with self.lock:
             self._check()
-            if self.inside:
-                raise RuntimeError("a signal handler can not open a batch while the program writes: set a flag in it")
             block = self._blocks.get(threading.get_ident())
             if block is None:
                 block = self._begin()
@@ -144,8 +139,7 @@ class Door:
                 self._no_block.notify_all()
             self._loop.call_soon_threadsafe(self._loop.call_later, _LONGEST, self._close, block)
         self._blocks[block.thread] = block
-        with self:
-            self._begin_transaction()
+        self._begin_transaction()
         return block
 
     def end(self, block: Block) -> str:
@@ -167,8 +161,7 @@ class Door:
             block.over = True
             self._blocks.pop(block.thread, None)
             self._no_block.notify_all()
-            with self:
-                self._end_transaction()
+            self._end_transaction()
 
     @property
     def others(self) -> list[Block]:

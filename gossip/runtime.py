@@ -242,7 +242,7 @@ class Runtime:
 
     def _offer(self, candidates: list[str]) -> bool:
         """Has the engine join these; says whether there was any."""
-        with self.door:
+        with self.lock:
             own = self.engine.me.addresses
             candidates = [address for address in candidates if address not in own]
             self._perform(self.engine.join(candidates, self._loop.time()))
@@ -255,13 +255,13 @@ class Runtime:
             return
         deadline = deadline or self._now() + self.config.leave_timeout
         try:
-            with self.door:
+            with self.lock:
                 self._perform(self.engine.flush())
             while not self.engine.replication.exposable and self._now() < deadline - self.config.leave_timeout / 2:
                 await asyncio.sleep(_BLOCK_LOOK)  # own writes that must be on the disk before they leave
             while self.door.others and self._now() < deadline - self.config.leave_timeout / 2:
                 await asyncio.sleep(_BLOCK_LOOK)  # what the loop wrote beside it is a part of it
-            with self.door:
+            with self.lock:
                 self._perform(self.engine.leave(self._loop.time()))
                 self.running = False  # who writes from here on must be told: it would leave after the goodbye
             self.door.wake()
@@ -319,12 +319,14 @@ class Runtime:
 
         What a signal handler writes while its thread is in here is made when that comes out, and counts as made.
         """
-        with self.lock:
-            if self.door.inside:
-                self.door.later(partial(self._write, ask, *arguments))
-                return True
-            with self.door:
-                return self._write(ask, *arguments)
+        door = self.door
+        if door.inside:
+            door.later(partial(self._write, ask, *arguments))
+            return True
+        with door.lock:
+            made = self._write(ask, *arguments)
+        door.catch_up()
+        return made
 
     def _write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
         self._check_loop()
@@ -347,8 +349,8 @@ class Runtime:
 
     def _flush_soon(self) -> None:
         if not self._flush_due:
-            self._flush_due = True
             self._soon(self._flush)
+            self._flush_due = True  # last: if a signal handler raises before, there is a flush too many and not none
 
     def _check_loop(self) -> None:
         if not self.running:
@@ -368,7 +370,7 @@ class Runtime:
     # -- what the world does ----------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        with self.door:
+        with self.lock:
             self._flush_due = False
             if self.running:
                 self._perform(self.engine.flush())
@@ -378,7 +380,7 @@ class Runtime:
     def _stored(self, own: int) -> None:
         """Own writes up to this sequence are kept."""
         if self.config.durability == "full" and not self.over:
-            with self.door:
+            with self.lock:
                 self._perform(self.engine.stored(own))
 
     async def _harden(self, peer: int, number: int) -> None:
@@ -388,7 +390,7 @@ class Runtime:
         finally:
             self._hardening.discard((peer, number))
         if self.running:
-            with self.door:
+            with self.lock:
                 self._perform(self.engine.hardened(peer, number, durable))
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -399,7 +401,7 @@ class Runtime:
 
     def ask_sync(self, peers: Sequence[int], wanted: Context, durable: bool, number: int = 0) -> int:
         """Asks peers whether they hold this; gives the number of the question."""
-        with self.door:
+        with self.lock:
             number, effects = self.engine.sync(peers, wanted, durable, number)
             self._perform(effects)
         return number
@@ -423,7 +425,7 @@ class Runtime:
         chose it may get no datagram."""
         if not self.running:
             return True  # nothing is read any more, so nobody is judged
-        with self.door:
+        with self.lock:
             if self._seal is not None:
                 try:
                     packet = self._seal.open(packet)
@@ -452,7 +454,7 @@ class Runtime:
     def _lost(self, peer: int) -> None:
         if not self.running:
             return
-        with self.door:
+        with self.lock:
             self._perform(self.engine.lost(peer, self._now()))
             self._schedule()
         if self._neighbours is not None and self._neighbours.knows(peer) and peer not in self._examined:
@@ -472,7 +474,7 @@ class Runtime:
             return
         self._examined.discard(peer)
         if ended:
-            with self.door:
+            with self.lock:
                 self._perform(self.engine.exited(peer, self._now()))
                 self._schedule()
 
@@ -480,7 +482,7 @@ class Runtime:
         self._timer = None
         if not self.running:
             return
-        with self.door:
+        with self.lock:
             self._perform(self.engine.tick(self._now(), _wall()))
             self._compact()
             self._schedule()

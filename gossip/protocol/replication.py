@@ -45,8 +45,8 @@ from gossip.protocol.settings import Settings
 
 _OVERHEAD = 64
 """Bytes of a write beside its name, element, value and names, at most."""
-
-
+_MOST_GATHERED = MAX_RANGE // 2
+"""Writes of one batch. The other half is for such as were cut short, see `_close`."""
 _HELD_OVERHEAD = 500
 """Bytes of memory that a batch held back takes beside its payload: 32 MiB of small payloads were 800 MiB."""
 
@@ -130,8 +130,8 @@ class Replication:
         return change
 
     def _gather(self, write: Write) -> None:
-        if self._size >= self._settings.batch_bytes or len(self._gathered) == MAX_RANGE:
-            self._close(more=bool(self._transaction))
+        if self._size >= self._settings.batch_bytes or len(self._gathered) >= _MOST_GATHERED:
+            self._close(write.dot[1] - 1, more=bool(self._transaction))
         earlier = self._newest.get(write.key)
         superseded = None if earlier is None else self._gathered[earlier]
         if superseded is not None and len(write.names) + len(superseded.names) <= MAX_NAMES:
@@ -150,7 +150,7 @@ class Replication:
         """A transaction begins; one inside another is a part of it."""
         self._transaction += 1
         if self._transaction == 1:
-            self._close(more=False)
+            self._close(self.store.context[self.replica], more=False)
             self._transaction_size = 0
             self._before = len(self._closed)
 
@@ -158,14 +158,18 @@ class Replication:
         """The transaction ends; its writes leave together with the next flush."""
         self._transaction -= 1
         if self._transaction == 0:
-            self._close(more=False)
+            self._close(self.store.context[self.replica], more=False)
 
-    def _close(self, more: bool) -> None:
-        """Makes a batch of what was gathered. `more` says that the transaction goes on in the next one."""
-        if not self._gathered:
-            return
+    def _close(self, last: int, more: bool) -> None:
+        """Makes a batch of what was gathered, up to this sequence. `more` says that the transaction goes on in the next
+        one.
+
+        What is missing is a blank: a write was merged and not gathered, since a signal handler raised in between.
+        Others find it by the audit; a batch that is numbered wrongly they would refuse, and all that follows it.
+        """
         first = (self._closed[-1].last if self._closed else self.flushed) + 1
-        last = first + len(self._gathered) - 1
+        if first > last:
+            return
         writes = tuple(write for write in self._gathered if write is not None)
         payload = encode_batch(Batch(self.replica, first, last, writes, more))
         self._closed.append(Entry(self.replica, first, last, payload, more))
@@ -174,7 +178,7 @@ class Replication:
     def flush(self) -> list[bytes]:
         """The batches that leave now; while a transaction is open, those made before it."""
         if not self._transaction:
-            self._close(more=False)
+            self._close(self.store.context[self.replica], more=False)
             self._before = len(self._closed)
         closed, self._closed, self._before = self._closed[: self._before], self._closed[self._before :], 0
         self._storing += closed

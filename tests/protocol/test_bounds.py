@@ -224,4 +224,4 @@ def test_states_that_differ_are_told_once(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Store, "recount", lambda store: None)  # it can not be mended, so it is seen again and again
     wire.advance(30.0)
     assert [warning.kind for warning in ann.saw(Warned)] == ["diverged"] and ann.engine.counters["diverged"] > 5
-    assert len(wire.packets(Pull, "ann", "bob")) == 3, "nor are ranges compared for ever"
+    assert 0 < len(wire.packets(Pull, "ann", "bob")) <= 3, "nor are ranges compared for ever"
