@@ -129,8 +129,10 @@ class Keeping:
 
     async def close(self, seconds: float) -> None:
         """Writes what waits, for so many seconds at most, and lets go of the directory."""
-        if self._storage is not None and not await asyncio.to_thread(self._storage.close, seconds) and not self.failed:
-            log.warning("left before everything was safe in %s: the disk took too long", self._config.data_dir)
+        if self._storage is not None:
+            self._storage.end(seconds)  # before the first await: who is cancelled there waits no more, but it ends
+            if not await asyncio.to_thread(self._storage.close, seconds) and not self.failed:
+                log.warning("left before everything was safe in %s: the disk took too long", self._config.data_dir)
         while self._waiting:
             _settle(self._waiting.popleft()[1], False)
 

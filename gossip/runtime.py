@@ -285,13 +285,15 @@ class Runtime:
         self.waits.end()
         for task in list(self._tasks):
             task.cancel()
-        try:
+        try:  # each is done even if another is cancelled: the directory would stay locked as long as the process lives
             await self.transport.close()
-            await self.keeping.close(_LAST_WORDS)
-            if search is not None:
-                await asyncio.gather(search, return_exceptions=True)
         finally:
-            self.over = True
+            try:
+                await self.keeping.close(_LAST_WORDS)
+            finally:
+                self.over = True
+                if search is not None:
+                    await asyncio.gather(search, return_exceptions=True)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:

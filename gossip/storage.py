@@ -222,12 +222,16 @@ class Storage:
         thread = self._thread
         if thread is None:
             return True
+        self.end(timeout)
+        thread.join(timeout)
+        return not thread.is_alive() and self._safe >= self._last
+
+    def end(self, timeout: float) -> None:
+        """Has the thread do what `close` waits for."""
         if self._deadline is None:
             self._deadline = time.monotonic() + timeout
             self._last, self._deaf = self._ticket, True
             self._queue.put(None)
-        thread.join(timeout)
-        return not thread.is_alive() and self._safe >= self._last
 
     def abandon(self) -> None:
         """In a forked child: lets go of all that is the parent's, which alone writes. What is appended goes nowhere."""

@@ -7,9 +7,11 @@ must be no task, no socket, no file and no lock left, whoever else is in the clu
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -179,6 +181,41 @@ def test_a_leave_cancelled_at_every_await_leaves_nothing(cluster: str, loop: str
             print(f"{at} awaits")
 
     play(loop, story)
+
+
+@each_loop
+def test_a_directory_is_free_again_wherever_a_start_or_a_leave_was_cancelled(
+    cluster: str, loop: str, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        at, whole = 0, 0
+        while whole < 2:
+            whole = 0
+            node = gossip.Node(cluster, data_dir=tmp_path)
+            whole += not await cancelled(node.start(), at)
+            await node.leave()
+            await until(lambda: free(tmp_path), f"after a start cancelled at await {at}")
+            node = gossip.Node(cluster, data_dir=tmp_path)
+            await node.start()
+            node.counter("starts").increment()
+            whole += not await cancelled(node.leave(), at)
+            await until(lambda: free(tmp_path), f"after a leave cancelled at await {at}")
+            at += 1
+        print(f"{at} awaits")
+        async with gossip.Node(cluster, data_dir=tmp_path) as node:
+            assert node.counter("starts").value == at, "and nothing was lost"
+
+    play(loop, story)
+
+
+def free(directory: Path) -> bool:
+    """Whether nobody has a data directory."""
+    try:
+        with open(directory / "lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, FileNotFoundError):
+        return not (directory / "lock").exists()
+    return True
 
 
 @each_loop
