@@ -28,7 +28,7 @@ from crdt.maps import LWWMap
 from crdt.register import LWWRegister
 from crdt.sets import ORSet
 from crdt.state import Stage, decode_state, encode_state, state_parts
-from crdt.store import FOREVER, WITH_AUTHOR, Batch, Change, Key, Live, State, Store, Write, chain, visible
+from crdt.store import FOREVER, WITH_AUTHOR, Batch, Change, Key, Live, Note, State, Store, Write, chain, visible
 from crdt.timestamp import ClockSkew, Timestamp
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "LWWRegister",
     "Live",
     "Malformed",
+    "Note",
     "ORSet",
     "PNCounter",
     "Stage",

@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgpack
 
 from crdt.causality import Context, Dot
-from crdt.store import FOREVER, MAX_NAMES, WITH_AUTHOR, Batch, Write
+from crdt.store import FOREVER, MAX_NAMES, WITH_AUTHOR, Batch, Note, Write
 
 MAX_ELEMENT: Final = 512
 """Bytes of a map key or set element. Keys are in every write and every log: they are labels, not documents."""
@@ -30,6 +30,10 @@ MAX_VALUE: Final = 1 << 20
 """Bytes of one value. A larger one would hold up all others on the same stream."""
 MAX_DEPTH: Final = 32
 """Nesting of a value. Recursive programs die of deep data; no configuration or session is that deep."""
+MAX_BY: Final = 128
+"""Bytes of who wrote something, in a note."""
+MAX_TEXT: Final = 1024
+"""Bytes of why, in a note: a sentence, since it is kept with every write of its batch that lives."""
 MAX_RANGE: Final = 1 << 16
 """Sequences of one batch, blanks included, so that no few bytes can claim a replica's whole future."""
 MAX_REPLICAS: Final = 1 << 16
@@ -252,8 +256,9 @@ def object_name(name: str) -> str:
 
 def encode_batch(batch: Batch) -> bytes:
     """The bytes of a batch: encoded once by its author, then forwarded and logged as they are."""
-    replica, first, last, writes, more = batch
-    return pack((replica, first, last, more, [_flat(write, first) for write in writes]))
+    replica, first, last, writes, more, note = batch
+    fields = (replica, first, last, more, [_flat(write, first) for write in writes])
+    return pack(fields if note is None else (*fields, note))
 
 
 def _flat(write: Write, first: int) -> tuple[object, ...]:
@@ -271,8 +276,9 @@ def decode_batch(data: bytes) -> Batch:
     True
     """
     fields = unpack(data)
-    demand(type(fields) is tuple and len(fields) == 5, "a batch has five fields")
-    replica, first, last, more, flats = fields
+    demand(type(fields) is tuple and len(fields) in (5, 6), "a batch has five fields or six")
+    replica, first, last, more, flats = fields[:5]
+    note = note_of(fields[5]) if len(fields) == 6 else None
     demand(is_replica(replica) and type(more) is bool and type(flats) is tuple, "a batch's fields have their types")
     demand(
         type(first) is int and type(last) is int and 1 <= first <= last <= _MAX_SEQUENCE and last - first < MAX_RANGE,
@@ -285,7 +291,7 @@ def decode_batch(data: bytes) -> Batch:
         demand(previous < write.dot[1] <= last, "a batch's writes are in sequence")
         previous = write.dot[1]
         writes.append(write)
-    return Batch(replica, first, last, tuple(writes), more)
+    return Batch(replica, first, last, tuple(writes), more, note)
 
 
 def _write(flat: Any, replica: int, first: int) -> Write:
@@ -374,6 +380,35 @@ def _check_counter(element: bytes, value: bytes | None, replica: int) -> None:
         type(parts) is tuple and len(parts) == 2 and all(type(part) is int and 0 <= part <= _MAX_64 for part in parts),
         "a counter's part is (increments, decrements)",
     )
+
+
+def make_note(by: str | None, text: str | None) -> Note | None:
+    """The note with these, if they can be one; None if there is nothing in it. Raises `TypeError` or `ValueError`.
+
+    >>> make_note("ann", "prices of May")
+    Note(by='ann', text='prices of May')
+    """
+    for what, value, limit in (("an author", by, MAX_BY), ("a note", text, MAX_TEXT)):
+        if value is None:
+            continue
+        if type(value) is not str:
+            raise TypeError(f"{what} is a str, not {type(value).__name__}")
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError:
+            raise ValueError(f"{what} has a lone surrogate, which UTF-8 can not express: {value!a:.80}") from None
+        if not 0 < size <= limit:
+            raise ValueError(f"{what} has 1 to {limit} bytes, and this one {size}")
+    return None if by is None and text is None else Note(by, text)
+
+
+def note_of(field: Any) -> Note:
+    """A note that was packed. Raises `Malformed`."""
+    demand(type(field) is tuple and len(field) == 2, "a note has two fields")
+    for value, limit in zip(field, (MAX_BY, MAX_TEXT), strict=True):
+        demand(value is None or (type(value) is str and 0 < len(value.encode()) <= limit), "a note is short text")
+    demand(field != (None, None), "a note says something")
+    return Note(*field)
 
 
 def dots_of(numbers: Any, limit: int) -> tuple[Dot, ...]:

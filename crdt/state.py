@@ -23,15 +23,16 @@ from crdt.codec import (
     encode_context,
     is_content,
     is_key,
+    note_of,
     pack,
     unpack,
 )
-from crdt.store import Live, Object, Scope, State, chain
+from crdt.store import Live, Note, Object, Scope, State, chain
 
 _LOOKED: Final = 1 << 14
 """Live writes looked at for one part: some 5 ms."""
 _Flat: TypeAlias = tuple[object, ...]
-"""A live write as it is packed: `(element, stamp, replica, sequence, value, expires)`."""
+"""A live write as it is packed: `(element, stamp, replica, sequence, value, expires)`, and its note if it has one."""
 
 
 def state_parts(state: State, limit: int = 1 << 18, ranges: Container[int] | None = None) -> Iterator[bytes]:
@@ -59,7 +60,7 @@ def state_parts(state: State, limit: int = 1 << 18, ranges: Container[int] | Non
 
 def _bodies(state: State, limit: int, ranges: Container[int] | None) -> Iterator[tuple[int, str, list[_Flat]]]:
     """`(type, name, live writes)`, of about `limit` bytes together; with `ranges` of what lies in these."""
-    looked = 0
+    looked, notes = 0, state.notes
     for (kind, name), elements in state.objects.items():
         flats: list[_Flat] = []
         size = 0
@@ -67,7 +68,8 @@ def _bodies(state: State, limit: int, ranges: Container[int] | None) -> Iterator
             for live in _least_first(head):
                 looked += 1
                 if ranges is None or range_of(live[1], live[2]) in ranges:
-                    flats.append((element, *live[:5]))
+                    note = notes.get((live[1], live[2])) if notes else None
+                    flats.append((element, *live[:5]) if note is None else (element, *live[:5], note))
                     size += len(element) + len(live[3]) + 32
                 # between two conflicts too: a key may have many, and each of a megabyte
                 if size >= limit or (looked >= _LOOKED and ranges is not None):
@@ -108,6 +110,7 @@ class Stage:
         """How many live writes there should be: the first part says it, or the last."""
         self._count = 0
         self._objects: dict[Object, dict[bytes, Live]] = {}
+        self._notes: dict[Dot, Note] = {}
         self._broken = False
         self.newest = 0
         """The greatest stamp of the live writes so far."""
@@ -142,8 +145,10 @@ class Stage:
         elements = self._objects.setdefault((kind, name), {})
         self._count += len(flats)
         for flat in flats:
-            demand(type(flat) is tuple and len(flat) == 6, "a live write has six fields")
-            self._add(kind, name, elements, flat)
+            demand(type(flat) is tuple and len(flat) in (6, 7), "a live write has six fields or seven")
+            self._add(kind, name, elements, flat[:6])
+            if len(flat) == 7:
+                self._notes[flat[2], flat[3]] = note_of(flat[6])
 
     def _begin(self, fields: tuple[Any, ...]) -> None:
         demand(len(fields) == 3 and type(fields[0]) is bytes, "a state starts with its head")
@@ -193,7 +198,7 @@ class Stage:
         if self._context is None or self._broken or self._counted != self._count:
             raise Malformed("a state of which a part is missing, or was refused")
         demand(self._scoped == (scope is not None), "a state is of what was asked for")
-        return State(self._context, self._named, self._objects, scope or self._scope)
+        return State(self._context, self._named, self._objects, scope or self._scope, self._notes)
 
 
 def _scope(ranges: Any, compared: Any) -> Scope:

@@ -11,6 +11,7 @@ Invariants, which every test may check at any moment:
   - a write may name a dot not delivered here yet: it waits in `named`, and that write will be born dead;
   - `named` holds no dot that the context covers, and `objects` no empty object;
   - `mortal` lists exactly the keys with a live write that expires or is owned;
+  - `notes` has exactly the live writes whose batch had a note;
   - `sums` has, for each range, the fingerprints of exactly the live writes that lie in it;
   - whoever joins a context has applied everything that it covers, in the same step.
 
@@ -66,11 +67,19 @@ class Write(NamedTuple):
     expires: int = FOREVER
 
 
+class Note(NamedTuple):
+    """On whose behalf something was written, and why: for people."""
+
+    by: str | None
+    text: str | None
+
+
 class Batch(NamedTuple):
     """Consecutive writes of one replica: exactly the sequences `first` to `last`.
 
     Sequences in the range that no write has are *blanks*: delivered, with nothing in them. `open` says that a
-    transaction goes on in the batch after this one; the two become visible in one step.
+    transaction goes on in the batch after this one; the two become visible in one step. A `note` is that of all of its
+    writes.
     """
 
     replica: int
@@ -78,6 +87,7 @@ class Batch(NamedTuple):
     last: int
     writes: tuple[Write, ...]
     open: bool = False
+    note: Note | None = None
 
 
 class Scope(NamedTuple):
@@ -100,6 +110,7 @@ class State(NamedTuple):
     named: frozenset[Dot]
     objects: Mapping[Object, Mapping[bytes, Live]]
     scope: Scope | None = None
+    notes: Mapping[Dot, Note] = {}
 
     def buries(self, dot: Dot) -> bool:
         """Whether a write that this state does not hold is dead by it: it was delivered there, or named early."""
@@ -125,7 +136,7 @@ class Store:
     b'on'
     """
 
-    __slots__ = ("_counted", "_moved", "context", "fingerprint", "mortal", "named", "objects", "sums")
+    __slots__ = ("_counted", "_moved", "context", "fingerprint", "mortal", "named", "notes", "objects", "sums")
 
     def __init__(self) -> None:
         self.context = Context()
@@ -133,6 +144,8 @@ class Store:
         self.objects: dict[Object, dict[bytes, Live]] = {}
         self.mortal: dict[Object, dict[bytes, None]] = {}
         """The keys with a live write that may end without another write, so that nobody looks for them among all."""
+        self.notes: dict[Dot, Note] = {}
+        """Beside the live writes and not in them: most have none, and a million would be larger by a word each."""
         self.fingerprint = 0
         """Of the live writes that neither expire nor are owned: equal contexts must have equal ones (the audit)."""
         self.sums = [0] * RANGES
@@ -175,7 +188,7 @@ class Store:
     def state(self) -> State:
         """All of it, as of now, unaffected by later merges."""
         objects = {name: dict(elements) for name, elements in self.objects.items()}
-        return State(Context(self.context), frozenset(self.named), objects)
+        return State(Context(self.context), frozenset(self.named), objects, notes=dict(self.notes))
 
     def context_fingerprint(self) -> int:
         """`context.fingerprint()`, for what it costs to count what was delivered since it was asked for last.
@@ -192,9 +205,12 @@ class Store:
 
     # -- merging -----------------------------------------------------------------------------------------------------
 
-    def merge(self, write: Write) -> Change | None:
-        """Delivers a write. None if it was delivered before. Raises `ValueError` if writes before it are missing, or if
-        another write with its dot is live under its key: two were asked for before the first was merged."""
+    def merge(self, write: Write, note: Note | None = None) -> Change | None:
+        """Delivers a write, of a batch with this note. None if it was delivered before.
+
+        Raises `ValueError` if writes before it are missing, or if another write with its dot is live under its key: two
+        were asked for before the first was merged.
+        """
         replica, sequence = write.dot
         delivered = self.context[replica]
         if sequence <= delivered:
@@ -204,7 +220,7 @@ class Store:
             raise ValueError(f"write {sequence} of replica {replica:016x} came after {delivered}: hold it in an Inbox")
         self._moved.setdefault(replica, delivered)
         self.context[replica] = sequence
-        return self._apply(write)
+        return self._apply(write, note)
 
     def _check_same(self, write: Write) -> None:
         live = _find(self.shown(write.key), write.dot)
@@ -229,14 +245,14 @@ class Store:
             sequence = write.dot[1]
             if sequence > delivered:
                 self.context[replica] = sequence
-                changes.append(self._apply(write))
+                changes.append(self._apply(write, batch.note))
         self.context[replica] = batch.last
         if self.named and len(batch.writes) <= batch.last - batch.first:
             # a blank can be named only by mistake; it must not stay in `named` for ever all the same
             self.named = {dot for dot in self.named if not self.context.covers(dot)}
         return changes
 
-    def _apply(self, write: Write) -> Change:
+    def _apply(self, write: Write, note: Note | None) -> Change:
         dot, key, stamp, value, names, expires = write
         elements = self.objects.get(key[:2])
         before = after = None if elements is None else elements.get(key[2])
@@ -245,6 +261,8 @@ class Store:
             if dead is not None:
                 after = _without(after, dead)
                 self._tally(dead, -1)
+                if self.notes:
+                    self.notes.pop(named, None)
             elif named[1] > self.context.get(named[0], 0):
                 self.named.add(named)
         if dot in self.named:
@@ -253,6 +271,8 @@ class Store:
             live = (stamp, dot[0], dot[1], value, expires, None)
             after = live if after is None else _with(after, live)
             self._tally(live, +1)
+            if note is not None:
+                self.notes[dot] = note
         if after is not before:
             self._put(key, after)
         return key, before, after
@@ -303,6 +323,7 @@ class Store:
         for live in chain(before):
             if _is_over(live, now, gone):
                 self._tally(live, -1)
+                self.notes.pop((live[1], live[2]), None)
             else:
                 kept.append(live)
         after = _linked(kept, None)
@@ -339,7 +360,7 @@ class Store:
                 after = self._joined(before, None, theirs)
                 if after is not before:
                     changes.append(((*name, element), before, after))
-        self._replace(changes)
+        self._replace(changes, theirs.notes)
         self._join(theirs.context)
         self.named = {dot for dot in self.named | theirs.named if not self.context.covers(dot)}
         return changes
@@ -359,7 +380,7 @@ class Store:
                 if lost:
                     after = _linked(sorted([*chain(before), *lost], key=_place, reverse=True), None)
                     changes.append(((*name, element), before, after))
-        self._replace(changes)
+        self._replace(changes, theirs.notes)
         return changes
 
     def recount(self) -> None:
@@ -370,14 +391,19 @@ class Store:
                 for live in chain(head):
                     self._tally(live, +1)
 
-    def _replace(self, changes: Iterable[Change]) -> None:
-        """Puts what is live after each change in the place of what was before."""
+    def _replace(self, changes: Iterable[Change], notes: Mapping[Dot, Note]) -> None:
+        """Puts what is live after each change in the place of what was before; `notes` are those of what is new."""
         for key, before, after in changes:
             for live in chain(before):
                 self._tally(live, -1)
             for live in chain(after):
                 self._tally(live, +1)
             self._put(key, after)
+            if self.notes or notes:
+                left = _dots(after)
+                for dot in _dots(before) - left:
+                    self.notes.pop(dot, None)
+                self.notes |= {dot: notes[dot] for dot in left if dot in notes}
 
     def _join(self, context: Context) -> None:
         for replica, sequence in context.items():
@@ -390,6 +416,7 @@ class Store:
         self.objects = {name: dict(elements) for name, elements in theirs.objects.items()}
         self._join(theirs.context)
         self.named = set(theirs.named)
+        self.notes = dict(theirs.notes)
         changes: list[Change] = []
         for name, elements in self.objects.items():
             for element, head in elements.items():

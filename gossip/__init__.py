@@ -38,7 +38,7 @@ def _check_neighbours() -> None:
 _OURS = frozenset(
     """
     __init__ __main__ answers config control datadir door errors forks handle keeping neighbours node records roster
-    runtime schema seal shared storage thread token transport waits watch
+    runtime schema seal search shared storage thread token transport waits watch
     """.split()  # noqa: SIM905
 )
 
@@ -54,9 +54,10 @@ from gossip.errors import (  # noqa: E402
     StorageFailed,
     WrongType,
 )
+from gossip.handle import Entry  # noqa: E402
 from gossip.node import Node  # noqa: E402
 from gossip.roster import Member, Roster  # noqa: E402
-from gossip.shared import Counter, Counters, Entry, Map, Register, Set  # noqa: E402
+from gossip.shared import Counter, Counters, Map, Register, Set  # noqa: E402
 from gossip.watch import Change, Watch  # noqa: E402
 
 __all__ = [

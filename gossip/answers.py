@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from crdt import FOREVER, WITH_AUTHOR, Context, Live, decode_element, decode_value
+from crdt import FOREVER, WITH_AUTHOR, Context, Dot, Live, Note, Write, decode_batch, decode_element, decode_value
 from crdt.codec import COUNTER, MAP, REGISTER, SET, object_name
+from gossip.handle import NO_NOTE
 from gossip.watch import Change, time_of
 
 if TYPE_CHECKING:
@@ -256,6 +257,41 @@ def _live(node: Node, request: Request) -> tuple[str, str, Live | None]:
     raise ValueError(f"a {kind} is explained by its {'key' if kind == 'map' else 'element'}, and a counter by nobody")
 
 
+def _replaced(node: Node, shown: Live) -> list[dict[str, Any]] | None:
+    """What a write replaced, as far as the log still has it; None if it does not even have the write itself."""
+    write, _ = _logged(node, (shown[1], shown[2]))
+    if write is None:
+        return None
+    name_of = node._running().name_of
+    told = []
+    for dot in write.names:
+        old, note = _logged(node, dot)
+        if old is None:
+            told.append({"author": name_of(dot[0]), "logged": False})
+            continue
+        told.append(
+            {
+                "author": name_of(dot[0]),
+                "logged": True,
+                "value": decode_value(old.value) if old.value else None,
+                "at": time_of(old.stamp).isoformat(timespec="milliseconds"),
+                "by": note.by,
+                "note": note.text,
+            }
+        )
+    return told
+
+
+def _logged(node: Node, dot: Dot) -> tuple[Write | None, Note]:
+    """A write that is still in the log, with its note."""
+    runtime = node._running()
+    with runtime.lock:
+        payload = runtime.engine.replication.log.find(*dot)
+    batch = None if payload is None else decode_batch(payload)
+    write = next((write for write in batch.writes if write.dot == dot), None) if batch is not None else None
+    return write, (batch.note if batch is not None else None) or NO_NOTE
+
+
 def explained(node: Node, request: Request) -> tuple[dict[str, Any], Context]:
     """The story of one write, and what a member must have delivered to have it."""
     kind, what, live = _live(node, request)
@@ -263,6 +299,7 @@ def explained(node: Node, request: Request) -> tuple[dict[str, Any], Context]:
         raise Missing(f"{what} is not there")
     name_of = node._running().name_of
     shown, *others = node._visible(live)
+    note = node._store.notes.get((shown[1], shown[2])) or NO_NOTE
     told: dict[str, Any] = {
         "what": what,
         "author": name_of(shown[1]),
@@ -270,6 +307,9 @@ def explained(node: Node, request: Request) -> tuple[dict[str, Any], Context]:
         "at": time_of(shown[0]).isoformat(timespec="milliseconds"),
         "expires": time_of(shown[4]).isoformat(timespec="milliseconds") if shown[4] > FOREVER else None,
         "owned": shown[4] == WITH_AUTHOR,
+        "by": note.by,
+        "note": note.text,
+        "replaced": _replaced(node, shown),
         "conflicts": [
             {
                 "value": decode_value(each[3]) if each[3] else None,
@@ -280,6 +320,15 @@ def explained(node: Node, request: Request) -> tuple[dict[str, Any], Context]:
         ],
     }
     return told | ({} if kind == "set" else {"value": decode_value(shown[3])}), Context({shown[1]: shown[2]})
+
+
+def act(node: Node, request: Request) -> Any:
+    """Does what is asked for at once; with the author and the note that the request gives."""
+    by, note = (request.get(field) for field in ("by", "note"))
+    if by is None and note is None:
+        return ACTIONS[request["do"]](node, request)
+    with node.batch(author=by, note=note):
+        return ACTIONS[request["do"]](node, request)
 
 
 LISTS: dict[str, Callable[[Node, Request], tuple[Iterator[Any], Any]]] = {"get": _get, "keys": _keys}

@@ -25,7 +25,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gossip import forks
-from gossip.answers import ACTIONS, LISTS, TYPES, Missing, Request, change_told, explained, handle_of, text_of, type_of
+from gossip.answers import (
+    ACTIONS,
+    LISTS,
+    TYPES,
+    Missing,
+    Request,
+    act,
+    change_told,
+    explained,
+    handle_of,
+    text_of,
+    type_of,
+)
 from gossip.errors import GossipError
 from gossip.watch import Watch
 
@@ -165,7 +177,7 @@ class Control:
                 await asyncio.sleep(0)
             yield _json({"ok": ok})
         elif do in ACTIONS:
-            yield _json({"ok": ACTIONS[do](self._node, request)})
+            yield _json({"ok": act(self._node, request)})
         else:
             raise ValueError(f"{do!r} is none of: {', '.join(sorted([*ACTIONS, *LISTS, 'explain', 'watch']))}")
 

@@ -24,6 +24,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from crdt import Note
+
 log = logging.getLogger("gossip")
 
 _LONGEST = 1.0
@@ -44,13 +46,13 @@ TOO_LONG = (
 class Block:
     """A batch of the program that is open, or was."""
 
-    __slots__ = ("depth", "over", "task", "thread")
+    __slots__ = ("notes", "over", "task", "thread")
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
         self.task = _current_task()
-        self.depth = 0
-        """How many blocks of its task are open: one inside another is a part of it."""
+        self.notes: list[Note | None] = []
+        """One for each block of its task that is open: one inside another is a part of it, and may say more."""
         self.over = False
 
 
@@ -109,9 +111,12 @@ class Door:
 
     # -- blocks -----------------------------------------------------------------------------------------------------
 
-    def begin(self) -> Block:
-        """Opens a block, or another one inside that which this task has open. In a thread that is not the loop's, waits
-        for the blocks of others to end. Raises `RuntimeError` if another task of this thread awaits inside of one."""
+    def begin(self, note: Note | None = None) -> Block:
+        """Opens a block, or another one inside that which this task has open; `note` is of what is written in it.
+
+        In a thread that is not the loop's, waits for the blocks of others to end. Raises `RuntimeError` if another task
+        of this thread awaits inside of one.
+        """
         if self.inside:
             raise RuntimeError("a signal handler can not open a batch while the program writes: set a flag in it")
         with self.lock:
@@ -121,7 +126,8 @@ class Door:
                 block = self._begin()
             elif block.task is not _current_task():
                 raise RuntimeError(NO_AWAIT)
-            block.depth += 1
+            outer = block.notes[-1] if block.notes else None
+            block.notes.append(_within(outer, note))
             return block
 
     def _begin(self) -> Block:
@@ -145,8 +151,8 @@ class Door:
     def end(self, block: Block) -> str:
         """Closes a block, and with the outermost the batch. Gives what was wrong, if that was over long before."""
         with self.lock:
-            block.depth -= 1
-            if block.depth:
+            block.notes.pop()
+            if block.notes:
                 return ""
             if block.over:
                 return NO_AWAIT if block.thread == self._thread else TOO_LONG
@@ -164,6 +170,12 @@ class Door:
             self._end_transaction()
 
     @property
+    def note(self) -> Note | None:
+        """That of what the caller writes now: of his own block, not of one that another thread has open beside."""
+        block = self._blocks.get(threading.get_ident()) if self._blocks else None
+        return block.notes[-1] if block is not None and block.notes else None
+
+    @property
     def others(self) -> list[Block]:
         """The open blocks of other threads than the caller's."""
         return [block for block in self._blocks.values() if block.thread != threading.get_ident()]
@@ -177,6 +189,13 @@ class Door:
         """Those that wait for their turn look again whether the node runs."""
         with self.lock:
             self._no_block.notify_all()
+
+
+def _within(outer: Note | None, inner: Note | None) -> Note | None:
+    """What an inner block leaves out it takes from the outer one."""
+    if outer is None or inner is None:
+        return inner or outer
+    return Note(inner.by or outer.by, inner.text or outer.text)
 
 
 def _current_task() -> asyncio.Task[Any] | None:

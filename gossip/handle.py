@@ -10,9 +10,11 @@ Not here: what maps, sets, counters and registers make of it (`shared`).
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from math import isfinite
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from crdt import (
     FOREVER,
@@ -20,6 +22,7 @@ from crdt import (
     Key,
     Live,
     LWWMap,
+    Note,
     ORSet,
     PNCounter,
     Write,
@@ -30,7 +33,7 @@ from crdt import (
 from crdt.timestamp import at
 from gossip.errors import WrongType
 from gossip.schema import Schema
-from gossip.watch import Change, Kind
+from gossip.watch import Change, Kind, time_of
 
 if TYPE_CHECKING:
     from gossip.node import Node
@@ -43,6 +46,31 @@ _CONTAINERS = (dict, list, tuple)
 _LONGEST = 100 * 366 * 24 * 3600
 STEP = 10_000
 """Keys cleared in one visible step: with the longest names, keys and conflicts of some, it fits a transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[V]):
+    """What is under a key of a map, in a register, or in a set, with its story.
+
+    `stamp` is the hybrid timestamp of the write that is shown (`time` shows when that was), `author` the instance that
+    made it, and `conflicts` are the values of concurrent writes that are not shown; the next write of the key settles
+    them. `expires` is when it ends, in UTC, or None; `owned` says that it ends with the instance that made it. `by` and
+    `note` are the author and the note that were given to its batch, or None.
+    """
+
+    value: V
+    stamp: int
+    author: int
+    conflicts: tuple[V, ...]
+    expires: datetime | None = None
+    owned: bool = False
+    by: str | None = None
+    note: str | None = None
+
+    @property
+    def time(self) -> datetime:
+        """When it was written, by its author's clock, in UTC."""
+        return time_of(self.stamp)
 
 
 class Handle:
@@ -62,6 +90,12 @@ class Handle:
     def _shown(self, live: Live | None) -> Live | None:
         """What a reader sees of a key, given its live writes: most neither expire nor are owned."""
         return live if live is None or live[4] == FOREVER else next(self._node._visible(live), None)
+
+    def _entry(self, values: list[V], live: Live) -> Entry[V]:
+        """The story of a write, given the values of it and of those it outshines."""
+        note = self._node._store.notes.get((live[1], live[2])) or NO_NOTE
+        expires = time_of(live[4]) if live[4] > FOREVER else None
+        return Entry(values[0], live[0], live[1], tuple(values[1:]), expires, live[4] == WITH_AUTHOR, *note)
 
     def _put(self, key: Key, value: bytes, expires: int) -> None:
         self._node._write(partial(self._node._store.write, key, value, expires=expires))
@@ -142,6 +176,7 @@ class Handle:
         )
 
 
+NO_NOTE = Note(None, None)
 NOBODY: Live = (0, 0, 0, b"", 0, None)
 """A live write of nobody, where there is none to tell of."""
 

@@ -36,6 +36,8 @@ class Keeping:
         self._config = config
         self._stored_own = stored
         self._storage: Any = None
+        self._opening: asyncio.Future[int] | None = None
+        self._opened = self._given_up = False
         self._own: deque[tuple[int, int]] = deque()
         """`(ticket, own sequence)` of steps with own writes that are not kept yet."""
         self._appended = self._safe = 0
@@ -66,7 +68,16 @@ class Keeping:
             synced=heard(self._synced),
             failed=heard(self._refused),
         )
-        return int((await asyncio.to_thread(self._storage.open, store)).newest)
+        self._opening = asyncio.ensure_future(asyncio.to_thread(self._open, store))
+        return await asyncio.shield(self._opening)
+
+    def _open(self, store: Store) -> int:
+        """In a thread, and to its end. Who is cancelled meanwhile says to `close` that he does not want it."""
+        newest = int(self._storage.open(store).newest)
+        self._opened = True
+        if self._given_up:
+            self._storage.close(0.0)
+        return newest
 
     def keep(self, effect: Persist) -> None:
         """Appends a step; never waits."""
@@ -129,7 +140,10 @@ class Keeping:
 
     async def close(self, seconds: float) -> None:
         """Writes what waits, for so many seconds at most, and lets go of the directory."""
-        if self._storage is not None:
+        self._given_up = True
+        if self._opening is not None and not self._opening.done():
+            await asyncio.wait({self._opening}, timeout=seconds)
+        if self._opened:
             self._storage.end(seconds)  # before the first await: who is cancelled there waits no more, but it ends
             if not await asyncio.to_thread(self._storage.close, seconds) and not self.failed:
                 log.warning("left before everything was safe in %s: the disk took too long", self._config.data_dir)

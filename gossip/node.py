@@ -25,7 +25,7 @@ from weakref import WeakValueDictionary
 
 from crdt import Change as KeyChange
 from crdt import Live, Store, Write, visible
-from crdt.codec import COUNTER, MAP, REGISTER, SET
+from crdt.codec import COUNTER, MAP, REGISTER, SET, make_note
 from crdt.store import Object
 from crdt.timestamp import at
 from discovery import Place
@@ -262,15 +262,19 @@ class Node:
         return handle
 
     @contextmanager
-    def batch(self) -> Iterator[None]:
-        """What is written inside becomes visible in one step at every peer.
+    def batch(self, *, author: str | None = None, note: str | None = None) -> Iterator[None]:
+        """What is written inside becomes visible in one step at every peer, and in every watch.
+
+        `author` (128 bytes) and `note` (1 024) say on whose behalf and why: `entry` shows them as `by` and `note`
+        everywhere, for as long as what was written is there. In a batch inside another, what is left out is the outer
+        one's.
 
         Here it is visible at once, and stays, even if the block ends by an exception. Nothing leaves before the end of
         the block, so batches of threads wait for each other and take a second at most, and there is no `await` in one:
         raises `RuntimeError` at the end of a block that did, and at the beginning of another task's meanwhile.
         """
         door = self._running().door
-        block = door.begin()
+        block = door.begin(make_note(author, note))
         try:
             yield
         except BaseException:

@@ -21,16 +21,15 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import ParamSpec
 
 from crdt import Change, Context, Malformed, Store, Write
-from discovery import Address, Place, parse_address, read_seeds
+from discovery import Address, Place, parse_address
 from gossip import forks
 from gossip.config import Config
 from gossip.door import Door
-from gossip.errors import NotRunning, StartError
+from gossip.errors import NotRunning
 from gossip.keeping import Keeping
 from gossip.neighbours import Neighbours
 from gossip.protocol.effects import (
@@ -52,6 +51,7 @@ from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim
 from gossip.protocol.messages import Ack, Ping
 from gossip.seal import Seal
+from gossip.search import Search
 from gossip.transport import Transport
 from gossip.waits import Waits
 
@@ -63,12 +63,8 @@ _LOOK_AGAIN = 0.01
 """Seconds between two looks whether a lost neighbour's process has ended; much memory takes its time to die."""
 _BLOCK_LOOK = 0.005
 """Seconds between two looks whether the batch of a thread has ended, when the node leaves."""
-_MUCH = 60.0
-"""Seconds that a start waits at most for a state that somebody has."""
 _LAST_WORDS = 0.25
 """Seconds that a leave gives to a disk, out of the second that it may take."""
-_WATCHFUL = 0.05
-"""Seconds between two looks for neighbours while a start waits for the first of them."""
 
 
 class Runtime:
@@ -95,7 +91,7 @@ class Runtime:
         self._store = store
         self._changed = changed
         self._member_changed = member_changed
-        self._leave = leave
+        self.leave = leave
         self._settled = settled
         self._neighbours: Neighbours | None = None
         self.keeping = Keeping(config, self._stored)
@@ -110,8 +106,7 @@ class Runtime:
         self._timer_at = 0.0
         self._flush_due = False
         self._warned = False
-        self._search: asyncio.Task[None] | None = None
-        self._ready = asyncio.Event()
+        self._search = Search(self)
 
     # -- starting and stopping --------------------------------------------------------------------------------------
 
@@ -136,13 +131,13 @@ class Runtime:
             if config.key:
                 self._seal = Seal(config.key, config.cluster, secrets.token_bytes(16))
             self.running = True
-            await self._join()
-            self._warn_of_silence()
+            await self._search.join()
+            self._search.warn_of_silence()
         except BaseException:
             await (self.stop() if self.running else self._close())
             raise
         if self.running:  # nobody told us to leave meanwhile
-            self._search = self._loop.create_task(self._search_on())
+            self._search.go_on()
 
     async def _listen(self, instance: int) -> tuple[str, ...]:
         config = self.config
@@ -167,57 +162,15 @@ class Runtime:
     @property
     def place(self) -> Place:
         """Where the other nodes of this host find this one."""
+        return self.neighbours.place
+
+    @property
+    def neighbours(self) -> Neighbours:
+        """The other nodes of this host."""
         assert self._neighbours is not None
-        return self._neighbours.place
+        return self._neighbours
 
-    async def _join(self) -> None:
-        """Joins all that can be found; waits until the state of one of them is here: for `join_timeout` if nobody is
-        there who has it, else for a minute at most."""
-        deadline = self._loop.time() + self.config.join_timeout
-        while self._offer(await self._first_candidates()) and self._loop.time() < deadline and self.running:
-            if await self._is_ready(min(4 * _WATCHFUL, deadline - self._loop.time())):
-                return
-        patience = self._loop.time() + _MUCH
-        while not self.engine.repair.ready and self._loop.time() < patience and self.running:
-            await self._is_ready(4 * _WATCHFUL)  # somebody has everything, or it is coming in: much takes its time
-
-    def _warn_of_silence(self) -> None:
-        """Says so if seeds were given and nobody at all was found: a wrong address, or a firewall."""
-        silent = [seed for seed in self.config.seeds if seed in self.engine.repair.unanswered]
-        if silent and not self.engine.members.peers():
-            log.warning("none of the seeds answered (%s): going on alone, and looking for them", ", ".join(silent))
-
-    async def _is_ready(self, seconds: float) -> bool:
-        """Whether what the others share is here, within so many seconds."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._ready.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    async def _first_candidates(self) -> list[str]:
-        try:
-            return await self._candidates()
-        except OSError as error:
-            raise StartError(error.errno, f"can not look for other nodes: {error}") from error
-
-    async def _search_on(self) -> None:
-        """Asks every source again and again: others come, and partitions heal, without telling anybody."""
-        try:
-            while True:
-                await asyncio.sleep(self.config.discovery_interval)
-                try:
-                    await self._check_place()
-                    self._offer(await self._candidates())
-                except OSError as error:
-                    log.warning("looking for other nodes failed, and will be tried again: %s", error)
-        except asyncio.CancelledError:
-            if self.running:  # `asyncio.run` cancels what still runs before it ends: the last moment to say goodbye
-                await self._leave()
-            raise
-
-    async def _check_place(self) -> None:
+    async def check_place(self) -> None:
         """Makes the files of this node anew if somebody removed them: nobody new of this host could find it."""
         if self.place.listed:
             return
@@ -225,28 +178,14 @@ class Runtime:
             "somebody removed the files of node %r in %s: they are made anew. Keep cleaners of temporary files away "
             "from there", self.engine.me.name, self.place.socket_path.parent,
         )  # fmt: skip
-        assert self._neighbours is not None
-        self._neighbours.claim_anew()
+        self.neighbours.claim_anew()
         await self.transport.listen_unix(str(self.place.socket_path))
         await self._settled(self.place)
 
-    async def _candidates(self) -> list[str]:
-        assert self._neighbours is not None
-        candidates = [*self._neighbours.others(), *self.config.seeds]
-        if self.config.seeds_file:
-            try:
-                candidates += [str(address) for address in read_seeds(Path(self.config.seeds_file))]
-            except (OSError, ValueError) as error:
-                log.warning("the file of seeds can not be used, and will be tried again: %s", error)
-        return candidates
-
-    def _offer(self, candidates: list[str]) -> bool:
-        """Has the engine join these; says whether there was any."""
+    def join(self, candidates: list[str]) -> None:
+        """Introduces this node to whoever is at these addresses."""
         with self.lock:
-            own = self.engine.me.addresses
-            candidates = [address for address in candidates if address not in own]
             self._perform(self.engine.join(candidates, self._loop.time()))
-        return bool(candidates)
 
     async def stop(self, deadline: float | None = None) -> None:
         """Leaves: says so, hands over what was not sent yet (until `deadline`, a time of the loop, or for
@@ -275,9 +214,7 @@ class Runtime:
     async def _close(self) -> None:
         self.running = False
         forks.leave(self)
-        search = None if self._search is asyncio.current_task() else self._search
-        if search is not None:
-            search.cancel()
+        search = self._search.cancel()
         if self._timer is not None:
             self._timer.cancel()
         if self._neighbours is not None:
@@ -336,11 +273,12 @@ class Runtime:
         write = ask(*arguments, engine.replication.replica, engine.stamp(_wall()))
         if write is None:
             return False
-        if self.door.others and not engine.replication.has_room_for(write):
+        note = self.door.note
+        if self.door.others and not engine.replication.has_room_for(write, note):
             self.door.cut()
             write = ask(*arguments, engine.replication.replica, engine.stamp(_wall()))
             assert write is not None
-        self._perform(engine.update(write, self._now()))
+        self._perform(engine.update(write, self._now(), note))
         self._flush_soon()
         return True
 
@@ -540,7 +478,7 @@ class Runtime:
                         claim.name, self.config.cluster, claim.instance,
                     )  # fmt: skip
                 case Ready():
-                    self._ready.set()
+                    self._search.ready.set()
                 case Warned(kind, _, message):
                     log.warning(
                         "node %r of cluster %r: %s: %s", self.engine.me.name, self.config.cluster, kind, message

@@ -14,13 +14,10 @@ import fnmatch
 import re
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, MutableSet, ValuesView
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from crdt import (
     FOREVER,
-    WITH_AUTHOR,
     Live,
     LWWMap,
     LWWRegister,
@@ -32,9 +29,9 @@ from crdt import (
 )
 from crdt.codec import COUNTER, object_name
 from gossip.errors import WrongType
-from gossip.handle import NOBODY, STEP, Handle, change_of, end_of
+from gossip.handle import NOBODY, STEP, Entry, Handle, change_of, end_of
 from gossip.schema import Schema
-from gossip.watch import Change, Kind, Watch, time_of
+from gossip.watch import Change, Kind, Watch
 
 if TYPE_CHECKING:
     from gossip.node import Node
@@ -42,28 +39,6 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 V = TypeVar("V")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry(Generic[V]):
-    """A key of a map, with its story.
-
-    `stamp` is the hybrid timestamp of the write that is shown (`time` shows when that was), `author` the instance that
-    made it, and `conflicts` are the values of concurrent writes that are not shown; the next write of the key settles
-    them. `expires` is when it ends, in UTC, or None; `owned` says that it ends with the instance that made it.
-    """
-
-    value: V
-    stamp: int
-    author: int
-    conflicts: tuple[V, ...]
-    expires: datetime | None = None
-    owned: bool = False
-
-    @property
-    def time(self) -> datetime:
-        """When it was written, by its author's clock, in UTC."""
-        return time_of(self.stamp)
 
 
 class Map(Handle, MutableMapping[K, V]):
@@ -187,9 +162,7 @@ class Map(Handle, MutableMapping[K, V]):
         live = self._find(key)
         if live is None:
             raise KeyError(key)
-        value, *conflicts = (self._load(key, each) for each in self._node._visible(live))
-        expires = datetime.fromtimestamp((live[4] >> 16) / 1000, UTC) if live[4] > FOREVER else None
-        return Entry(value, live[0], live[1], tuple(conflicts), expires, live[4] == WITH_AUTHOR)
+        return self._entry([self._load(key, each) for each in self._node._visible(live)], live)
 
     def _content(self) -> str:
         return f"{len(self)} keys" if len(self) != 1 else "1 key"
@@ -313,6 +286,14 @@ class Set(Handle, MutableSet[T]):
 
     def _content(self) -> str:
         return f"{len(self)} elements" if len(self) != 1 else "1 element"
+
+    def entry(self, element: T) -> Entry[T]:
+        """The element with the stamp and author of its newest add. Raises `KeyError`."""
+        self._node._check_running()
+        live = self._shown(self._view.live(self._schema.dump(element)))
+        if live is None:
+            raise KeyError(element)
+        return self._entry([element], live)
 
     def watch(self, *, snapshot: bool = True) -> Watch[T, bool]:
         """The present elements, then every change. `value` is True while the element is in the set."""
@@ -472,6 +453,12 @@ class Register(Handle, Generic[V]):
         """The values of concurrent writes that are not shown; the next `set` settles them."""
         self._node._check_running()
         return tuple(self._load(live) for live in self._node._visible(self._view.live))[1:]
+
+    def entry(self) -> Entry[V] | None:
+        """The value with its stamp, author and conflicts; None if there is none."""
+        self._node._check_running()
+        live = self._shown(self._view.live)
+        return None if live is None else self._entry([self._load(each) for each in self._node._visible(live)], live)
 
     def _content(self) -> str:
         return "empty" if self._shown(self._view.live) is None else "has a value"

@@ -31,6 +31,7 @@ LAYERS = (
         "gossip.runtime",
         "gossip.schema",
         "gossip.seal",
+        "gossip.search",
         "gossip.token",
         "gossip.waits",
         "gossip.storage",

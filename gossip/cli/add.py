@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gossip.cli.asking import TakesNumbers, as_text, lasting, of_node, of_type, value_of
+from gossip.cli.asking import TakesNumbers, as_text, lasting, noted, of_node, of_type, value_of
 from gossip.cli.conversation import converse, telling_if_made
 from gossip.cli.printing import document, say
 
@@ -14,6 +14,7 @@ from gossip.cli.printing import document, say
 @click.argument("element")
 @as_text
 @lasting
+@noted
 @of_type
 @of_node
 def command(
@@ -21,6 +22,8 @@ def command(
     element: str,
     as_text: bool,
     ttl: float | None,
+    by: str | None,
+    note: str | None,
     type_: str | None,
     cluster: str | None,
     node: str | None,
@@ -38,6 +41,6 @@ def command(
     """
     value = value_of(element, as_text)
     with converse(cluster, node) as conversation, telling_if_made(conversation, name, "set", as_json):
-        conversation.ask("add", object=name, element=value, type=type_, ttl=ttl)
+        conversation.ask("add", object=name, element=value, type=type_, ttl=ttl, by=by, note=note)
     if as_json:
         say(document({"object": name, "element": value}))

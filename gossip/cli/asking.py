@@ -69,6 +69,12 @@ def lasting(command: Callable[..., None]) -> Callable[..., None]:
     )
 
 
+def noted(command: F) -> F:
+    """The options that say on whose behalf something is written, and why."""
+    by = click.option("--by", metavar="NAME", help="On whose behalf: shown by `gossip explain`, and in `entry`.")
+    return by(click.option("--note", metavar="TEXT", help="Why: shown there too, for as long as it is there.")(command))
+
+
 def value_of(text: str, is_text: bool) -> Any:
     """The value that was written on the command line.
 

@@ -22,11 +22,11 @@ def command(
     name: str, key: str | None, json_key: bool, as_text: bool, type_: str | None, cluster: str | None,
     node: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Tell who wrote a key of a map, an element of a set or a register, when, and which members have it.
+    """Tell who wrote a key of a map, an element of a set or a register, when, why, what it replaced, and who has it.
 
     Of the values that were written at the same time without seeing each other, the last is shown; the others are its
-    conflicts until somebody writes again. Members that do not answer within half a second are told as silent. Exit code
-    1 if it is not there.
+    conflicts until somebody writes again. What it replaced is told as long as the node's log has it. Members that do
+    not answer within half a second are told as silent. Exit code 1 if it is not there.
 
     \b
     Example:
@@ -49,6 +49,7 @@ def command(
 def _lines(told: dict[str, Any]) -> list[str]:
     lines = [f"{printable(told['what'])}: {shown(told['value'])}"] if "value" in told else [printable(told["what"])]
     lines.append(f"  written by {printable(told['author'])} ({told['instance']}) at {told['at']}")
+    lines += _noted(told)
     if told["expires"]:
         lines.append(f"  expires at {told['expires']}")
     if told["owned"]:
@@ -56,7 +57,29 @@ def _lines(told: dict[str, Any]) -> list[str]:
     for each in told["conflicts"]:
         by = f"by {printable(each['author'])} at {each['at']}"
         lines.append(f"  conflict, not shown: {shown(each['value'])}, {by}")
+    lines += _replaced(told["replaced"])
     lines.append(f"  held by {', '.join(map(printable, told['holders']))}")
     if told["silent"]:
         lines.append(f"  silent: {', '.join(map(printable, told['silent']))}")
+    return lines
+
+
+def _noted(told: dict[str, Any]) -> list[str]:
+    by, note = told["by"], told["note"]
+    if by is None and note is None:
+        return []
+    return [f"  {'on behalf of ' + printable(by) if by else 'noted'}{': ' + printable(note) if note else ''}"]
+
+
+def _replaced(replaced: list[dict[str, Any]] | None) -> list[str]:
+    if replaced is None:
+        return ["  what it replaced is no longer in the log of this node"]
+    lines = []
+    for each in replaced:
+        author = printable(each["author"])
+        if not each["logged"]:
+            lines.append(f"  replaced what {author} wrote, which is no longer in the log")
+            continue
+        lines.append(f"  replaced {shown(each['value'])}, by {author} at {each['at']}")
+        lines += ["  " + line for line in _noted(each)]
     return lines

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from gossip.cli.asking import TakesNumbers, as_text, json_key, key_of, lasting, of_node, of_type, value_of
+from gossip.cli.asking import TakesNumbers, as_text, json_key, key_of, lasting, noted, of_node, of_type, value_of
 from gossip.cli.conversation import Conversation, converse
 from gossip.cli.printing import Failure, document, printable, refused, say
 
@@ -17,12 +17,13 @@ from gossip.cli.printing import Failure, document, printable, refused, say
 @click.argument("second", metavar="VALUE", required=False)
 @as_text
 @lasting
+@noted
 @json_key
 @of_type
 @of_node
 def command(
     name: str, first: str | None, second: str | None, as_text: bool, ttl: float | None, json_key: bool,
-    type_: str | None, cluster: str | None, node: str | None, as_json: bool,
+    by: str | None, note: str | None, type_: str | None, cluster: str | None, node: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Set a key of a map, or without a KEY a register.
 
@@ -43,7 +44,7 @@ def command(
     with converse(cluster, node) as conversation:
         is_new = not as_json and sys.stderr.isatty() and not conversation.types(name)
         try:
-            conversation.ask("set", object=name, key=key, value=value, type=type_, ttl=ttl)
+            conversation.ask("set", object=name, key=key, value=value, type=type_, ttl=ttl, by=by, note=note)
         except Failure as failure:
             if failure.kind == "refused" and type_ is None:
                 _explain(conversation, failure, name, None if second is not None else text)

@@ -25,6 +25,7 @@ from crdt import (
     ClockSkew,
     Context,
     Malformed,
+    Note,
     Store,
     Timestamp,
     Write,
@@ -130,9 +131,9 @@ class Engine:
         """The stamp for a write made now."""
         return self.replication.stamp(wall)
 
-    def update(self, write: Write, now: float) -> list[Effect]:
-        """A local write: delivered here at once, sent with the next `flush`."""
-        return self._show([(self.replication.update(write),)], now)
+    def update(self, write: Write, now: float, note: Note | None = None) -> list[Effect]:
+        """A local write: delivered here at once, sent with the next `flush`, with this note."""
+        return self._show([(self.replication.update(write, note),)], now)
 
     def sync(self, peers: Sequence[int], wanted: Context, durable: bool, number: int = 0) -> tuple[int, list[Effect]]:
         """Asks peers whether they hold these writes; answers come as `Confirmed`, under the number that this gives.
@@ -346,10 +347,11 @@ class Engine:
         replication = self.replication
         for key in self.expiry.owned(old):
             mine = [live for live in chain(replication.store.shown(key)) if live[1] == old and live[4] == WITH_AUTHOR]
-            stamp, _, _, value, _, _ = mine[0]  # as old as it was: what was written since goes on being shown
+            stamp, _, sequence, value, _, _ = mine[0]  # as old as it was: what was written since goes on being shown
             names = tuple((live[1], live[2]) for live in mine)
             write = replication.store.write(key, value, self.me.instance, stamp, WITH_AUTHOR)
-            effects += self.update(write._replace(names=names), now)
+            note = replication.store.notes.get((old, sequence))
+            effects += self.update(write._replace(names=names), now, note)
         return effects
 
     def _expire(self, now: float, wall: int) -> list[Effect]:

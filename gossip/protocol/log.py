@@ -9,6 +9,7 @@ whether it can complete what a peer has. Not here: what was delivered (the store
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from typing import Final, NamedTuple, TypeAlias
 
@@ -84,6 +85,12 @@ class Log:
             missing.append(Entry(replica, first, last, payload, more))
         missing.reverse()
         return missing
+
+    def find(self, replica: int, sequence: int) -> bytes | None:
+        """The batch in which this write is, if it is still here."""
+        run = self._runs.get(replica, ())
+        place = bisect_left(run, sequence, key=lambda kept: kept[1])
+        return run[place][2] if place < len(run) and run[place][0] <= sequence else None
 
     def drop(self, replica: int) -> None:
         """Forgets a replica's run: after a full state, what comes next does not continue it."""

@@ -28,6 +28,7 @@ from crdt import (
     Inbox,
     Key,
     Malformed,
+    Note,
     State,
     Store,
     Timestamp,
@@ -75,6 +76,8 @@ class Replication:
         self._gathered: list[Write | None] = []
         """Own writes since the last closed batch, by sequence; None is a blank."""
         self._size = 0
+        self._note: Note | None = None
+        """That of all that was gathered."""
         self._newest: dict[Key, int] = {}
         """Where the newest gathered write of a key stands, if the next one may still take its place."""
         self._closed: list[Entry] = []
@@ -107,25 +110,31 @@ class Replication:
         wrong once, and all that is written from here on would be refused by everybody."""
         self._stamp = max(self._stamp, min(stamp, at(wall + self._max_skew)))
 
-    def has_room_for(self, write: Write) -> bool:
+    def has_room_for(self, write: Write, note: Note | None = None) -> bool:
         """Whether the open transaction, if there is one, may have this write as well."""
-        return not self._transaction or self._transaction_size + _size_of(write) <= self._settings.max_transaction
+        return (
+            not self._transaction
+            or self._transaction_size + _size_of(write) + _size_of_note(note) <= self._settings.max_transaction
+        )
 
-    def update(self, write: Write) -> Change:
-        """Delivers an own write here, and gathers it for the others.
+    def update(self, write: Write, note: Note | None = None) -> Change:
+        """Delivers an own write here, and gathers it for the others, in a batch with this note.
 
         Raises `ValueError`, before anything happened, if it would make the open transaction larger than
         `max_transaction`.
         """
-        if not self.has_room_for(write):
+        if not self.has_room_for(write, note):
             raise ValueError(
                 f"this batch would become larger than {self._settings.max_transaction} bytes, and peers must hold all "
                 "of it back until its end has come: make several smaller ones"
             )
         if self._transaction:
-            self._transaction_size += _size_of(write)
-        change = self.store.merge(write)
+            self._transaction_size += _size_of(write) + _size_of_note(note)
+        change = self.store.merge(write, note)
         assert change is not None, "an own write is always new"
+        if note != self._note:
+            self._close(write.dot[1] - 1, more=bool(self._transaction))
+            self._note = note
         self._gather(write)
         return change
 
@@ -171,7 +180,7 @@ class Replication:
         if first > last:
             return
         writes = tuple(write for write in self._gathered if write is not None)
-        payload = encode_batch(Batch(self.replica, first, last, writes, more))
+        payload = encode_batch(Batch(self.replica, first, last, writes, more, self._note if writes else None))
         self._closed.append(Entry(self.replica, first, last, payload, more))
         self._gathered, self._size, self._newest = [], 0, {}
 
@@ -383,6 +392,11 @@ class Replication:
             run.append(batch)
             size += len(batch)
         return [*pushes, Push(tuple(run))]
+
+
+def _size_of_note(note: Note | None) -> int:
+    """As if each write had its own: each may be between two without one, in a batch of its own."""
+    return 0 if note is None else _OVERHEAD + sum(len(part.encode()) for part in note if part)
 
 
 def _size_of(write: Write) -> int:

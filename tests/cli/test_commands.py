@@ -293,6 +293,26 @@ def test_a_key_is_explained(shell: Shell) -> None:
         assert "silent: bob" in shell.run("explain", "motd", "-c", "told").out
 
 
+def test_what_a_write_replaced_and_why_is_explained(shell: Shell) -> None:
+    with gossip.Node("told", name="ann", runtime_dir=shell.directory, log_bytes=900) as ann:
+        with ann.batch(author="ann@shop", note="first"):
+            ann.map("prices")["tea"] = 3
+        until("it has left", lambda: ann._running().engine.replication.published == 1)
+        assert shell.run("set", "prices", "tea", "4", "--by", "bob", "--note", "of May", "-c", "told").code == 0
+        text = shell.run("explain", "prices", "tea", "-c", "told").out
+        assert "\n  on behalf of bob: of May\n  replaced 3, by ann at 2" in text
+        assert text.splitlines()[4].strip() == "on behalf of ann@shop: first"
+        told = json.loads(shell.run("explain", "prices", "tea", "-c", "told", "--json").out)
+        assert (told["by"], told["note"], told["replaced"][0]["value"]) == ("bob", "of May", 3)
+        ann.map("other")["x"] = "y" * 200
+        text = shell.run("explain", "prices", "tea", "-c", "told").out
+        assert "replaced what ann wrote, which is no longer in the log" in text
+        ann.map("other")["x"] = "z" * 250
+        text = shell.run("explain", "prices", "tea", "-c", "told").out
+        assert "what it replaced is no longer in the log of this node" in text and "on behalf of bob" in text
+        assert "a note has 1 to 1024 bytes" in shell.run("set", "m", "k", "1", "--note", "x" * 2000, "-c", "told").err
+
+
 def test_what_is_set_with_a_ttl_ends(town: Shell) -> None:
     assert town.run("set", "short", "k", "1", "--ttl", "0.2").code == 0
     assert town.run("add", "shorter", "x", "--ttl", "0.2").code == 0

@@ -47,7 +47,7 @@ from crdt import (
 )
 from crdt.causality import fingerprint_of
 from crdt.timestamp import LATEST, observe
-from tests.crdt.world import IDS, KINDS, STEP, Replica, World, anonymous, lives, order, store_of
+from tests.crdt.world import IDS, KINDS, STEP, Replica, World, anonymous, lives, note_of, order, store_of
 
 histories = st.binary(min_size=25 * STEP, max_size=50 * STEP)
 sizes = st.integers(3, 5)
@@ -194,7 +194,7 @@ def test_batches_however_cut_repeated_and_ordered_make_the_full_state_byte_for_b
     random.shuffle(cuts)
     store, inbox = Store(), Inbox(limit=1 << 20)
     for author, begin, last in cuts:
-        encoded = encode_batch(world.model.batch(author, begin, last))
+        encoded = encode_batch(world.model.batch(author, begin, last)._replace(note=note_of(author)))
         for ready, _ in inbox.add(decode_batch(encoded), encoded, store.context[author]):
             store.merge_batch(ready)
     assert inbox.waiting() == [] and inbox.size == 0

@@ -23,6 +23,7 @@ from crdt import (
     Key,
     LWWMap,
     LWWRegister,
+    Note,
     ORSet,
     PNCounter,
     Stage,
@@ -158,7 +159,7 @@ class World:
         self.steps += 1
         made = order(self.kinds[a % len(self.kinds)], me, NAMES[a // 64 == 3], b, c)
         if made is not None:
-            assert me.store.merge(made[0]) is not None
+            assert me.store.merge(made[0], note_of(me.id)) is not None
             assert me.store.merge(made[0]) is None  # the same again is nothing new
         return made
 
@@ -192,7 +193,7 @@ class World:
         self.check(to)
 
     def arrive(self, to: Replica, author: int, first: int, last: int) -> None:
-        batch = self.model.batch(author, first, last)
+        batch = self.model.batch(author, first, last)._replace(note=note_of(author))
         encoded = encode_batch(batch)
         received = decode_batch(encoded)
         assert received == batch
@@ -268,6 +269,9 @@ class World:
             key: [(write.stamp, *write.dot, write.value, write.expires) for write in writes]
             for key, writes in live.items()
         }, "live = delivered - named"
+        dots = {write.dot for writes in live.values() for write in writes}
+        noted = {dot: note for dot in dots if (note := note_of(dot[0])) is not None}
+        assert store.notes == noted, "what is live has its note, and nothing else has"
         assert all(store.objects.values()), "no empty object is kept"
         assert store.named == self.model.named(reach), "what is named early waits, and nothing else does"
         assert store.fingerprint == self.model.fingerprint(reach), "the fingerprint is kept up"
@@ -327,6 +331,11 @@ def order(kind: str, me: Replica, name: str, b: int, c: int) -> Meant | None:
         "register": _order_register,
     }
     return make[kind](me, name, b, c)
+
+
+def note_of(author: int) -> Note | None:
+    """The note of all that a replica writes: a batch has one, however it is cut."""
+    return (None, Note("bob", "for the test"), Note(None, "for the test"))[author % 3]
 
 
 def expiry(c: int) -> int:

@@ -66,21 +66,26 @@ def test_a_signal_handler_may_raise_at_any_line_and_the_node_goes_on(cluster: st
     class TimeIsUp(Exception):
         pass
 
+    armed: list[bool] = []  # or it would raise in what ends the alarms, too
+
     def handler() -> None:
-        raise TimeIsUp
+        if armed:
+            armed.clear()
+            raise TimeIsUp
 
     with gossip.Node(cluster) as ann, gossip.Node(cluster) as bob:
         m, done, raised = ann.map("m", int), {}, 0
         number = 0
-        while raised < 1_000:
-            try:
-                with interrupted(handler, every=0.0002):
+        with interrupted(handler, every=0.0002):
+            while raised < 1_000:
+                try:
+                    armed.append(True)
                     while True:
                         number += 1
                         m[f"k{number % 100}"] = number
                         done[f"k{number % 100}"] = number  # it was acknowledged
-            except TimeIsUp:
-                raised += 1
+                except TimeIsUp:
+                    raised += 1
         assert not ann._running().door.inside
         m["after"] = number
         threading.Thread(target=lambda: m.__setitem__("of a thread", number)).start()
