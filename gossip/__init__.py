@@ -39,6 +39,7 @@ _OURS = frozenset(
     """
     __init__ __main__ answers config control datadir door errors forks handle keeping neighbours node records roster
     runtime schema seal search shared storage thread token transport waits watch
+    watches
     """.split()  # noqa: SIM905
 )
 

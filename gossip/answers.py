@@ -9,9 +9,9 @@ Not here: the socket, and watching (`control`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crdt import FOREVER, WITH_AUTHOR, Context, Dot, Live, Note, Write, decode_batch, decode_element, decode_value
 from crdt.codec import COUNTER, MAP, REGISTER, SET, object_name
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from gossip.shared import Map
 
 Request = dict[str, Any]
+
+
+_MOST_WATCHED = 256
+"""Objects of one watch: each change that is told looks for its own among them."""
 
 
 class Missing(LookupError):
@@ -344,10 +348,38 @@ ACTIONS: dict[str, Callable[[Node, Request], Any]] = {
 }
 
 
-def change_told(kind: str, change: Change[Any, Any]) -> dict[str, Any]:
+class Watched(NamedTuple):
+    """An object that is watched: its handle, its type, and its name."""
+
+    handle: Any
+    kind: str
+    name: str
+
+
+def watched_of(node: Node, request: Request) -> list[Watched]:
+    """What a request asks to watch: all objects of its names, of whatever type, or of that which it gives."""
+    names, asked = request.get("objects"), type_of(request)
+    if names is None:
+        names = [text_of(request, "object")]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError("the request needs a list of names as 'objects'")
+    if len(names) > _MOST_WATCHED:
+        raise ValueError(f"at most {_MOST_WATCHED} objects are watched at once")
+    kinds = TYPES if asked is None else (asked,)
+    return [Watched(handle_of(node, kind, name), kind, name) for name in names for kind in kinds]
+
+
+def change_told(watched: Sequence[Watched], change: Change[Any, Any], cursor: str | None) -> dict[str, Any]:
     """A change, as JSON has it."""
-    told = {"type": kind, **asdict(change)}
-    stamp = told.pop("stamp")
-    told["author"] = f"{change.author:016x}" if change.author else None
-    told["at"] = (stamp >> 16) / 1000 if stamp else None
-    return told
+    _, kind, name = next((each for each in watched if each.handle is change.source), (None, None, None))
+    told = {
+        "object": name,
+        "type": kind,
+        "key": change.key,
+        "value": change.value,
+        "previous": change.previous,
+        "kind": change.kind,
+        "author": f"{change.author:016x}" if change.author else None,
+        "at": (change.stamp >> 16) / 1000 if change.stamp else None,
+    }
+    return told if cursor is None else told | {"cursor": cursor}

@@ -19,25 +19,12 @@ import asyncio
 import base64
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gossip import forks
-from gossip.answers import (
-    ACTIONS,
-    LISTS,
-    TYPES,
-    Missing,
-    Request,
-    act,
-    change_told,
-    explained,
-    handle_of,
-    text_of,
-    type_of,
-)
+from gossip.answers import ACTIONS, LISTS, Missing, Request, Watched, act, change_told, explained, watched_of
 from gossip.errors import GossipError
 from gossip.watch import Watch
 
@@ -182,16 +169,11 @@ class Control:
             raise ValueError(f"{do!r} is none of: {', '.join(sorted([*ACTIONS, *LISTS, 'explain', 'watch']))}")
 
     async def _tell_changes(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Watches all objects of this name, until the other side closes or the node leaves."""
-        name, asked = text_of(request, "object"), type_of(request)
-        async with AsyncExitStack() as block:
-            watches = []
-            for kind in TYPES if asked is None else (asked,):
-                snapshot = request.get("snapshot") is not False
-                watch = await block.enter_async_context(handle_of(self._node, kind, name).watch(snapshot=snapshot))
-                watches.append((kind, watch))
-            one_at_a_time = asyncio.Lock()
-            telling = asyncio.gather(*(self._tell(*each, writer, one_at_a_time) for each in watches))
+        """Watches all objects of these names, until the other side closes or the node leaves."""
+        watched = watched_of(self._node, request)
+        snapshot, resume = request.get("snapshot") is not False, request.get("resume")
+        async with self._node.watch(*(each.handle for each in watched), snapshot=snapshot, resume=resume) as watch:
+            telling = asyncio.ensure_future(self._tell(watch, watched, request.get("cursors") is True, writer))
             closed = asyncio.ensure_future(_closed(reader))
             try:
                 await asyncio.wait((telling, closed), return_when=asyncio.FIRST_COMPLETED)
@@ -203,14 +185,16 @@ class Control:
                 closed.cancel()
                 await asyncio.gather(telling, closed, return_exceptions=True)
 
-    async def _tell(self, kind: str, watch: Watch[Any, Any], writer: asyncio.StreamWriter, turn: asyncio.Lock) -> None:
+    async def _tell(
+        self, watch: Watch[Any, Any], watched: Sequence[Watched], cursors: bool, writer: asyncio.StreamWriter
+    ) -> None:
         number = 0
         async for change in watch:
             number += 1
             if number % _PART == 0:
                 await asyncio.sleep(0)  # what is unread comes without a pause otherwise, however much it is
-            async with turn:
-                await _say(writer, _json({"ok": change_told(kind, change)}))
+            cursor = watch.cursor if cursors or change.kind == "complete" else None
+            await _say(writer, _json({"ok": change_told(watched, change, cursor)}))
 
 
 async def _closed(reader: asyncio.StreamReader) -> None:

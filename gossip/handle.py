@@ -182,11 +182,12 @@ NOBODY: Live = (0, 0, 0, b"", 0, None)
 
 
 def change_of(
-    key: K | None, value: V | None, previous: V | None, kind: Kind, before: Live | None, after: Live | None
-) -> Change[K, V]:
-    """A change, told of by what is shown now, or was."""
+    handle: Handle, key: K | None, value: V | None, previous: V | None, kind: Kind, before: Live | None,
+    after: Live | None,
+) -> Change[K, V]:  # fmt: skip
+    """A change of an object, told of by what is shown now, or was."""
     told = after or before
-    return Change(key, value, previous, kind, told[1] if told else 0, told[0] if told else 0)
+    return Change(key, value, previous, kind, told[1] if told else 0, told[0] if told else 0, handle)
 
 
 def end_of(ttl: float | None, owned: bool = False) -> int:

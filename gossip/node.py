@@ -16,14 +16,13 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, overload
 from weakref import WeakValueDictionary
 
-from crdt import Change as KeyChange
 from crdt import Live, Store, Write, visible
 from crdt.codec import COUNTER, MAP, REGISTER, SET, make_note
 from crdt.store import Object
@@ -38,7 +37,8 @@ from gossip.runtime import Runtime
 from gossip.schema import Schema
 from gossip.shared import Counter, Counters, Map, Register, Set
 from gossip.waits import Peers
-from gossip.watch import Change, Kind, Watch
+from gossip.watch import Cursor, Source, Watch
+from gossip.watches import Watches
 
 log = logging.getLogger("gossip")
 H = TypeVar("H", Map[Any, Any], Set[Any], Register[Any])
@@ -98,7 +98,7 @@ class Node:
             )
         self._store = Store()
         self._runtime: Runtime | None = None
-        self._watches: dict[Object, list[Watch[Any, Any]]] = {}
+        self._watches = Watches(self)
         self._since: dict[int, tuple[float, str]] = {}
         self._state = "it was not started yet: use `async with node:`, `with node:` or `node.open()`"
         self._thread: Any = None
@@ -120,7 +120,7 @@ class Node:
         self._control = None
         self._leaving = False
         runtime = self._runtime = Runtime(
-            self.config, self._store, self._changed, self._member_changed, self.leave, self._serve_control
+            self.config, self._store, self._watches.changed, self._member_changed, self.leave, self._serve_control
         )
         try:
             await runtime.start()
@@ -170,7 +170,7 @@ class Node:
             return
         self._state = "it has left: start it again, or make another Node"
         with runtime.lock:
-            for watch in self._all_watches():
+            for watch in self._watches:
                 watch._end()
         deadline = asyncio.get_running_loop().time() + self.config.leave_timeout
         try:
@@ -254,6 +254,23 @@ class Node:
     def register(self, name: str, type: Any = object) -> Register[Any]:
         """The shared value of this name."""
         return self._typed(Register(self, name, Schema(type)))
+
+    def watch(
+        self,
+        *objects: Map[Any, Any] | Set[Any] | Counter | Register[Any] | tuple[Map[Any, Any], str],
+        snapshot: bool = True,
+        resume: str | None = None,
+    ) -> Watch[Any, Any]:
+        """The changes of several objects in one stream: `change.source` is the one that a change is about.
+
+        A map with a pattern, `(users, "user/*")`, is watched as by `users.watch("user/*")`. All of them are given as of
+        one moment, then one `complete` mark, then what changes. Raises `TypeError` for what can not be watched,
+        `ValueError` for a `resume` that is no cursor of this cluster.
+        """
+        sources = [each[0]._source(each[1]) if isinstance(each, tuple) else _source_of(each) for each in objects]
+        if not sources:
+            raise TypeError("nothing to watch: name the objects, node.watch(flags, online)")
+        return self._watch(sources, snapshot, resume)
 
     def _typed(self, handle: H) -> H:
         """Remembers, while the program has it, what type the program gave an object: see `answers`."""
@@ -370,7 +387,7 @@ class Node:
                 "log_bytes": replication.log.size,
                 "coalesced": replication.coalesced,
                 "storage": runtime.keeping.status(),
-                "watches": sum(map(len, self._watches.values())),
+                "watches": len(list(self._watches)),
                 "counters": dict(engine.counters + runtime.transport.counters),
             }
 
@@ -420,42 +437,11 @@ class Node:
             runtime = self._running()
         return runtime.write(ask, *arguments)
 
-    def _watch(
-        self,
-        name: Object,
-        read: Callable[[bytes, Live | None, Live | None, Kind], Change[K, V] | None],
-        snapshot: bool,
-        begin: Callable[[], None] = lambda: None,
-        wants: Callable[[bytes], bool] | None = None,
-    ) -> Watch[K, V]:
-        def enter(watch: Watch[K, V]) -> AbstractContextManager[object]:
-            lock = self._running().lock
-            with lock:
-                begin()
-                self._watches.setdefault(name, []).append(watch)
-            return lock
-
-        def leave(watch: Watch[K, V]) -> None:
-            assert self._runtime is not None
-            with self._runtime.lock:
-                watches = self._watches[name]
-                watches.remove(watch)
-                if not watches:
-                    del self._watches[name]
-
-        def present() -> Iterator[tuple[bytes, Live]]:
-            return iter(self._elements(name))
-
-        return Watch(enter, leave, present, read, self.config.watch_keys, snapshot, wants)
+    def _watch(self, sources: Sequence[Source], snapshot: bool, resume: str | None) -> Watch[Any, Any]:
+        cursor = None if resume is None else Cursor(*token.parse_cursor(self.config.cluster, resume))
+        return Watch(self._watches, sources, self.config.watch_keys, snapshot, cursor)
 
     # -- told by the runtime ----------------------------------------------------------------------------------------
-
-    def _changed(self, changes: tuple[KeyChange, ...]) -> None:
-        if not self._watches:
-            return
-        for key, before, after in changes:
-            for watch in self._watches.get(key[:2], ()):
-                watch._changed(key[2], before, next(self._visible(after), None))
 
     def _member_changed(self, effect: MemberChanged) -> None:
         if effect.before is None or not effect.before.gone:  # why somebody is gone is not overwritten by an echo
@@ -463,9 +449,6 @@ class Node:
         table = self._running().engine.members.table
         if len(self._since) > 2 * len(table):
             self._since = {instance: since for instance, since in self._since.items() if instance in table}
-
-    def _all_watches(self) -> list[Watch[Any, Any]]:
-        return [watch for watches in self._watches.values() for watch in watches]
 
     def _look(self) -> list[Member]:
         runtime = self._running()
@@ -484,6 +467,12 @@ class Node:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Node can not be pickled: it lives in its process. Make one in the other process too")
+
+
+def _source_of(handle: Any) -> Source:
+    if not isinstance(handle, Map | Set | Counter | Register):
+        raise TypeError(f"maps, sets, counters and registers of a node can be watched, not {type(handle).__name__}")
+    return handle._source()
 
 
 FORKED = (

@@ -31,7 +31,7 @@ from crdt.codec import COUNTER, object_name
 from gossip.errors import WrongType
 from gossip.handle import NOBODY, STEP, Entry, Handle, change_of, end_of
 from gossip.schema import Schema
-from gossip.watch import Change, Kind, Watch
+from gossip.watch import Change, Kind, Source, Watch
 
 if TYPE_CHECKING:
     from gossip.node import Node
@@ -167,25 +167,29 @@ class Map(Handle, MutableMapping[K, V]):
     def _content(self) -> str:
         return f"{len(self)} keys" if len(self) != 1 else "1 key"
 
-    def watch(self, keys: str | None = None, *, snapshot: bool = True) -> Watch[K, V]:
+    def watch(self, keys: str | None = None, *, snapshot: bool = True, resume: str | None = None) -> Watch[K, V]:
         """The present state, then every change: `async with flags.watch() as changes: async for change in changes`.
 
         `keys` is a pattern as of file names: with `"user/*"` only keys that begin so are told of, with `"*/cart"` those
-        that end so. With `snapshot=False` only what changes from here on.
+        that end so. With `snapshot=False` only what changes from here on. With `resume`, the `cursor` of a watch that
+        ended (here, or at another node), what was touched since; or a `lagged` mark, and the present state.
         """
+        return self._node._watch([self._source(keys)], snapshot, resume)
+
+    def _source(self, keys: str | None = None) -> Source:
         wanted = None if keys is None else re.compile(fnmatch.translate(keys))
 
         def wants(element: bytes) -> bool:
             key = decode_element(element)
             return wanted is None or (type(key) is str and wanted.match(key) is not None)
 
-        return self._node._watch(self._view.name, self._read, snapshot, wants=None if wanted is None else wants)
+        return Source(self, self._view.name, self._read, wants=None if wanted is None else wants)
 
     def _read(self, element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[K, V]:
         key = self._read_element(self._keys, element, after or before or NOBODY)
         value = None if after is None else self._load(key, after)
         previous = None if before is None else self._load(key, before)
-        return change_of(key, value, previous, kind, before, after)
+        return change_of(self, key, value, previous, kind, before, after)
 
     def _load(self, key: object, live: Live) -> V:
         try:
@@ -295,13 +299,17 @@ class Set(Handle, MutableSet[T]):
             raise KeyError(element)
         return self._entry([element], live)
 
-    def watch(self, *, snapshot: bool = True) -> Watch[T, bool]:
-        """The present elements, then every change. `value` is True while the element is in the set."""
-        return self._node._watch(self._view.name, self._read, snapshot)
+    def watch(self, *, snapshot: bool = True, resume: str | None = None) -> Watch[T, bool]:
+        """The present elements, then every change. `value` is True while the element is in the set. `resume` as in
+        `Map.watch`."""
+        return self._node._watch([self._source()], snapshot, resume)
+
+    def _source(self) -> Source:
+        return Source(self, self._view.name, self._read)
 
     def _read(self, element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[T, bool]:
         value = self._read_element(self._schema, element, after or before or NOBODY)
-        return change_of(value, after is not None, before is not None, kind, before, after)
+        return change_of(self, value, after is not None, before is not None, kind, before, after)
 
 
 class Counter(Handle):
@@ -355,24 +363,27 @@ class Counter(Handle):
     def _content(self) -> str:
         return str(self.value)
 
-    def watch(self, *, snapshot: bool = True) -> Watch[None, int]:
-        """The present total if anybody has counted, then every change of it: `value` and `previous` are totals."""
-        seen, told = 0, False
+    def watch(self, *, snapshot: bool = True, resume: str | None = None) -> Watch[None, int]:
+        """The present total if anybody has counted, then every change of it: `value` and `previous` are totals.
+        `resume` as in `Map.watch`."""
+        return self._node._watch([self._source()], snapshot, resume)
 
-        def begin() -> None:
+    def _source(self) -> Source:
+        seen: int | None = None
+
+        def begin(anew: bool) -> None:
             nonlocal seen
-            seen = self._view.value
+            seen = None if anew and self._elements(self._view) else self._view.value
 
         def read(element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[None, int] | None:
-            nonlocal seen, told
+            nonlocal seen
             previous, seen = seen, self._view.value
-            if kind == "present" and not told:
-                told = True
-                return change_of(None, seen, None, kind, before, after)
-            # which instance counted is an inner matter, and changes of several may have been read as one
-            return None if seen == previous else change_of(None, seen, previous, "set", before, after)
+            if seen == previous:  # which instance counted is an inner matter, and changes of several may come as one
+                return None
+            first = kind == "present" and previous is None
+            return change_of(self, None, seen, previous, "present" if first else "set", before, after)
 
-        return self._node._watch(self._view.name, read, snapshot, begin)
+        return Source(self, self._view.name, read, begin)
 
 
 class Counters(Mapping[str, Counter]):
@@ -463,14 +474,17 @@ class Register(Handle, Generic[V]):
     def _content(self) -> str:
         return "empty" if self._shown(self._view.live) is None else "has a value"
 
-    def watch(self, *, snapshot: bool = True) -> Watch[None, V]:
-        """The present value if there is one, then every change."""
-        return self._node._watch(self._view.name, self._read, snapshot)
+    def watch(self, *, snapshot: bool = True, resume: str | None = None) -> Watch[None, V]:
+        """The present value if there is one, then every change. `resume` as in `Map.watch`."""
+        return self._node._watch([self._source()], snapshot, resume)
+
+    def _source(self) -> Source:
+        return Source(self, self._view.name, self._read)
 
     def _read(self, element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[None, V]:
         value = None if after is None else self._load(after)
         previous = None if before is None else self._load(before)
-        return change_of(None, value, previous, kind, before, after)
+        return change_of(self, None, value, previous, kind, before, after)
 
     def _load(self, live: Live) -> V:
         try:

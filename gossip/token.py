@@ -3,7 +3,7 @@
 A token is a part of a context: replicas, and how far each of them has written. Whoever has delivered that much has seen
 what the token's author had written when it was made.
 
-    1 byte    version
+    1 byte    1, a token; or 2, the cursor of a watch: with 6 bytes after the cluster that say when it was made
     4 bytes   cluster     BLAKE2b of its name: a token of another cluster is refused
     then      replica (8 bytes) and sequence (as many bytes as it needs, 7 bits each), for each replica
     4 bytes   checksum    BLAKE2b of all before: cookies are cut, and people copy badly
@@ -22,19 +22,25 @@ from hashlib import blake2b
 
 from crdt import Context
 
-_VERSION = 1
+_TOKEN = 1
+_CURSOR = 2
+"""A token with 6 bytes more after the cluster, for when it was made."""
+_AT = 6
+_LEAST = {_TOKEN: 9, _CURSOR: 9 + _AT}
 _LONGEST = 1 << 20
 """Characters: all that a node has seen, with as many replicas as a context may have."""
 
 
-def make(cluster: str, context: Context) -> str:
-    """The token of this part of a context.
+def make(cluster: str, context: Context, at: int | None = None) -> str:
+    """The token of this part of a context; with `at`, milliseconds since 1970, a cursor.
 
     >>> token = make("shop", Context({7: 300}))
     >>> len(token), parse("shop", token)
     (26, {7: 300})
     """
-    content = bytearray([_VERSION]) + _mark(cluster)
+    content = bytearray([_TOKEN if at is None else _CURSOR]) + _mark(cluster)
+    if at is not None:
+        content += at.to_bytes(_AT, "big")
     for replica, sequence in sorted(context.items()):
         content += replica.to_bytes(8, "big") + _varint(sequence)
     return base64.urlsafe_b64encode(content + _checksum(content)).rstrip(b"=").decode()
@@ -42,17 +48,32 @@ def make(cluster: str, context: Context) -> str:
 
 def parse(cluster: str, token: str) -> Context:
     """What a token says. Raises `TypeError` if it is no text, `ValueError` if it is none of this cluster."""
+    return _pairs(_content(cluster, token, _TOKEN, "token"))
+
+
+def parse_cursor(cluster: str, cursor: str) -> tuple[Context, int]:
+    """What a cursor says: what its reader had seen, and when it was made. Raises as `parse` does.
+
+    >>> parse_cursor("shop", make("shop", Context({7: 300}), at=1_000))
+    ({7: 300}, 1000)
+    """
+    content = _content(cluster, cursor, _CURSOR, "cursor")
+    return _pairs(content[_AT:]), int.from_bytes(content[:_AT], "big")
+
+
+def _content(cluster: str, token: str, kind: int, what: str) -> bytes:
+    """What is between head and checksum."""
     if type(token) is not str:
-        raise TypeError(f"a token is a text, not of type {type(token).__name__}")
+        raise TypeError(f"a {what} is a text, not of type {type(token).__name__}")
     try:
         content = base64.b64decode(token[:_LONGEST] + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError(_NONE) from None
-    if len(content) < 9 or content[0] != _VERSION or content[-4:] != _checksum(content[:-4]):
-        raise ValueError(_NONE)
+        raise ValueError(_none(what)) from None
+    if len(content) < _LEAST[kind] or content[0] != kind or content[-4:] != _checksum(content[:-4]):
+        raise ValueError(_none(what))
     if content[1:5] != _mark(cluster):
-        raise ValueError("this token is of another cluster: it was made by a node of another name")
-    return _pairs(content[5:-4])
+        raise ValueError(f"this {what} is of another cluster: it was made by a node of another name")
+    return content[5:-4]
 
 
 def _pairs(content: bytes) -> Context:
@@ -69,7 +90,8 @@ def _pairs(content: bytes) -> Context:
     return context
 
 
-_NONE = "this is no token, or only a part of one: give it as `node.token` gave it"
+def _none(what: str) -> str:
+    return f"this is no {what}, or only a part of one: give it as the node gave it"
 
 
 def _mark(cluster: str) -> bytes:

@@ -1,11 +1,15 @@
 """What changed, for a program that looks when it has time?
 
-A watch first gives the present state, then every visible change, in order per key. It is bounded by keeping, of each
-key, only the newest change that was not read yet (with `previous` as the reader last saw it). If more keys than
-`watch_keys` wait unread, it forgets them, gives one `lagged` mark, and then the present state anew: late, never wrong.
+A watch first gives the present state of one object or of several, a mark that it is complete, and then every visible
+change, in order per key. It is bounded by keeping, of each key, only the newest change that was not read yet (with
+`previous` as the reader last saw it). If more keys than `watch_keys` wait unread, it forgets them, gives one `lagged`
+mark, and then the present state anew: late, never wrong.
+
+A `cursor` says how far its reader is. Whoever resumes there, at any node, is told of the keys that were touched since;
+or, if the node can not know which these are, of everything, after a `lagged` mark.
 
 Invariants: a watcher never slows or breaks anybody: nothing waits for it, and what it raises is its own. A key's
-last value is always given, unless the watch ends first.
+last value is always given, unless the watch ends first. A cursor may lag behind what was read, but is never ahead.
 
 Not here: which changes there are (`runtime` hands them over), and the types of objects (`shared` reads them).
 """
@@ -14,28 +18,31 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Generic, Literal, NoReturn, Self, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, NoReturn, Protocol, Self, TypeVar
 
-from crdt import Live
+from crdt import Context, Key, Live
+from crdt.store import Object
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-Kind = Literal["present", "set", "deleted", "lagged"]
+Kind = Literal["present", "complete", "set", "deleted", "lagged"]
 
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[K, V]):
-    """One visible change of an object.
+    """One visible change of an object, or a mark.
 
-    `kind` is `present` for what was there when the watch began, `set`, `deleted`, or `lagged`: changes were lost, and
-    the present state follows. `value` and `previous` are None where there is none. `author` is the instance that
-    wrote it and `stamp` when, as a hybrid timestamp (milliseconds since 1970 shifted left by 16), which `time` shows.
+    `kind` is `present` for what was there when the watch began, `set` or `deleted`. Two are marks, with no key:
+    `complete`, after all that was there, and `lagged`: changes were lost, and the present state follows, with its own
+    `complete`. `value` and `previous` are None where there is none. `author` is the instance that wrote it and `stamp`
+    when, as a hybrid timestamp (milliseconds since 1970 shifted left by 16), which `time` shows. `source` is the object
+    that it is about: `change.source is flags`.
     """
 
     key: K | None
@@ -44,6 +51,7 @@ class Change(Generic[K, V]):
     kind: Kind
     author: int
     stamp: int
+    source: Any = None
 
     @property
     def time(self) -> datetime:
@@ -56,46 +64,112 @@ def time_of(stamp: int) -> datetime:
     return datetime.fromtimestamp((stamp >> 16) / 1000, UTC)
 
 
+class Source(NamedTuple):
+    """An object that is watched: how it is called in the store, and what its handle makes of a change.
+
+    `read` gives a change, or None for what is none to a reader; `begin` is told when the reader begins to see it, and
+    whether he knows nothing of it yet; `wants` says which keys are told of: others cost nothing, and can not make a
+    watch lag.
+    """
+
+    handle: Any
+    name: Object
+    read: Callable[[bytes, Live | None, Live | None, Kind], Change[Any, Any] | None]
+    begin: Callable[[bool], None] = lambda anew: None
+    wants: Callable[[bytes], bool] | None = None
+
+
+class Watched(Protocol):
+    """What a watch needs of its node; all of it with the lock held, but `lock`."""
+
+    def lock(self) -> AbstractContextManager[object]:
+        """The lock under which changes are told."""
+
+    def enter(self, watch: Watch[Any, Any], sources: Sequence[Source]) -> None:
+        """Tell this watch of changes from now on."""
+
+    def leave(self, watch: Watch[Any, Any], sources: Sequence[Source]) -> None:
+        """Tell it no more."""
+
+    def present(self, name: Object) -> Iterable[tuple[bytes, Live]]:
+        """The elements of an object that a reader may see now."""
+
+    def shown(self, key: Key) -> Live | None:
+        """What a reader sees of a key."""
+
+    def touched(self, cursor: Cursor) -> Collection[Key] | None:
+        """The keys that may show something else than they did there; None if that can not be known."""
+
+    def cursor(self) -> Cursor:
+        """Up to where everything was told by now."""
+
+    def text_of(self, cursor: Cursor) -> str:
+        """A cursor as text."""
+
+
+class Cursor(NamedTuple):
+    """How far a reader is: what was delivered, and at which time, in milliseconds of the wall clock."""
+
+    context: Context
+    at: int
+
+
 _IN_LOOP = (
     "a watch is read in an event loop: async with flags.watch() as changes: async for change in changes: ... "
     "A program without one runs that with asyncio.run, in a thread of its own if it has other things to do"
 )
-_Unread = tuple[bool, Live | None, Live | None]
-"""`(present, before, after)` of a key: whether it is from the snapshot, and what the reader saw last and will see."""
+_NOWHERE = Cursor(Context(), 0)
+
+
+class _Unread(NamedTuple):
+    """A key that was not read: whether it is of the state at the beginning, what the reader saw last and will see."""
+
+    present: bool
+    before: Live | None
+    after: Live | None
+    serial: int
+    """Of the change; all that was unread when a cursor was asked for has a lower one than all that came since."""
+
+
+class _Told(NamedTuple):
+    place: int
+    element: bytes
+    unread: _Unread
+
+
+_UNKNOWN: Live = (-1, 0, 0, b"", 0, None)
+"""What a reader saw last of a key that was touched while nobody watched for him: not even "nothing" is the same."""
 
 
 class Watch(Generic[K, V]):
-    """The changes of one object: `async with flags.watch() as changes: async for change in changes: ...`.
+    """The changes of some objects: `async with flags.watch() as changes: async for change in changes: ...`.
 
-    Made by an object's `watch()`. `enter` has the node tell this watch of changes from now on, and gives the lock under
-    which it does; `snapshot` gives the live elements; `read` makes a change of what was live before and is now, or None
-    if that is none to its reader. `present` says whether what is there at the beginning is given, `wants` which keys
-    are: others cost nothing here, and can not make it lag.
+    Made by an object's `watch()`, or by `Node.watch` for several. `present` says whether what is there at the beginning
+    is given; `resume` is where another watch was left.
     """
 
     def __init__(
-        self,
-        enter: Callable[[Watch[K, V]], AbstractContextManager[object]],
-        leave: Callable[[Watch[K, V]], None],
-        snapshot: Callable[[], Iterator[tuple[bytes, Live]]],
-        read: Callable[[bytes, Live | None, Live | None, Kind], Change[K, V] | None],
-        limit: int,
-        present: bool,
-        wants: Callable[[bytes], bool] | None = None,
+        self, node: Watched, sources: Sequence[Source], limit: int, present: bool, resume: Cursor | None = None
     ) -> None:
-        self._enter = enter
-        self._leave = leave
-        self._snapshot = snapshot
-        self._read = read
+        self._node = node
+        self._sources = sources
         self._limit = limit
         self._present = present
-        self._wants = wants
+        self._resume = resume
         # Not a dict: it looks for its first key past all that were deleted, which made 200 000 keys take a minute.
-        self._unread: OrderedDict[bytes, _Unread] = OrderedDict()
+        self._unread: OrderedDict[tuple[int, bytes], _Unread] = OrderedDict()
+        """By the place of the source and the element."""
+        self._serial = 0
         self._changes = 0
         """How many of the unread are changes; the rest is the present state, which bounds itself."""
         self._lagged = False
+        self._completing = False
+        """Whether the mark is due, after what there is of the present state."""
         self._ended = False
+        self._safe = _NOWHERE
+        """The reader has seen all up to here."""
+        self._next_safe: tuple[Cursor, int, int] | None = None
+        """Where that will be when so many of the unread, with serials up to this one, are read or replaced."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._something = asyncio.Event()
         self._woken = False
@@ -103,17 +177,25 @@ class Watch(Generic[K, V]):
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._lock = self._enter(self)
-        if self._present:
-            with self._lock:
+        self._lock = self._node.lock()
+        with self._lock:
+            self._node.enter(self, self._sources)
+            if self._resume is not None:
+                self._go_on(self._resume)
+            elif self._present:
                 self._begin()
+            else:
+                self._safe = self._node.cursor()
+                for source in self._sources:
+                    source.begin(False)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._end()
-        self._leave(self)
+        with self._lock:
+            self._node.leave(self, self._sources)
 
     def __enter__(self) -> NoReturn:
         raise TypeError(_IN_LOOP)
@@ -136,64 +218,141 @@ class Watch(Generic[K, V]):
     async def __anext__(self) -> Change[K, V]:
         self.__aiter__()  # which says what is wrong if the block was not entered
         while True:
-            unread = await self._next()
-            if unread is None:
-                return Change(None, None, None, "lagged", 0, 0)
-            element, (present, before, after) = unread
-            change = self._read(element, before, after, _kind(present, after))
-            if change is not None:
+            with self._lock:  # changes may come from any thread
+                told = self._pop()
+                if told is None:
+                    self._rest()
+            if told is None:
+                await self._something.wait()
+            elif (change := self._change(told)) is not None:
                 return change
 
-    async def _next(self) -> tuple[bytes, _Unread] | None:
-        """What is unread of one key, or None if this watch lagged."""
+    async def steps(self) -> AsyncIterator[list[Change[K, V]]]:
+        """All that is unread, each time: so what was written in one batch is never seen in part.
+
+        async for step in changes.steps():
+            for change in step: ...
+        """
+        self.__aiter__()
         while True:
-            with self._lock:  # changes may come from any thread
-                if self._lagged:
-                    self._lagged = False
-                    self._begin()
-                    return None
-                if self._unread:
-                    element = next(iter(self._unread))
-                    return element, self._take(element)
-                if self._ended:
-                    raise StopAsyncIteration
-                self._something.clear()
-                self._woken = False
-            await self._something.wait()
+            with self._lock:
+                told: list[_Told | Kind] = []
+                while (each := self._pop()) is not None:
+                    told.append(each)
+                if not told:
+                    try:
+                        self._rest()
+                    except StopAsyncIteration:
+                        return
+            changes = [change for item in told if (change := self._change(item)) is not None]
+            if changes:
+                yield changes
+            elif not told:
+                await self._something.wait()
+
+    @property
+    def cursor(self) -> str:
+        """How far this reader is, as text: `watch(resume=...)` goes on there, at this node or another of the cluster.
+
+        It may lag behind what was read, so that some of it is told again, and is never ahead of it. Before the present
+        state was read to its end it is the beginning. 25 characters, and 12 more for each node that ever wrote.
+        """
+        with self._lock:
+            if not (self._lagged or self._completing):
+                if not self._unread:
+                    self._safe, self._next_safe = self._node.cursor(), None
+                elif self._next_safe is None:
+                    self._next_safe = (self._node.cursor(), self._serial, len(self._unread))
+            return self._node.text_of(self._safe)
+
+    # -- reading, with the lock held ---------------------------------------------------------------------------------
+
+    def _pop(self) -> _Told | Kind | None:
+        """What is to be told next: a change or a mark; None if there is nothing."""
+        if self._lagged:
+            self._lagged = False
+            self._begin()
+            return "lagged"
+        if self._completing and not (self._unread and next(iter(self._unread.values())).present):
+            self._completing = False
+            return "complete"
+        if not self._unread:
+            return None
+        key = next(iter(self._unread))
+        return _Told(*key, self._take(key))
+
+    def _rest(self) -> None:
+        """There is nothing to be told, now or ever."""
+        if self._ended:
+            raise StopAsyncIteration
+        self._something.clear()
+        self._woken = False
 
     def _begin(self) -> None:
         """Takes the present state as unread."""
-        wants = self._wants
-        self._unread = OrderedDict(
-            (element, (True, None, live)) for element, live in self._snapshot() if wants is None or wants(element)
-        )
-        self._changes = 0
+        self._unread.clear()
+        self._changes, self._completing = 0, True
+        self._safe, self._next_safe = _NOWHERE, None
+        for place, source in enumerate(self._sources):
+            source.begin(True)
+            for element, live in self._node.present(source.name):
+                if source.wants is None or source.wants(element):
+                    self._unread[place, element] = _Unread(True, None, live, self._serial)
 
-    def _take(self, element: bytes) -> _Unread:
-        unread = self._unread.pop(element)
-        self._changes -= not unread[0]
+    def _go_on(self, cursor: Cursor) -> None:
+        """Takes what was touched since a cursor as unread; or begins anew, and says so."""
+        touched = self._node.touched(cursor)
+        if touched is None:
+            self._lagged = True
+            return
+        self._safe = cursor
+        for place, source in enumerate(self._sources):
+            source.begin(True)
+            for key in touched:
+                if key[:2] == source.name and (source.wants is None or source.wants(key[2])):
+                    self._unread[place, key[2]] = _Unread(False, _UNKNOWN, self._node.shown(key), self._serial)
+                    self._changes += 1
+
+    def _take(self, key: tuple[int, bytes]) -> _Unread:
+        unread = self._unread.pop(key)
+        self._changes -= not unread.present
+        if self._next_safe is not None and unread.serial <= self._next_safe[1]:
+            cursor, serial, left = self._next_safe
+            self._next_safe = (cursor, serial, left - 1)
+            if left == 1:
+                self._safe, self._next_safe = cursor, None
         return unread
+
+    def _change(self, told: _Told | Kind) -> Change[K, V] | None:
+        if isinstance(told, str):
+            return Change(None, None, None, told, 0, 0)
+        place, element, unread = told
+        before = None if unread.before is _UNKNOWN else unread.before
+        return self._sources[place].read(element, before, unread.after, _kind(unread.present, unread.after))
 
     # -- told by the node, with its lock held -----------------------------------------------------------------------
 
-    def _changed(self, element: bytes, before: Live | None, after: Live | None) -> None:
-        """A key changed; what of it was unread is replaced."""
-        if (
-            self._ended
-            or self._lagged
-            or _head(before) == _head(after)
-            or (self._wants is not None and not self._wants(element))
-        ):
+    def _changed(self, place: int, element: bytes, before: Live | None, after: Live | None) -> None:
+        """A key of a source changed; what of it was unread is replaced."""
+        wants = self._sources[place].wants
+        if self._ended or self._lagged or _head(before) == _head(after) or (wants is not None and not wants(element)):
             return
-        present, seen, _ = self._take(element) if element in self._unread else (False, before, None)
-        if present and after is None:
-            return  # it was there when the watch began and is gone before anybody saw it
-        if self._changes >= self._limit and not present:
+        key = (place, element)
+        unread = self._unread.get(key)
+        self._serial += 1
+        if unread is not None and unread.present:
+            if after is None:
+                self._take(key)  # it was there when the watch began and is gone before anybody saw it
+            else:
+                self._unread[key] = unread._replace(after=after)  # in its place: changes come after all that was there
+            return
+        seen = before if unread is None else self._take(key).before
+        if self._changes >= self._limit:
             self._unread.clear()
-            self._lagged = True
+            self._lagged, self._next_safe = True, None
         elif _head(seen) != _head(after):
-            self._unread[element] = (present, seen, after)
-            self._changes += not present
+            self._unread[key] = _Unread(False, seen, after, self._serial)
+            self._changes += 1
         self._wake()
 
     def _end(self) -> None:

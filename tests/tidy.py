@@ -37,6 +37,7 @@ LAYERS = (
         "gossip.storage",
         "gossip.transport",
         "gossip.watch",
+        "gossip.watches",
     },
     # a node makes handles and lends them itself
     {"gossip.answers", "gossip.control", "gossip.handle", "gossip.node", "gossip.shared", "gossip.thread"},

@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -24,20 +25,23 @@ class _Ended(BaseException):
 
 
 @click.command("watch")
-@click.argument("name", metavar="OBJECT")
+@click.argument("names", metavar="OBJECT...", nargs=-1, required=True)
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N changes; what is there is none.")
 @click.option("--no-snapshot", is_flag=True, help="Print changes only, and not first what is there now.")
+@click.option("--resume", metavar="CURSOR", help="Go on where another watch was: told is what was touched since.")
+@click.option("--cursors", is_flag=True, help="With --json: a cursor with every change, for --resume.")
 @of_type
 @of_node
 def command(
-    name: str, count: int | None, no_snapshot: bool, type_: str | None, cluster: str | None, node: str | None,
-    as_json: bool,
+    names: tuple[str, ...], count: int | None, no_snapshot: bool, resume: str | None, cursors: bool,
+    type_: str | None, cluster: str | None, node: str | None, as_json: bool,
 ) -> int:  # fmt: skip
-    """Print what is in an object now, and then every change as it happens.
+    """Print what is in objects now, and then every change as it happens.
 
-    The object need not exist yet. Columns: what happened (present, set, deleted; of a set: present, added, removed),
-    key, value. `lagged` means: too much changed to be read in time; what is there now follows. With --json an object a
-    line. A node that leaves ends it with exit code 3.
+    They need not exist yet. Columns: of several objects the name; what happened (present, set, deleted; of a set:
+    present, added, removed), key, value. `lagged` means: too much changed to be read in time, or since CURSOR; what is
+    there now follows. With --json an object a line, and a line of kind `complete`, with a cursor, after what is there
+    at the beginning. A node that leaves ends it with exit code 3.
 
     \b
     Example:
@@ -49,7 +53,9 @@ def command(
     signal.signal(signal.SIGTERM, _end)
     try:
         with converse(cluster, node) as conversation:
-            return _print_changes(conversation, count, as_json, object=name, type=type_, snapshot=not no_snapshot)
+            asked: dict[str, Any] = {"objects": list(names), "type": type_, "snapshot": not no_snapshot}
+            asked |= {"cursors": cursors} | ({} if resume is None else {"resume": resume})
+            return _print_changes(conversation, count, as_json, **asked)
     except _Ended as ended:
         forget_output()  # a reader that does not read must not keep us
         return 128 + int(ended.args[0])
@@ -60,9 +66,12 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _print_changes(conversation: Conversation, count: int | None, as_json: bool, **request: Any) -> int:
-    line_of: Callable[[dict[str, Any]], str] = document if as_json else _line
+    several = len(request["objects"]) > 1
+    line_of: Callable[[dict[str, Any]], str] = document if as_json else partial(_line, several)
     for answer in conversation.follow("watch", None, _until_readable(conversation), **request):
         change = answer["ok"]
+        if change["kind"] == "complete" and not as_json:
+            continue
         counts = change["kind"] in ("set", "deleted")
         if change["type"] == "set":
             change["kind"] = {"set": "added", "deleted": "removed"}.get(change["kind"], change["kind"])
@@ -92,7 +101,7 @@ def _until_readable(conversation: Conversation) -> Callable[[], None]:
     return wait
 
 
-def _line(change: dict[str, Any]) -> str:
+def _line(several: bool, change: dict[str, Any]) -> str:
     kind = change["kind"]
     fields = [kind]
     if kind != "lagged":
@@ -104,6 +113,8 @@ def _line(change: dict[str, Any]) -> str:
                 fields.append(shown(change["key"]))
             case _:
                 fields += [shown(change["value"])] if kind != "deleted" else []
+    name = [change["object"] or ""] if several else []
     if not sys.stdout.isatty():
-        return "\t".join(map(printable, fields))
-    return f"{fields[0]:<8} {' = '.join(cut(printable(field)) for field in fields[1:])}".rstrip()
+        return "\t".join(map(printable, [*name, *fields]))
+    rest = f"{fields[0]:<8} {' = '.join(cut(printable(field)) for field in fields[1:])}".rstrip()
+    return f"{cut(printable(name[0])):<16} {rest}" if several else rest

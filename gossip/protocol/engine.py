@@ -186,6 +186,7 @@ class Engine:
         if self._woken:
             return []
         self._woken = True
+        self.expiry.begin(now)
         store = self.replication.store
         mortal = [(*name, element) for name, elements in store.mortal.items() for element in elements]
         return _changed(self.expiry.note([(key, None, store.shown(key)) for key in mortal], self.members.table, now))
@@ -321,9 +322,10 @@ class Engine:
             if isinstance(effect, MemberChanged) and effect.claim.gone:
                 self.recovery.gone(effect.claim.instance)
                 self.confirm.gone(effect.claim.instance)
-                done += _changed(self.expiry.gone(effect.claim.instance))
+                done += _changed(self.expiry.gone(effect.claim.instance, now))
             elif isinstance(effect, MemberChanged) and effect.before is None:
                 owned = self.expiry.owned(effect.claim.instance)
+                self.expiry.remember(owned, now)
                 done += [Appeared(tuple(owned))] if owned else []
         return done
 

@@ -11,6 +11,7 @@ Not here: reading (`crdt.store`), and who lives (`members`).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
 from math import inf
@@ -21,6 +22,8 @@ from gossip.protocol.members import Claim
 
 _PATIENCE = 60.0
 """Seconds in which the author of an owned write may become known: claims of members travel apart from writes."""
+_REMEMBERED = 4096
+"""Keys that ended lately, for watches that go on elsewhere: 400 KB, and minutes of many sessions."""
 _SPARE = 64
 """Places that the queue may have for writes that were replaced since, beside two a key, before it is made anew."""
 
@@ -33,6 +36,27 @@ class Expiry:
         self._queue: list[tuple[Timestamp, Key]] = []
         self._due = inf
         self._orphans_due = inf
+        self._ended: deque[tuple[float, Key]] = deque(maxlen=_REMEMBERED)
+        """Keys of which something ended, or came into sight, without a write, and when."""
+        self._since: float | None = None
+        """Since when they are all in there: since the first that was looked at, or the last that had to go."""
+
+    def since(self, time: float) -> set[Key] | None:
+        """The keys of which something ended without a write since then; None if that is longer ago than is known."""
+        if self._since is None or time < self._since:
+            return None
+        return {key for at, key in self._ended if at >= time}
+
+    def begin(self, now: float) -> None:
+        """The node begins: what ended before, it does not know."""
+        self._since = now
+
+    def remember(self, keys: Iterable[Key], now: float) -> None:
+        """Something of these keys ended, or came into sight, without a write."""
+        for key in keys:
+            if len(self._ended) == _REMEMBERED:
+                self._since = self._ended[0][0]
+            self._ended.append((now, key))
 
     @property
     def deadline(self) -> float:
@@ -59,6 +83,7 @@ class Expiry:
                 elif live[4] == WITH_AUTHOR and table[live[1]].gone:
                     change = self._store.drop(key, 0, (live[1],))
                     dropped += [change] if change else []
+        self.remember((change[0] for change in dropped), now)
         if len(self._queue) > 2 * sum(map(len, self._store.mortal.values())) + _SPARE:
             self._tidy()
         return dropped
@@ -81,6 +106,7 @@ class Expiry:
             change = self._store.drop(heappop(self._queue)[1], clock, ())
             if change is not None:
                 changes.append(change)
+        self.remember((change[0] for change in changes), now)
         ahead = (
             milliseconds(self._queue[0][0]) + 1 - milliseconds(clock) if self._queue else inf
         )  # all of its millisecond
@@ -96,10 +122,12 @@ class Expiry:
             if any(live[1] == author and live[4] == WITH_AUTHOR for live in chain(self._store.shown((*name, element))))
         ]
 
-    def gone(self, author: int) -> list[Change]:
+    def gone(self, author: int, now: float) -> list[Change]:
         """An instance is no more: drops what it owned; gives what changed by it."""
-        changes = [self._store.drop(key, 0, (author,)) for key in self.owned(author)]
-        return [change for change in changes if change is not None]
+        dropped = [self._store.drop(key, 0, (author,)) for key in self.owned(author)]
+        changes = [change for change in dropped if change is not None]
+        self.remember((change[0] for change in changes), now)
+        return changes
 
     def orphans(self, table: Mapping[int, Claim], now: float) -> list[int]:
         """The authors of owned writes of whom nobody here has heard for a minute."""

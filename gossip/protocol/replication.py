@@ -33,6 +33,7 @@ from crdt import (
     Store,
     Timestamp,
     Write,
+    decode_batch,
     encode_batch,
     encode_context,
 )
@@ -366,6 +367,26 @@ class Replication:
                     return None
                 batches += run
         return batches
+
+    def touched(self, theirs: Context) -> set[Key] | None:
+        """The keys of all writes that this context lacks, own ones too that have not left yet; None if the log does not
+        reach back so far."""
+        if self.shares_nothing(theirs):
+            return None
+        seen = theirs[self.replica]
+        keys: set[Key] = {write.key for write in self._gathered if write is not None and write.dot[1] > seen}
+        pending = [*self._storing, *self._closed]
+        for replica, sequence in self.context().items():
+            if sequence > theirs[replica]:
+                run = self.log.since(replica, theirs[replica], sequence)
+                if run is None:
+                    return None
+                pending += run
+        for entry in pending:
+            keys.update(
+                write.key for write in decode_batch(entry.payload).writes if write.dot[1] > theirs[entry.replica]
+            )
+        return keys
 
     def first_run(self, batches: Sequence[Entry]) -> Sequence[Entry]:
         """About `push_bytes` of batches, and never a part of a transaction.

@@ -1,0 +1,87 @@
+"""Which watches does a node tell of what, and what can it say of what they missed?
+
+Invariant: a change is told to whoever watches its object, in the step in which it became visible.
+Not here: what a watch makes of it (`watch`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from crdt import Change, Context, Key, Live
+from crdt.store import Object
+from gossip import token
+from gossip.watch import Cursor, Source, Watch
+
+if TYPE_CHECKING:
+    from gossip.node import Node
+
+
+class Watches:
+    """The watches of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._watching: dict[Object, list[tuple[Watch[Any, Any], int]]] = {}
+        """By object: who watches it, and at which place in his list it is."""
+
+    def __iter__(self) -> Iterator[Watch[Any, Any]]:
+        return iter({id(watch): watch for watching in self._watching.values() for watch, _ in watching}.values())
+
+    def changed(self, changes: tuple[Change, ...]) -> None:
+        """Keys changed, all in one step."""
+        if not self._watching:
+            return
+        for key, before, after in changes:
+            for watch, place in self._watching.get(key[:2], ()):
+                watch._changed(place, key[2], before, next(self._node._visible(after), None))
+
+    # -- what a watch needs --------------------------------------------------------------------------------------------
+
+    def lock(self) -> AbstractContextManager[object]:
+        """The lock under which changes are told."""
+        return self._node._running().lock
+
+    def enter(self, watch: Watch[Any, Any], sources: Sequence[Source]) -> None:
+        """Tells this watch of changes from now on."""
+        for place, source in enumerate(sources):
+            self._watching.setdefault(source.name, []).append((watch, place))
+
+    def leave(self, watch: Watch[Any, Any], sources: Sequence[Source]) -> None:
+        """Tells it no more."""
+        for place, source in enumerate(sources):
+            watching = self._watching[source.name]
+            watching.remove((watch, place))
+            if not watching:
+                del self._watching[source.name]
+
+    def present(self, name: Object) -> Iterable[tuple[bytes, Live]]:
+        """The elements of an object that a reader may see now."""
+        return self._node._elements(name)
+
+    def shown(self, key: Key) -> Live | None:
+        """What a reader sees of a key."""
+        return next(self._node._visible(self._node._store.shown(key)), None)
+
+    def touched(self, cursor: Cursor) -> Collection[Key] | None:
+        """The keys that may show something else than they did there; None if that can not be known.
+
+        Those that were written are in the log, if that reaches back. What ended by itself is in no log: a node knows of
+        it since it began. The clock of who made the cursor may be wrong, by as much as clocks may be.
+        """
+        runtime = self._node._running()
+        age = max(0.0, time.time() - cursor.at / 1000) + self._node.config.max_clock_skew
+        ended = runtime.engine.expiry.since(runtime.loop.time() - age)
+        written = runtime.engine.replication.touched(cursor.context)
+        return None if ended is None or written is None else written | ended
+
+    def cursor(self) -> Cursor:
+        """Up to where everything was told by now."""
+        return Cursor(Context(self._node._store.context), time.time_ns() // 1_000_000)
+
+    def text_of(self, cursor: Cursor) -> str:
+        """A cursor as text."""
+        return token.make(self._node.config.cluster, cursor.context, cursor.at)
