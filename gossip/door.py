@@ -176,6 +176,11 @@ class Door:
         return block.notes[-1] if block is not None and block.notes else None
 
     @property
+    def open(self) -> bool:
+        """Whether any block is open."""
+        return bool(self._blocks)
+
+    @property
     def others(self) -> list[Block]:
         """The open blocks of other threads than the caller's."""
         return [block for block in self._blocks.values() if block.thread != threading.get_ident()]

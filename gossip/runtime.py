@@ -24,7 +24,7 @@ from functools import partial
 from random import Random
 from typing import ParamSpec
 
-from crdt import Change, Context, Malformed, Store, Write
+from crdt import Context, Malformed, Store, Write
 from discovery import Address, Place, parse_address
 from gossip import forks
 from gossip.config import Config
@@ -54,6 +54,7 @@ from gossip.seal import Seal
 from gossip.search import Search
 from gossip.transport import Transport
 from gossip.waits import Waits
+from gossip.watches import Watches
 
 log = logging.getLogger("gossip")
 P = ParamSpec("P")
@@ -70,7 +71,7 @@ _LAST_WORDS = 0.25
 class Runtime:
     """One running node: engine, sockets, timer and the search for others.
 
-    `changed` is called with the changes of each visible step, under the lock; `member_changed` with news of members;
+    `watches` are told of the changes of each visible step, under the lock; `member_changed` of news of members;
     `leave` if the loop is about to end while the node still runs, `settled` when this node has a place on its host.
     """
 
@@ -78,7 +79,7 @@ class Runtime:
         self,
         config: Config,
         store: Store,
-        changed: Callable[[tuple[Change, ...]], None],
+        watches: Watches,
         member_changed: Callable[[MemberChanged], None],
         leave: Callable[[], Coroutine[None, None, None]],
         settled: Callable[[Place], Coroutine[None, None, None]],
@@ -89,7 +90,7 @@ class Runtime:
         self.over = False
         """Whether it has left, and everything is closed."""
         self._store = store
-        self._changed = changed
+        self._watches = watches
         self._member_changed = member_changed
         self.leave = leave
         self._settled = settled
@@ -286,6 +287,8 @@ class Runtime:
         if self.running and not self._loop.is_closed():
             self.engine.end()
             self._flush_soon()
+            if not self.door.open:
+                self._watches.batch_ended()
 
     def _flush_soon(self) -> None:
         if not self._flush_due:
@@ -449,7 +452,7 @@ class Runtime:
         for effect in effects:
             match effect:
                 case Changed(changes):
-                    self._changed(changes)
+                    self._watches.changed(changes)
                 case Persist():
                     self.keeping.keep(effect)
                     self.waits.moved()
@@ -462,7 +465,7 @@ class Runtime:
                         self._hardening.add((peer, number))
                         self.spawn(self._harden(peer, number))
                 case Appeared(keys):
-                    self._changed(tuple((key, None, self._store.shown(key)) for key in keys))
+                    self._watches.changed(tuple((key, None, self._store.shown(key)) for key in keys))
                 case Send(to, message):
                     streamed = effect.stream or (stream and isinstance(message, Ack))
                     self._send(to, effect, isinstance(message, Ping | Ack) and not streamed)

@@ -123,6 +123,17 @@ class Map(Handle, MutableMapping[K, V]):
         if not self._node._write(self._view.delete, self._keys.dump(key)):
             raise KeyError(key)
 
+    def pop(self, key: K, *default: Any) -> Any:
+        """Deletes a key and gives its value, or the default, if there is one and the key is not there."""
+        try:
+            value = self[key]
+            del self[key]
+        except KeyError:  # it may also have ended, or gone by another thread, after it was read
+            if not default:
+                raise
+            return default[0]
+        return value
+
     def __iter__(self) -> Iterator[K]:
         """The keys as of now: writing while iterating is safe."""
         return iter([self._read_element(self._keys, *each) for each in self._elements(self._view)])

@@ -20,7 +20,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Generic, Literal, NamedTuple, NoReturn, Protocol, Self, TypeVar
@@ -34,15 +34,21 @@ V = TypeVar("V")
 Kind = Literal["present", "complete", "set", "deleted", "lagged"]
 
 
+class _Told:
+    __slots__ = ("source",)
+    source: Any
+    """The object that a change is about: `change.source is flags`; None for a mark. No field, for `asdict` copies
+    those, and a handle can not be copied."""
+
+
 @dataclass(frozen=True, slots=True)
-class Change(Generic[K, V]):
+class Change(_Told, Generic[K, V]):
     """One visible change of an object, or a mark.
 
     `kind` is `present` for what was there when the watch began, `set` or `deleted`. Two are marks, with no key:
     `complete`, after all that was there, and `lagged`: changes were lost, and the present state follows, with its own
     `complete`. `value` and `previous` are None where there is none. `author` is the instance that wrote it and `stamp`
-    when, as a hybrid timestamp (milliseconds since 1970 shifted left by 16), which `time` shows. `source` is the object
-    that it is about: `change.source is flags`.
+    when, as a hybrid timestamp (milliseconds since 1970 shifted left by 16), which `time` shows.
     """
 
     key: K | None
@@ -51,7 +57,10 @@ class Change(Generic[K, V]):
     kind: Kind
     author: int
     stamp: int
-    source: Any = None
+    of: InitVar[Any] = None
+
+    def __post_init__(self, of: Any) -> None:
+        object.__setattr__(self, "source", of)
 
     @property
     def time(self) -> datetime:
@@ -97,6 +106,9 @@ class Watched(Protocol):
     def shown(self, key: Key) -> Live | None:
         """What a reader sees of a key."""
 
+    async def arrival(self, cursor: Cursor) -> None:
+        """Waits, for a moment, until what its reader has seen is here."""
+
     def touched(self, cursor: Cursor) -> Collection[Key] | None:
         """The keys that may show something else than they did there; None if that can not be known."""
 
@@ -131,7 +143,7 @@ class _Unread(NamedTuple):
     """Of the change; all that was unread when a cursor was asked for has a lower one than all that came since."""
 
 
-class _Told(NamedTuple):
+class _Next(NamedTuple):
     place: int
     element: bytes
     unread: _Unread
@@ -178,6 +190,8 @@ class Watch(Generic[K, V]):
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._lock = self._node.lock()
+        if self._resume is not None:
+            await self._node.arrival(self._resume)
         with self._lock:
             self._node.enter(self, self._sources)
             if self._resume is not None:
@@ -236,7 +250,7 @@ class Watch(Generic[K, V]):
         self.__aiter__()
         while True:
             with self._lock:
-                told: list[_Told | Kind] = []
+                told: list[_Next | Kind] = []
                 while (each := self._pop()) is not None:
                     told.append(each)
                 if not told:
@@ -244,7 +258,12 @@ class Watch(Generic[K, V]):
                         self._rest()
                     except StopAsyncIteration:
                         return
-            changes = [change for item in told if (change := self._change(item)) is not None]
+            try:
+                changes = [change for item in told if (change := self._change(item)) is not None]
+            except BaseException:
+                with self._lock:
+                    self._lagged = True  # the rest of the step is lost to whoever goes on: he gets everything anew
+                raise
             if changes:
                 yield changes
             elif not told:
@@ -267,7 +286,7 @@ class Watch(Generic[K, V]):
 
     # -- reading, with the lock held ---------------------------------------------------------------------------------
 
-    def _pop(self) -> _Told | Kind | None:
+    def _pop(self) -> _Next | Kind | None:
         """What is to be told next: a change or a mark; None if there is nothing."""
         if self._lagged:
             self._lagged = False
@@ -279,7 +298,7 @@ class Watch(Generic[K, V]):
         if not self._unread:
             return None
         key = next(iter(self._unread))
-        return _Told(*key, self._take(key))
+        return _Next(*key, self._take(key))
 
     def _rest(self) -> None:
         """There is nothing to be told, now or ever."""
@@ -323,7 +342,7 @@ class Watch(Generic[K, V]):
                 self._safe, self._next_safe = cursor, None
         return unread
 
-    def _change(self, told: _Told | Kind) -> Change[K, V] | None:
+    def _change(self, told: _Next | Kind) -> Change[K, V] | None:
         if isinstance(told, str):
             return Change(None, None, None, told, 0, 0)
         place, element, unread = told

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
 from crdt import Change, Context, Key, Live
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from gossip.node import Node
 
 
+_MOMENT = 1.0
+"""Seconds that a resumed watch waits for what its reader saw elsewhere."""
+
+
 class Watches:
     """The watches of one node."""
 
@@ -27,6 +31,8 @@ class Watches:
         self._node = node
         self._watching: dict[Object, list[tuple[Watch[Any, Any], int]]] = {}
         """By object: who watches it, and at which place in his list it is."""
+        self._held: list[Change] = []
+        """What changed in batches that are open: it is told when they end, or a thread's would be seen in part."""
 
     def __iter__(self) -> Iterator[Watch[Any, Any]]:
         return iter({id(watch): watch for watching in self._watching.values() for watch, _ in watching}.values())
@@ -35,6 +41,17 @@ class Watches:
         """Keys changed, all in one step."""
         if not self._watching:
             return
+        if self._node._running().door.open:
+            self._held += changes
+        else:
+            self._tell(changes)
+
+    def batch_ended(self) -> None:
+        """No batch is open any more."""
+        held, self._held = self._held, []
+        self._tell(held)
+
+    def _tell(self, changes: Sequence[Change]) -> None:
         for key, before, after in changes:
             for watch, place in self._watching.get(key[:2], ()):
                 watch._changed(place, key[2], before, next(self._node._visible(after), None))
@@ -66,13 +83,25 @@ class Watches:
         """What a reader sees of a key."""
         return next(self._node._visible(self._node._store.shown(key)), None)
 
+    async def arrival(self, cursor: Cursor) -> None:
+        """Waits, for a moment, until what its reader has seen is here.
+
+        It would come by itself. But what was deleted meanwhile may be named by the delete before it comes, and then it
+        is born dead: nothing changes here, and the reader would keep it for ever.
+        """
+        with suppress(TimeoutError):
+            await self._node._in_its_loop(lambda runtime: runtime.waits.delivered(cursor.context, _MOMENT))
+
     def touched(self, cursor: Cursor) -> Collection[Key] | None:
         """The keys that may show something else than they did there; None if that can not be known.
 
         Those that were written are in the log, if that reaches back. What ended by itself is in no log: a node knows of
-        it since it began. The clock of who made the cursor may be wrong, by as much as clocks may be.
+        it since it began. The clock of who made the cursor may be wrong, by as much as clocks may be; and of a death
+        two nodes may hear at very different times.
         """
         runtime = self._node._running()
+        if not self._node._store.context.dominates(cursor.context):
+            return None  # what the reader has seen died with its author, it may be
         age = max(0.0, time.time() - cursor.at / 1000) + self._node.config.max_clock_skew
         ended = runtime.engine.expiry.since(runtime.loop.time() - age)
         written = runtime.engine.replication.touched(cursor.context)

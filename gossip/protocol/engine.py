@@ -325,7 +325,7 @@ class Engine:
                 done += _changed(self.expiry.gone(effect.claim.instance, now))
             elif isinstance(effect, MemberChanged) and effect.before is None:
                 owned = self.expiry.owned(effect.claim.instance)
-                self.expiry.remember(owned, now)
+                self.expiry.remember(owned, now, owned=True)
                 done += [Appeared(tuple(owned))] if owned else []
         return done
 

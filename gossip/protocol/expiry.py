@@ -37,9 +37,10 @@ class Expiry:
         self._due = inf
         self._orphans_due = inf
         self._ended: deque[tuple[float, Key]] = deque(maxlen=_REMEMBERED)
-        """Keys of which something ended, or came into sight, without a write, and when."""
+        """Keys of which something ended, or came into sight, without a write, and when; if it was owned, infinite: of a
+        death two nodes may hear at very different times."""
         self._since: float | None = None
-        """Since when they are all in there: since the first that was looked at, or the last that had to go."""
+        """Since when they are all in there: since the node began, or since the last that had to go."""
 
     def since(self, time: float) -> set[Key] | None:
         """The keys of which something ended without a write since then; None if that is longer ago than is known."""
@@ -51,12 +52,12 @@ class Expiry:
         """The node begins: what ended before, it does not know."""
         self._since = now
 
-    def remember(self, keys: Iterable[Key], now: float) -> None:
+    def remember(self, keys: Iterable[Key], now: float, owned: bool) -> None:
         """Something of these keys ended, or came into sight, without a write."""
         for key in keys:
             if len(self._ended) == _REMEMBERED:
-                self._since = self._ended[0][0]
-            self._ended.append((now, key))
+                self._since = now
+            self._ended.append((inf if owned else now, key))
 
     @property
     def deadline(self) -> float:
@@ -83,7 +84,7 @@ class Expiry:
                 elif live[4] == WITH_AUTHOR and table[live[1]].gone:
                     change = self._store.drop(key, 0, (live[1],))
                     dropped += [change] if change else []
-        self.remember((change[0] for change in dropped), now)
+        self.remember((change[0] for change in dropped), now, owned=True)
         if len(self._queue) > 2 * sum(map(len, self._store.mortal.values())) + _SPARE:
             self._tidy()
         return dropped
@@ -106,7 +107,7 @@ class Expiry:
             change = self._store.drop(heappop(self._queue)[1], clock, ())
             if change is not None:
                 changes.append(change)
-        self.remember((change[0] for change in changes), now)
+        self.remember((change[0] for change in changes), now, owned=False)
         ahead = (
             milliseconds(self._queue[0][0]) + 1 - milliseconds(clock) if self._queue else inf
         )  # all of its millisecond
@@ -126,7 +127,7 @@ class Expiry:
         """An instance is no more: drops what it owned; gives what changed by it."""
         dropped = [self._store.drop(key, 0, (author,)) for key in self.owned(author)]
         changes = [change for change in dropped if change is not None]
-        self.remember((change[0] for change in changes), now)
+        self.remember((change[0] for change in changes), now, owned=True)
         return changes
 
     def orphans(self, table: Mapping[int, Claim], now: float) -> list[int]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from random import Random
 from typing import Any
 
@@ -324,5 +326,100 @@ def test_a_reader_that_is_cut_off_again_and_again_has_everything_in_the_end(clus
             await until(lambda: all(dict_of(node) == dict_of(members[0]) for node in members))
             await reader.read(members[0].map("m").watch(resume=reader.cursor), lambda: dict_of(members[0]))
             assert reader.state == dict_of(members[0])
+
+    asyncio.run(story())
+
+
+def test_what_a_reader_saw_of_a_worker_that_died_with_it_is_not_kept_for_ever(cluster: str) -> None:
+    """The write never comes here, so nothing here will ever say that it is gone."""
+
+    async def story() -> None:
+        async with old_enough(cluster) as (ann, bob):
+            ann.map("m", int)["kept"] = 1
+            await agree(ann, bob)
+            ann._running().transport.send = lambda *_, **__: None  # type: ignore[method-assign]  # it is cut off
+            ann.map("m", int)["lost"] = 1
+            reader = Reader()
+            await reader.read(ann.map("m", int).watch(), lambda: {"kept": 1, "lost": 1})
+            await reader.read(bob.map("m", int).watch(resume=reader.cursor), lambda: {"kept": 1})
+            assert "lagged" in reader.kinds and reader.state == {"kept": 1}
+
+    asyncio.run(story())
+
+
+def test_what_was_deleted_before_it_came_here_is_told_to_who_saw_it_elsewhere(cluster: str) -> None:
+    """A delete that names a write which is not here yet changes nothing that is to be seen, nor does the write then."""
+
+    async def story() -> None:
+        async with old_enough(cluster, 3) as (ann, bob, eve):
+            held: list[Any] = []
+            receive = eve._running().transport._received
+            eve._running().transport._received = lambda packet, stream: held.append(packet) or True
+            ann.map("m", int)["k"] = 1
+            await until(lambda: "k" in bob.map("m"))
+            reader = Reader()
+            await reader.read(ann.map("m", int).watch(), lambda: {"k": 1})
+            del bob.map("m", int)["k"]
+            await until(lambda: "k" not in ann.map("m"))
+            resumed = asyncio.create_task(reader.read(eve.map("m", int).watch(resume=reader.cursor), dict))
+            await until(lambda: len(held) >= 2)
+            eve._running().transport._received = receive
+            for packet in reversed(held):
+                receive(packet, True)
+            await resumed
+            assert reader.state == {}
+
+    asyncio.run(story())
+
+
+def test_an_unreadable_change_in_a_step_does_not_lose_the_others(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            typed = bob.map("m", int)
+            async with typed.watch(snapshot=False) as changes:
+                with ann.batch():
+                    ann.map("m")["bad"] = "text"
+                    ann.map("m")["good"] = 1
+                await until(lambda: "good" in typed)
+                with pytest.raises(gossip.WrongType):
+                    await anext(changes.steps())
+                ann.map("m")["bad"] = 2
+                await until(lambda: ann.map("m")["bad"] == bob.map("m")["bad"])
+                step = await anext(changes.steps())
+                assert [change.kind for change in step] == ["lagged", "present", "present", "complete"]
+
+    asyncio.run(story())
+
+
+def test_a_batch_of_a_thread_is_not_seen_in_part_by_the_watches_of_its_own_process(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster) as node:
+            m, begun, done = node.map("m", int), threading.Event(), threading.Event()
+
+            def work() -> None:
+                with node.batch():
+                    m["a"] = 1
+                    begun.set()
+                    done.wait(10)
+                    m["b"] = 1
+
+            async with m.watch(snapshot=False) as changes:
+                thread = threading.Thread(target=work)
+                thread.start()
+                await asyncio.to_thread(begun.wait)
+                assert dict(m) == {"a": 1} and not changes._unread, "it can be read, and is not told yet"
+                done.set()
+                assert [change.key for change in await anext(changes.steps())] == ["a", "b"]
+            await asyncio.to_thread(thread.join)
+
+    asyncio.run(story())
+
+
+def test_a_change_can_be_copied_as_a_dict_though_its_object_can_not(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster) as node:
+            node.map("m")["k"] = 1
+            async with node.map("m").watch() as changes:
+                assert asdict(await anext(changes))["value"] == 1
 
     asyncio.run(story())
