@@ -136,7 +136,9 @@ class Store:
     b'on'
     """
 
-    __slots__ = ("_counted", "_moved", "context", "fingerprint", "mortal", "named", "notes", "objects", "sums")
+    __slots__ = (
+        "_counted", "_delivered", "_moved", "context", "fingerprint", "mortal", "named", "notes", "objects", "sums",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.context = Context()
@@ -150,8 +152,8 @@ class Store:
         """Of the live writes that neither expire nor are owned: equal contexts must have equal ones (the audit)."""
         self.sums = [0] * RANGES
         """Of all live writes, range by range: an exclusive or, which adds and takes away alike."""
-        self._counted = 0
-        """The fingerprint of the context, as it was when `_moved` was empty."""
+        self._counted = self._delivered = 0
+        """The fingerprint of the context, and the sum of its sequences, as they were when `_moved` was empty."""
         self._moved: dict[int, int] = {}
         """Replicas of which something was delivered since then, with how far they were."""
 
@@ -196,12 +198,18 @@ class Store:
         Of 60 000 replicas it took 64 ms to sum them all, at every ping.
         """
         for replica, before in self._moved.items():
+            self._delivered += self.context[replica] - before
             self._counted += fingerprint_of(replica, self.context[replica])
             if before:
                 self._counted -= fingerprint_of(replica, before)
         self._counted &= _MASK
         self._moved.clear()
         return self._counted
+
+    def delivered(self) -> int:
+        """How many writes were delivered, blanks included; less than 2**64, whatever anybody claims."""
+        moved = sum(self.context[replica] - before for replica, before in self._moved.items())
+        return (self._delivered + moved) & _MASK
 
     # -- merging -----------------------------------------------------------------------------------------------------
 

@@ -120,7 +120,13 @@ class Node:
         self._control = None
         self._leaving = False
         runtime = self._runtime = Runtime(
-            self.config, self._store, self._watches, self._member_changed, self.leave, self._serve_control
+            self.config,
+            self._store,
+            self._watches.changed,
+            self._watches.batch_ended,
+            self._member_changed,
+            self.leave,
+            self._serve_control,
         )
         try:
             await runtime.start()

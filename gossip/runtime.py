@@ -24,7 +24,7 @@ from functools import partial
 from random import Random
 from typing import ParamSpec
 
-from crdt import Context, Malformed, Store, Write
+from crdt import Change, Context, Malformed, Store, Write
 from discovery import Address, Place, parse_address
 from gossip import forks
 from gossip.config import Config
@@ -54,7 +54,6 @@ from gossip.seal import Seal
 from gossip.search import Search
 from gossip.transport import Transport
 from gossip.waits import Waits
-from gossip.watches import Watches
 
 log = logging.getLogger("gossip")
 P = ParamSpec("P")
@@ -71,7 +70,8 @@ _LAST_WORDS = 0.25
 class Runtime:
     """One running node: engine, sockets, timer and the search for others.
 
-    `watches` are told of the changes of each visible step, under the lock; `member_changed` of news of members;
+    `changed` is called with the changes of each visible step, under the lock, and `batch_ended` when no batch of this
+    process is open any more; `member_changed` with news of members;
     `leave` if the loop is about to end while the node still runs, `settled` when this node has a place on its host.
     """
 
@@ -79,7 +79,8 @@ class Runtime:
         self,
         config: Config,
         store: Store,
-        watches: Watches,
+        changed: Callable[[tuple[Change, ...]], None],
+        batch_ended: Callable[[], None],
         member_changed: Callable[[MemberChanged], None],
         leave: Callable[[], Coroutine[None, None, None]],
         settled: Callable[[Place], Coroutine[None, None, None]],
@@ -90,7 +91,8 @@ class Runtime:
         self.over = False
         """Whether it has left, and everything is closed."""
         self._store = store
-        self._watches = watches
+        self._changed = changed
+        self._batch_ended = batch_ended
         self._member_changed = member_changed
         self.leave = leave
         self._settled = settled
@@ -288,7 +290,7 @@ class Runtime:
             self.engine.end()
             self._flush_soon()
             if not self.door.open:
-                self._watches.batch_ended()
+                self._batch_ended()
 
     def _flush_soon(self) -> None:
         if not self._flush_due:
@@ -452,7 +454,7 @@ class Runtime:
         for effect in effects:
             match effect:
                 case Changed(changes):
-                    self._watches.changed(changes)
+                    self._changed(changes)
                 case Persist():
                     self.keeping.keep(effect)
                     self.waits.moved()
@@ -465,7 +467,7 @@ class Runtime:
                         self._hardening.add((peer, number))
                         self.spawn(self._harden(peer, number))
                 case Appeared(keys):
-                    self._watches.changed(tuple((key, None, self._store.shown(key)) for key in keys))
+                    self._changed(tuple((key, None, self._store.shown(key)) for key in keys))
                 case Send(to, message):
                     streamed = effect.stream or (stream and isinstance(message, Ack))
                     self._send(to, effect, isinstance(message, Ping | Ack) and not streamed)

@@ -37,10 +37,17 @@ LAYERS = (
         "gossip.storage",
         "gossip.transport",
         "gossip.watch",
-        "gossip.watches",
     },
     # a node makes handles and lends them itself
-    {"gossip.answers", "gossip.control", "gossip.handle", "gossip.node", "gossip.shared", "gossip.thread"},
+    {
+        "gossip.answers",
+        "gossip.control",
+        "gossip.handle",
+        "gossip.node",
+        "gossip.shared",
+        "gossip.thread",
+        "gossip.watches",
+    },
     {"gossip.coordination", "gossip.history"},
     {"gossip"},  # the public face, gossip/__init__.py: it shows what lies below and nothing above
     {"gossip.http", "gossip.integrations"},

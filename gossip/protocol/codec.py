@@ -40,6 +40,7 @@ from gossip.protocol.messages import (
     Synced,
     Welcome,
 )
+from gossip.protocol.relay import Part
 
 VERSION: Final = 1
 MAX_MESSAGE: Final = 4 << 20
@@ -137,9 +138,16 @@ def _batches(field: Any) -> tuple[bytes, ...]:
 
 
 def _digest(field: Any) -> Digest:
-    _demand(type(field) is tuple and len(field) == 3, "a digest is two fingerprints and a flag")
+    _demand(type(field) is tuple and len(field) == 4, "a digest is two fingerprints, a flag and a number")
     state = None if field[1] is None else _number(field[1])
-    return Digest(_number(field[0]), state, _flag(field[2]))
+    return Digest(_number(field[0]), state, _flag(field[2]), _number(field[3]))
+
+
+def _part(field: Any) -> Part | None:
+    if field is None:
+        return None
+    _demand(type(field) is tuple and len(field) == 2, "a part of the ring lies between two instances")
+    return Part(_number(field[0]), _number(field[1]))
 
 
 def _text(field: Any, limit: int, what: str) -> str:
@@ -187,7 +195,7 @@ _KINDS: Final[tuple[tuple[type[Any], tuple[_Check, ...]], ...]] = (
     (Ack, (_number, _digest, _claims)),
     (PingReq, (_number, _instance)),
     (Gossip, (_claims,)),
-    (Push, (_batches, _number, _number, _flag)),
+    (Push, (_batches, _number, _number, _flag, _part)),
     (Pull, (_number, _bytes, _flag)),
     (StatePart, (_number, _number, _flag, _bytes)),
     (StateNext, (_number, _number, _bytes)),

@@ -73,6 +73,7 @@ from gossip.protocol.messages import (
     Welcome,
 )
 from gossip.protocol.recovery import Recovery
+from gossip.protocol.relay import Part, handed
 from gossip.protocol.replication import Replication
 from gossip.protocol.settings import Settings
 from gossip.protocol.transfer import Arrived
@@ -167,9 +168,21 @@ class Engine:
         return self._pushed(self.replication.stored(own)) + self.recovery.published()
 
     def _pushed(self, batches: Sequence[bytes]) -> list[Effect]:
+        if not batches:
+            return []
         self.counters["batches_sent"] += len(batches)
-        peers = tuple(self.members.peers())
-        return [Send(peers, push) for push in self.replication.pushes(batches)] if peers and batches else []
+        around = Part(self.me.instance, self.me.instance)
+        return [effect for push in self.replication.pushes(batches) for effect in self._handed(push, around)]
+
+    def _handed(self, push: Push, part: Part) -> list[Effect]:
+        """Tells the members in this part of the ring of writes, or has them told."""
+        few = self._settings.full_fanout
+        told = handed(part, self.members.peers(), few, self.members.doubtful)
+        direct = tuple(peer for peer, further in told if further is None)
+        effects: list[Effect] = [
+            Send((peer,), Push(push.batches, part=further)) for peer, further in told if further is not None
+        ]
+        return [*effects, Send(direct, Push(push.batches))] if direct else effects
 
     def join(self, addresses: Iterable[str], now: float) -> list[Effect]:
         """Introduces this node at addresses where others may be; those of living members are passed over."""
@@ -366,9 +379,12 @@ class Engine:
     # -- writes ---------------------------------------------------------------------------------------------------
 
     def _receive(self, sender: int, batches: list[Batch], push: Push, now: float, wall: int) -> list[Effect]:
+        # at once, and whether or not it is new or can be taken in here: those beyond have it from nobody else
+        onward = self._handed(push, push.part) if push.part is not None else []
+        self.counters["relayed"] += bool(onward)
         delivered = self.replication.receive(list(zip(batches, push.batches, strict=True)), wall)
         self.counters["batches_received"] += len(batches)
-        effects = [*map(Persist, delivered.payloads), *self._show(delivered.steps, now)]
+        effects = [*onward, *map(Persist, delivered.payloads), *self._show(delivered.steps, now)]
         self._skewed -= {batch.replica for batch in batches} - {replica for replica, _ in delivered.skewed}
         effects += self._warn_of_skew(delivered.skewed)
         if delivered.gap:

@@ -78,6 +78,8 @@ class Members:
         """The living instances at each address: looking through the table for each claim heard took 16 s for 4 096."""
         self._living: dict[int, None] = {}
         """The living others: with 1 024 remembered dead, looking through the table at each flush took 132 us."""
+        self.doubtful: dict[int, None] = {}
+        """Those of them that are suspected: nothing that others wait for is handed on to these."""
         self._put(me)
         self.gone_at: dict[int, float] = {}
         """When each dead or left instance was found so, oldest first."""
@@ -123,6 +125,10 @@ class Members:
             self._living.pop(claim.instance, None)
         else:
             self._living[claim.instance] = None
+        if claim.status == Status.SUSPECT and claim.instance in self._living:
+            self.doubtful[claim.instance] = None
+        else:
+            self.doubtful.pop(claim.instance, None)
         for address in () if claim.gone else claim.addresses:
             self._at.setdefault(address, {})[claim.instance] = None
 

@@ -39,6 +39,7 @@ from __future__ import annotations
 from typing import NamedTuple, TypeAlias
 
 from gossip.protocol.members import Claim
+from gossip.protocol.relay import Part
 
 
 class Digest(NamedTuple):
@@ -46,11 +47,13 @@ class Digest(NamedTuple):
 
     Equal contexts must have equal states; `state` is None while they can not be compared, in an open transaction.
     `ready` says that the sender has what the cluster shares: two newcomers agree at once, and that means nothing.
+    `writes` is how many were delivered: whoever has fewer misses something, that much is certain.
     """
 
     context: int
     state: int | None
     ready: bool
+    writes: int = 0
 
 
 class Join(NamedTuple):
@@ -98,12 +101,13 @@ class Gossip(NamedTuple):
 
 class Push(NamedTuple):
     """Encoded batches. As a part of an answer: to which `Pull`, of how many parts (0: nobody asked), and whether there
-    is `more` to pull."""
+    is `more` to pull. As told unasked in a large cluster: the `part` of the ring that its receiver hands it on to."""
 
     batches: tuple[bytes, ...]
     pull: int = 0
     parts: int = 0
     more: bool = False
+    part: Part | None = None
 
 
 class Pull(NamedTuple):

@@ -66,6 +66,8 @@ class Recovery:
         """Time passed: asks again for what did not come, and for what lies before something held back."""
         again = self.transfers.tick(now)
         effects: list[Effect] = [Send((again[0],), again[1])] if again is not None else []
+        for peer in self.repair.looks_due(self.digest, now):
+            effects += self.pull(peer, now)
         if self.repair.gap_is_due(now, held=bool(self.replication.inbox.waiting())):
             if self._members.peers():
                 effects += self.pull(self._rng.choice(self._members.peers()), now)

@@ -1,8 +1,9 @@
 """Whom do we ask for what we miss, and when have we got what the others share?
 
 Every digest that a peer sends is compared with ours. What differs for a moment is on its way already; what differs
-longer is pulled. A newcomer does not wait: it asks one peer at a time, and the next when that one is busy or silent, so
-that many who start together do not have everybody send everything to everyone.
+longer is pulled, without waiting for that peer's next digest: in a large cluster it comes after minutes. A newcomer
+does not wait at all: it asks one peer at a time, and the next when that one is busy or silent, so that many who start
+together do not have everybody send everything to everyone.
 
 A newcomer is *ready* when it agrees with somebody who is, or has been given all that such a one has. Where nobody is
 ready (a whole cluster starts), when all whom it knows of have answered and agree, or `join_timeout` is over. Whoever is
@@ -21,6 +22,10 @@ from math import inf
 from gossip.protocol.messages import Digest, Push
 from gossip.protocol.settings import Settings
 
+_PATIENCE = 5
+"""Probe intervals after which one is asked whose context differs and who has not more than we have."""
+_MOST_LOOKS = 64
+"""Peers whose digests are looked at again: if many are ahead of us, one of them is enough."""
 _TRIES = 8
 """How often somebody is asked for what lies before something held back: it may have died with its author."""
 
@@ -46,6 +51,8 @@ class Repair:
         self._digests: dict[int, Digest] = {}
         self._differs: dict[int, float] = {}
         """Since when a peer's context was seen to differ."""
+        self._looks: dict[int, float] = {}
+        """When its last digest is looked at again."""
         self._asked: dict[int, _Asked] = {}
         self._number = start
         self._refused: dict[int, float] = {}
@@ -66,7 +73,7 @@ class Repair:
     @property
     def deadline(self) -> float:
         """When something is due: giving up on being given everything, or asking about a gap again."""
-        return min(self._gap_due, self._ready_due, self._sure_at)
+        return min(self._gap_due, self._ready_due, self._sure_at, *self._looks.values())
 
     # -- joining ------------------------------------------------------------------------------------------------------
 
@@ -130,12 +137,34 @@ class Repair:
         """Whether it is time to pull from a peer that has just told this."""
         if theirs.context == mine.context:
             self._differs.pop(peer, None)
+            self._looks.pop(peer, None)
             return False
         since = self._differs.setdefault(peer, now)
         if not self.ready:
             return True
         settled = now - max(since, self._delivered_at) >= self._settings.settle
-        return settled or now - since >= self._settings.probe_interval
+        # under a constant load they always differ, and then only who has more is certain to have what we lack
+        intervals = 1 if theirs.writes > mine.writes else _PATIENCE
+        if settled or now - since >= intervals * self._settings.probe_interval:
+            self._looks.pop(peer, None)
+            return True
+        if len(self._looks) < _MOST_LOOKS:
+            self._looks.setdefault(peer, now + self._settings.settle)
+        return False
+
+    def looks_due(self, mine: Digest, now: float) -> list[int]:
+        """The peers whose last digests, looked at again, still tell of something that has not come."""
+        due = [peer for peer, at in self._looks.items() if at <= now]
+        lacking = []
+        for peer in due:
+            del self._looks[peer]
+            theirs = self._digests.get(peer)
+            if theirs is None or theirs.context == mine.context:
+                continue
+            quiet = now - max(self._differs.get(peer, now), self._delivered_at) >= self._settings.settle
+            if theirs.writes > mine.writes or quiet:
+                lacking.append(peer)
+        return lacking
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -198,6 +227,7 @@ class Repair:
         """Forgets all about a peer."""
         self._digests.pop(peer, None)
         self._differs.pop(peer, None)
+        self._looks.pop(peer, None)
         self._asked.pop(peer, None)
         self._refused.pop(peer, None)
 

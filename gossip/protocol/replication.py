@@ -114,9 +114,12 @@ class Replication:
     def has_room_for(self, write: Write, note: Note | None = None) -> bool:
         """Whether the open transaction, if there is one, may have this write as well."""
         return (
-            not self._transaction
-            or self._transaction_size + _size_of(write) + _size_of_note(note) <= self._settings.max_transaction
+            not self._transaction or self._transaction_size + self._cost(write, note) <= self._settings.max_transaction
         )
+
+    def _cost(self, write: Write, note: Note | None) -> int:
+        """Bytes that a write adds to a transaction, as its peers hold it back: another note begins another batch."""
+        return _size_of(write) + (0 if note == self._note else _HELD_OVERHEAD + _size_of_note(note))
 
     def update(self, write: Write, note: Note | None = None) -> Change:
         """Delivers an own write here, and gathers it for the others, in a batch with this note.
@@ -130,7 +133,7 @@ class Replication:
                 "of it back until its end has come: make several smaller ones"
             )
         if self._transaction:
-            self._transaction_size += _size_of(write) + _size_of_note(note)
+            self._transaction_size += self._cost(write, note)
         change = self.store.merge(write, note)
         assert change is not None, "an own write is always new"
         if note != self._note:
@@ -161,6 +164,7 @@ class Replication:
         self._transaction += 1
         if self._transaction == 1:
             self._close(self.store.context[self.replica], more=False)
+            self._note = None
             self._transaction_size = 0
             self._before = len(self._closed)
 
@@ -335,11 +339,13 @@ class Replication:
     def digest(self, ready: bool) -> Digest:
         """The fingerprints of what has left; no state's while a transaction is open."""
         context, state = self.store.context_fingerprint(), self.store.fingerprint
+        writes = self.store.delivered()
         if self.exposable:
-            return Digest(context, state, ready)
+            return Digest(context, state, ready, writes)
         context -= fingerprint_of(self.replica, self.store.context[self.replica])
         context += fingerprint_of(self.replica, self.published) if self.published else 0
-        return Digest(context % 2**64, None, ready)
+        writes -= self.store.context[self.replica] - self.published
+        return Digest(context % 2**64, None, ready, writes % 2**64)
 
     def shares_nothing(self, theirs: Context) -> bool:
         """Whether a peer has delivered nothing of what we have: a newcomer, that takes all there is."""
@@ -416,7 +422,7 @@ class Replication:
 
 
 def _size_of_note(note: Note | None) -> int:
-    """As if each write had its own: each may be between two without one, in a batch of its own."""
+    """At least so many bytes as a note takes in a batch."""
     return 0 if note is None else _OVERHEAD + sum(len(part.encode()) for part in note if part)
 
 

@@ -56,7 +56,7 @@ async def old_enough(cluster: str, count: int = 2, **settings: Any) -> AsyncIter
 
 
 def dict_of(node: gossip.Node) -> dict[Any, Any]:
-    return dict(node.map("m"))
+    return dict(node.map("m").items())  # as of one moment: `dict` itself asks for the keys first, and one may end
 
 
 async def agree(*those: gossip.Node) -> None:

@@ -43,8 +43,12 @@ from gossip.protocol.messages import (
     Push,
     StateNext,
     StatePart,
+    Sums,
+    Sync,
+    Synced,
     Welcome,
 )
+from gossip.protocol.relay import Part
 from gossip.protocol.settings import Settings
 from tests.protocol.wire import EPOCH
 
@@ -77,7 +81,9 @@ claim = st.builds(
     st.sampled_from(Status),
 )
 claims = st.lists(claim, max_size=4).map(tuple)
-digest = st.builds(Digest, number, number)
+digest = st.builds(Digest, number, st.none() | number, st.booleans(), number)
+part = st.none() | st.builds(Part, number, number)
+some_bytes = st.binary(max_size=40)
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Join, claims, digest),
     st.builds(Welcome, claims, digest),
@@ -85,10 +91,14 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Ack, number, digest, claims),
     st.builds(PingReq, number, instance),
     st.builds(Gossip, claims),
-    st.builds(Push, st.lists(st.binary(max_size=40), max_size=4).map(tuple), number, number, st.booleans()),
-    st.builds(Pull, number, st.binary(max_size=40)),
-    st.builds(StatePart, number, number, st.booleans(), st.binary(max_size=40)),
-    st.builds(StateNext, number, number),
+    st.builds(Push, st.lists(some_bytes, max_size=4).map(tuple), number, number, st.booleans(), part),
+    st.builds(Pull, number, some_bytes, st.booleans()),
+    st.builds(StatePart, number, number, st.booleans(), some_bytes),
+    st.builds(StateNext, number, number, some_bytes),
+    st.builds(Sums, number, number, some_bytes),
+    st.builds(Sync, number, some_bytes, st.booleans()),
+    st.builds(Synced, number, st.booleans()),
+    st.just(Busy()),
 )
 
 

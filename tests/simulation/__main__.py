@@ -83,7 +83,8 @@ def _tell(reports: list[Report], failures: int, took: float) -> None:
     print(f"{len(reports)} seeds, {failures} failed, {sum(report.events for report in reports)} events, ", end="")
     print(f"{hours:.1f} virtual hours in {took:.0f} s")
     print(f"{total['nodes']} nodes, {total['writes']} writes, {total['deliveries']} deliveries, ", end="")
-    print(f"{total['states']} states and {total['differences']} differences transferred; ", end="")
+    print(f"{total['states']} states and {total['differences']} differences transferred, ", end="")
+    print(f"{total['relayed']} pushes handed on; ", end="")
     print(f"healed within {healing[len(healing) // 2]:.1f} s (median), ", end="")
     print(f"{healing[-1]:.1f} s (worst, seed {max(reports, key=lambda report: report.healing).seed})")
     for kind in [*KINDS, *sorted(times.keys() - set(KINDS))]:

@@ -87,8 +87,22 @@ class Watch:
         """The digests that may be told now, and that might have been told before this event."""
 
     def _restored(self) -> None:
-        """What a disk has kept is what was delivered, less what was dropped of it since."""
+        """What a disk has kept is what was delivered, less what was dropped of it since.
+
+        And what had been dropped is there again, for a disk is not told of that: even if it was replaced, by a write of
+        which only a state told that did not tell of its range. It is over, and nobody sees it.
+        """
         self.shadow.advance(self._store.context)
+        for key, head in self._view.items():
+            for live in chain(head):
+                dot = (live[1], live[2])
+                if dot not in self.shadow.live.get(key, ()):
+                    write = self.history.writes[dot[0]][dot[1] - 1]
+                    demand(
+                        write is not None and self.history.is_over(write), "a disk brought back what was dead", write
+                    )
+                    assert write is not None
+                    self.shadow.live.setdefault(key, {})[dot] = write
         for key in list(self.shadow.live):
             self._key(key)
 
@@ -205,6 +219,9 @@ class Watch:
             for replica, sequence in writes:
                 sums[range_of(replica, sequence)] ^= fingerprint_of(replica, sequence)
         demand(store.sums == sums, "the sums of the ranges are not those of what is live")
+        dots = (dot for writes in shadow.live.values() for dot in writes)
+        noted = {dot: self.history.notes[dot] for dot in dots if dot in self.history.notes}
+        demand(store.notes == noted, "the notes are not those of what is live", store.notes, noted)
         for name in MAPS:
             table = LWWMap(store, name)
             keys = list(table.keys())
@@ -239,7 +256,10 @@ class Watch:
             if not context[replica]:
                 del context[replica]
         self._may_tell = context
-        self._before, self._exposed = self._exposed, Digest(context.fingerprint(), self.shadow.fingerprint, ready=False)
+        self._before, self._exposed = (
+            self._exposed,
+            Digest(context.fingerprint(), self.shadow.fingerprint, ready=False, writes=sum(context.values())),
+        )
         if unpublished:
             self._exposed = self._exposed._replace(state=None)
         else:

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from crdt import FOREVER, WITH_AUTHOR, Context, Dot, Key, Write, decode_batch
+from crdt import FOREVER, WITH_AUTHOR, Context, Dot, Key, Note, Write, decode_batch
 from crdt.causality import fingerprint_of
 from crdt.timestamp import at
 
@@ -55,6 +55,7 @@ class History:
         self.segments: dict[int, list[int]] = {}
         self.meaning: dict[Dot, Meaning] = {}
         self.payloads: set[bytes] = set()
+        self.notes: dict[Dot, Note] = {}
         self.holding: dict[int, Mapping[int, int]] = {}
         """What each instance has delivered; of the dead, what they had."""
         self.safe: dict[int, Context] = {}

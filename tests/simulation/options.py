@@ -64,7 +64,7 @@ def draw(seed: int, nodes: int = 0, seconds: float = 0.0) -> Options:
     pool = HARMLESS if rng.random() < 0.1 else KINDS
     kinds = {kind: rng.random() for kind in KINDS if rng.random() < share and kind in pool}
     return Options(
-        nodes=nodes or rng.choice((3, 4, 4, 5, 5, 6, 7)),
+        nodes=nodes or rng.choice((3, 4, 4, 5, 5, 6, 7, 12)),
         seconds=seconds or rng.uniform(40.0, 90.0),
         kinds=kinds,
         pace=rng.choice((1.0, 2.0, 4.0)),
@@ -101,7 +101,7 @@ def _settings(rng: Random, kinds: dict[str, float], durability: str = "interval"
         part_bytes=rng.choice((1, 200, 2_000)) if "tiny_parts" in kinds else 256 << 10,
         held_bytes=20_000 if small else 32 << 20,
         max_transaction=10_000 if small else 16 << 20,
-        full_fanout=4 if "few_told" in kinds else 16,
+        full_fanout=rng.choice((1, 2, 4)) if "few_told" in kinds else 16,
         max_transfers=rng.choice((1, 4)),
         durability=durability,
     )

@@ -59,6 +59,7 @@ def run(
         deliveries=sum(process.watch.delivered for process in everybody),
         states=sum(process.engine.counters["states_received"] for process in everybody),
         differences=sum(process.engine.counters["differences_received"] for process in everybody),
+        relayed=sum(process.engine.counters["relayed"] for process in everybody),
         nodes=len(everybody),
     )
     return report

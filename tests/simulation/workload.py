@@ -13,7 +13,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from crdt import FOREVER, WITH_AUTHOR, LWWMap, LWWRegister, ORSet, PNCounter, Store, Write
+from crdt import FOREVER, WITH_AUTHOR, LWWMap, LWWRegister, Note, ORSet, PNCounter, Store, Write
 from crdt.timestamp import at
 from gossip.protocol.effects import Effect
 from tests.simulation.checks import COUNTERS, MAPS, REGISTERS, SETS
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 KEYS: tuple[Any, ...] = ("a", "b", 1, True, 1.0, ("t", 2), b"x", None)
 MEMBERS: tuple[Any, ...] = ("ann", "bob", 7, "dan")
 _LARGE = 100 << 10
+
+_NOTES = {0: Note("somebody", None), 3: Note(None, "for the test")}
+"""What some of the writes are noted with, by their stamps; so it changes in the middle of transactions, too."""
 
 
 class Workload:
@@ -111,7 +114,7 @@ class Workload:
         before = replication.store.context[replication.replica]
         watch.program = True
         try:
-            effects = engine.update(write, now)
+            effects = engine.update(write, now, _NOTES.get(stamp % 6))
         except ValueError:
             demand(process.watch.depth > 0, "a write was refused outside of a transaction", write)
             demand(replication.store.context[replication.replica] == before, "a refused write left a trace", write)

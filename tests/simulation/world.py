@@ -20,7 +20,7 @@ from math import inf
 from random import Random
 from struct import pack
 
-from crdt import Change, Context, Store, Write, decode_batch
+from crdt import Change, Context, Note, Store, Write, decode_batch
 from gossip.protocol.codec import Codec
 from gossip.protocol.effects import Dial, Effect, Harden, Persist, Reborn, Send
 from gossip.protocol.engine import Engine
@@ -56,9 +56,11 @@ class Observed(Replication):
         super().__init__(store, settings, replica)
         self.watch: Watch | None = None
 
-    def update(self, write: Write) -> Change:
-        change = super().update(write)
+    def update(self, write: Write, note: Note | None = None) -> Change:
+        change = super().update(write, note)
         assert self.watch is not None
+        if note is not None:
+            self.watch.history.notes[write.dot] = note
         if not self.watch.program:
             self.watch.wrote_anew(write)
         return change
