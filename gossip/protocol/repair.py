@@ -23,7 +23,7 @@ from gossip.protocol.messages import Digest, Push
 from gossip.protocol.settings import Settings
 
 _PATIENCE = 5
-"""Probe intervals after which one is asked whose context differs and who has not more than we have."""
+"""Probe intervals after which somebody is asked whose context differs all the time, though it has not more than we."""
 _MOST_LOOKS = 64
 """Peers whose digests are looked at again: if many are ahead of us, one of them is enough."""
 _TRIES = 8
@@ -51,6 +51,9 @@ class Repair:
         self._digests: dict[int, Digest] = {}
         self._differs: dict[int, float] = {}
         """Since when a peer's context was seen to differ."""
+        self._behind_since = inf
+        """Since when everybody who said how many writes he has, has more than we."""
+        self._precaution_at = -inf
         self._looks: dict[int, float] = {}
         """When its last digest is looked at again."""
         self._asked: dict[int, _Asked] = {}
@@ -135,6 +138,7 @@ class Repair:
 
     def differs(self, peer: int, theirs: Digest, mine: Digest, now: float) -> bool:
         """Whether it is time to pull from a peer that has just told this."""
+        self._behind_since = min(self._behind_since, now) if theirs.writes > mine.writes else inf
         if theirs.context == mine.context:
             self._differs.pop(peer, None)
             self._looks.pop(peer, None)
@@ -143,10 +147,12 @@ class Repair:
         if not self.ready:
             return True
         settled = now - max(since, self._delivered_at) >= self._settings.settle
-        # under a constant load they always differ, and then only who has more is certain to have what we lack
-        intervals = 1 if theirs.writes > mine.writes else _PATIENCE
-        if settled or now - since >= intervals * self._settings.probe_interval:
+        # under a constant load they always differ, with what is on its way: but not everybody has more all the time
+        behind = now - self._behind_since >= self._settings.probe_interval
+        overdue = now - max(since, self._precaution_at) >= _PATIENCE * self._settings.probe_interval
+        if settled or behind or overdue:
             self._looks.pop(peer, None)
+            self._precaution_at, self._behind_since = now, inf
             return True
         if len(self._looks) < _MOST_LOOKS:
             self._looks.setdefault(peer, now + self._settings.settle)
