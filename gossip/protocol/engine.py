@@ -73,7 +73,7 @@ from gossip.protocol.messages import (
     Welcome,
 )
 from gossip.protocol.recovery import Recovery
-from gossip.protocol.relay import Part, handed
+from gossip.protocol.relay import Part, Recent, handed
 from gossip.protocol.replication import Replication
 from gossip.protocol.settings import Settings
 from gossip.protocol.transfer import Arrived
@@ -105,6 +105,7 @@ class Engine:
         self.expiry = Expiry(store)
         self.confirm = Confirm(rng.getrandbits(32))
         self._settings = settings
+        self._recent = Recent()
         self._skewed: set[int] = set()
         """Replicas whose writes wait because of a clock: told once, when it begins."""
         self._woken = False
@@ -172,17 +173,23 @@ class Engine:
             return []
         self.counters["batches_sent"] += len(batches)
         around = Part(self.me.instance, self.me.instance)
-        return [effect for push in self.replication.pushes(batches) for effect in self._handed(push, around)]
+        return [effect for push in self.replication.pushes(batches) for effect in self._handed(push.batches, around)]
 
-    def _handed(self, push: Push, part: Part) -> list[Effect]:
-        """Tells the members in this part of the ring of writes, or has them told."""
-        few = self._settings.full_fanout
-        told = handed(part, self.members.peers(), few, self.members.doubtful)
+    def _handed(self, batches: tuple[bytes, ...], part: Part, lost: int = 0) -> list[Effect]:
+        """Tells the members in this part of the ring of writes, or has them told; not by one that was just lost."""
+        doubtful = self.members.doubtful if not lost else {*self.members.doubtful, lost}
+        told = handed(part, self.members.peers(), self._settings.full_fanout, doubtful)
+        effects: list[Effect] = []
+        for peer, further in told:
+            if further is not None:
+                self._recent.add(peer, further, batches)
+                effects.append(Send((peer,), Push(batches, part=further)))
         direct = tuple(peer for peer, further in told if further is None)
-        effects: list[Effect] = [
-            Send((peer,), Push(push.batches, part=further)) for peer, further in told if further is not None
-        ]
-        return [*effects, Send(direct, Push(push.batches))] if direct else effects
+        return [*effects, Send(direct, Push(batches))] if direct else effects
+
+    def _handed_anew(self, lost: int) -> list[Effect]:
+        """Somebody is lost: what he was to hand on lately goes another way."""
+        return [effect for part, batches in self._recent.lost(lost) for effect in self._handed(batches, part, lost)]
 
     def join(self, addresses: Iterable[str], now: float) -> list[Effect]:
         """Introduces this node at addresses where others may be; those of living members are passed over."""
@@ -240,11 +247,12 @@ class Engine:
 
     def lost(self, instance: int, now: float) -> list[Effect]:
         """A stream to this member ended, or could not be opened. A hint: look at once, through others too."""
-        return [*self.flush(), *self.membership.lost(instance, now, self.digest)]
+        return [*self.flush(), *self._handed_anew(instance), *self.membership.lost(instance, now, self.digest)]
 
     def exited(self, instance: int, now: float) -> list[Effect]:
         """The process of this member is gone: proof, so it is dead at once, and all are told."""
-        return [*self._follow(self.membership.exited(instance, now), now), *self.membership.news()]
+        effects = self._follow(self.membership.exited(instance, now), now)
+        return [*effects, *self._handed_anew(instance), *self.membership.news()]
 
     def tick(self, now: float, wall: int) -> list[Effect]:
         """Time passed: does all that is due."""
@@ -253,6 +261,7 @@ class Engine:
             self.counters["late"] += 1
             self.membership.detector.late(late, now)
         effects = self.flush()
+        self._recent.turn(now)
         effects += self._follow(self.membership.tick(now, self.digest), now)
         if self.membership.heal_due <= now:
             effects += self.join(self.membership.heal(now), now)
@@ -380,7 +389,7 @@ class Engine:
 
     def _receive(self, sender: int, batches: list[Batch], push: Push, now: float, wall: int) -> list[Effect]:
         # at once, and whether or not it is new or can be taken in here: those beyond have it from nobody else
-        onward = self._handed(push, push.part) if push.part is not None else []
+        onward = self._handed(push.batches, push.part) if push.part is not None else []
         self.counters["relayed"] += bool(onward)
         delivered = self.replication.receive(list(zip(batches, push.batches, strict=True)), wall)
         self.counters["batches_received"] += len(batches)

@@ -5,6 +5,8 @@ Whoever covers a part hands the further half of it to the member in its middle, 
 and so on; a part of few members it tells by itself. So n members take n - 1 messages, and about log2(n / few) + 1 hops;
 nobody gets it twice while all have the same list, and no tree is kept anywhere.
 
+A member that is lost may not have handed on what it got last: who handed it to him cuts his part anew.
+
 Invariant: a part that is handed on is truly inside the one that it is taken from, whoever cut it and whatever lists he
 has: lists that differ cost messages twice or not at all, never without an end. What was lost is found by digests.
 Source: El-Ansary, Alima, Brand, Haridi: Efficient broadcast in structured peer-to-peer networks (2003).
@@ -17,6 +19,9 @@ from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 _RING = 1 << 64
+_MOST = 256
+_LARGEST = 16 << 10
+"""Bytes of batches that are kept to be handed on once more: with `_MOST` of them twice, 8 MiB at most."""
 
 
 class Part(NamedTuple):
@@ -61,3 +66,28 @@ def _between(part: Part, peers: Iterable[int]) -> Sequence[int]:
     length = (part.before - part.after) % _RING or _RING
     places = sorted((peer - part.after) % _RING for peer in peers)
     return [(part.after + place) % _RING for place in places if 0 < place < length]
+
+
+class Recent:
+    """What was handed on in the last second or two, and to whom; bounded, for what is forgotten is found by digests."""
+
+    def __init__(self) -> None:
+        self._new: list[tuple[int, Part, tuple[bytes, ...]]] = []
+        self._old: list[tuple[int, Part, tuple[bytes, ...]]] = []
+        self._turned = 0.0
+
+    def add(self, peer: int, part: Part, batches: tuple[bytes, ...]) -> None:
+        """These batches were handed to a peer, for a part of the ring."""
+        if len(self._new) < _MOST and sum(map(len, batches)) <= _LARGEST:
+            self._new.append((peer, part, batches))
+
+    def turn(self, now: float) -> None:
+        """Time passed: forgets what is older than a second."""
+        if now - self._turned >= 1.0:
+            self._old, self._new, self._turned = self._new, [], now
+
+    def lost(self, peer: int) -> list[tuple[Part, tuple[bytes, ...]]]:
+        """What this peer was to hand on; it is forgotten."""
+        everything = [*self._old, *self._new]
+        self._old, self._new = [each for each in everything if each[0] != peer], []
+        return [(part, batches) for hop, part, batches in everything if hop == peer]

@@ -125,6 +125,36 @@ def test_what_a_dead_hop_did_not_hand_on_comes_within_seconds() -> None:
     assert len(wire.packets(Push)) == 19
 
 
+def test_what_a_hop_did_not_hand_on_goes_another_way_when_its_stream_ends() -> None:
+    wire, nodes = large(21)
+    author = nodes[0]
+    author.write(k=0)
+    hop = wire.nodes[hops_of(wire, author)[0]]
+    wire.crash(hop)
+    author.write(k=1)
+    left = [node for node in nodes if node is not hop]
+    assert not all(node.data == {"k": 1} for node in left)
+    wire.perform(author, author.engine.lost(hop.instance, wire.now))
+    wire.deliver()
+    assert all(node.data == {"k": 1} for node in left), "at once"
+    wire.sent.clear()
+    wire.perform(author, author.engine.lost(hop.instance, wire.now))
+    wire.deliver()
+    assert wire.packets(Push) == [], "and once"
+
+
+def test_what_was_handed_on_long_ago_is_not_again() -> None:
+    wire, nodes = large(21)
+    nodes[0].write(k=0)
+    hop = wire.nodes[hops_of(wire, nodes[0])[0]]
+    wire.advance(5.0)
+    wire.sent.clear()
+    wire.crash(hop)
+    wire.perform(nodes[0], nodes[0].engine.lost(hop.instance, wire.now))
+    wire.deliver()
+    assert wire.packets(Push) == []
+
+
 def test_one_who_can_not_take_it_hands_it_on_all_the_same() -> None:
     """Its clock is wrong, or it lacks what comes before: that is its own affair."""
     wire, nodes = large(21)
