@@ -411,6 +411,11 @@ def note_of(field: Any) -> Note:
     return Note(*field)
 
 
+def size_of_note(note: Note) -> int:
+    """At most so many bytes it takes when it is packed."""
+    return 16 + sum(len(part.encode()) for part in note if part)
+
+
 def dots_of(numbers: Any, limit: int) -> tuple[Dot, ...]:
     """Dots from a flat run of numbers: replica, sequence, replica, sequence, ..."""
     demand(type(numbers) is tuple and len(numbers) % 2 == 0 and len(numbers) <= 2 * limit, "dots come in bounded pairs")

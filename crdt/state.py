@@ -25,6 +25,7 @@ from crdt.codec import (
     is_key,
     note_of,
     pack,
+    size_of_note,
     unpack,
 )
 from crdt.store import Live, Note, Object, Scope, State, chain
@@ -32,7 +33,10 @@ from crdt.store import Live, Note, Object, Scope, State, chain
 _LOOKED: Final = 1 << 14
 """Live writes looked at for one part: some 5 ms."""
 _Flat: TypeAlias = tuple[object, ...]
-"""A live write as it is packed: `(element, stamp, replica, sequence, value, expires)`, and its note if it has one."""
+"""A live write as it is packed: `(element, stamp, replica, sequence, value, expires)`, and if it has a note the place
+of that among those of its part: a batch of a thousand writes has one."""
+_Body: TypeAlias = tuple[int, str, list[_Flat]] | tuple[int, str, list[_Flat], list[Note]]
+"""`(type, name, live writes)`, and their notes if they have any."""
 
 
 def state_parts(state: State, limit: int = 1 << 18, ranges: Container[int] | None = None) -> Iterator[bytes]:
@@ -52,31 +56,36 @@ def state_parts(state: State, limit: int = 1 << 18, ranges: Container[int] | Non
     scope = () if state.scope is None else (sorted(state.scope.ranges), encode_context(state.scope.compared))
     yield pack((encode_context(state.context), named, scope))
     told = 0
-    for kind, name, flats in _bodies(state, limit, ranges):
-        told += len(flats)
-        yield pack((kind, name, flats))
+    for body in _bodies(state, limit, ranges):
+        told += len(body[2])
+        yield pack(body)
     yield pack((told,))
 
 
-def _bodies(state: State, limit: int, ranges: Container[int] | None) -> Iterator[tuple[int, str, list[_Flat]]]:
-    """`(type, name, live writes)`, of about `limit` bytes together; with `ranges` of what lies in these."""
+def _bodies(state: State, limit: int, ranges: Container[int] | None) -> Iterator[_Body]:
+    """Live writes of about `limit` bytes together; with `ranges` those that lie in these."""
     looked, notes = 0, state.notes
     for (kind, name), elements in state.objects.items():
         flats: list[_Flat] = []
+        noted: dict[Note, int] = {}
         size = 0
         for element, head in elements.items():
             for live in _least_first(head):
                 looked += 1
                 if ranges is None or range_of(live[1], live[2]) in ranges:
                     note = notes.get((live[1], live[2])) if notes else None
-                    flats.append((element, *live[:5]) if note is None else (element, *live[:5], note))
+                    if note is None:
+                        flats.append((element, *live[:5]))
+                    else:
+                        size += 0 if note in noted else size_of_note(note)
+                        flats.append((element, *live[:5], noted.setdefault(note, len(noted))))
                     size += len(element) + len(live[3]) + 32
                 # between two conflicts too: a key may have many, and each of a megabyte
                 if size >= limit or (looked >= _LOOKED and ranges is not None):
-                    yield kind, name, flats
-                    flats, size, looked = [], 0, 0
+                    yield (kind, name, flats, list(noted)) if noted else (kind, name, flats)
+                    flats, noted, size, looked = [], {}, 0, 0
         if flats:
-            yield kind, name, flats
+            yield (kind, name, flats, list(noted)) if noted else (kind, name, flats)
 
 
 def _least_first(head: Live) -> Iterator[Live]:
@@ -136,9 +145,10 @@ class Stage:
             demand(type(fields[0]) is int, "the last part says how many live writes there were")
             self._counted = fields[0]
             return
-        demand(len(fields) == 3 and type(fields[2]) is tuple, "a part has three fields")
-        kind, name, flats = fields
+        demand(len(fields) in (3, 4) and all(type(each) is tuple for each in fields[2:]), "a part has three fields")
+        kind, name, flats = fields[:3]
         demand(is_key(kind, name, b""), "a part names its object")
+        notes = list(map(note_of, fields[3])) if len(fields) == 4 else []
         if not flats:
             demand(self._counted is None, "a part of a whole state has live writes")
             return
@@ -148,7 +158,8 @@ class Stage:
             demand(type(flat) is tuple and len(flat) in (6, 7), "a live write has six fields or seven")
             self._add(kind, name, elements, flat[:6])
             if len(flat) == 7:
-                self._notes[flat[2], flat[3]] = note_of(flat[6])
+                demand(type(flat[6]) is int and 0 <= flat[6] < len(notes), "a live write has a note of its part")
+                self._notes[flat[2], flat[3]] = notes[flat[6]]
 
     def _begin(self, fields: tuple[Any, ...]) -> None:
         demand(len(fields) == 3 and type(fields[0]) is bytes, "a state starts with its head")

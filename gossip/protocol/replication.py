@@ -38,7 +38,7 @@ from crdt import (
     encode_context,
 )
 from crdt.causality import fingerprint_of
-from crdt.codec import MAX_RANGE, MAX_REPLICAS
+from crdt.codec import MAX_RANGE, MAX_REPLICAS, size_of_note
 from crdt.store import MAX_NAMES
 from crdt.timestamp import at, observe, tick
 from gossip.protocol.log import Entry, Log
@@ -119,7 +119,9 @@ class Replication:
 
     def _cost(self, write: Write, note: Note | None) -> int:
         """Bytes that a write adds to a transaction, as its peers hold it back: another note begins another batch."""
-        return _size_of(write) + (0 if note == self._note else _HELD_OVERHEAD + _size_of_note(note))
+        if note == self._note:
+            return _size_of(write)
+        return _size_of(write) + _HELD_OVERHEAD + (0 if note is None else size_of_note(note))
 
     def update(self, write: Write, note: Note | None = None) -> Change:
         """Delivers an own write here, and gathers it for the others, in a batch with this note.
@@ -419,11 +421,6 @@ class Replication:
             run.append(batch)
             size += len(batch)
         return [*pushes, Push(tuple(run))]
-
-
-def _size_of_note(note: Note | None) -> int:
-    """At least so many bytes as a note takes in a batch."""
-    return 0 if note is None else _OVERHEAD + sum(len(part.encode()) for part in note if part)
 
 
 def _size_of(write: Write) -> int:

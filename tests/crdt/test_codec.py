@@ -24,6 +24,7 @@ from crdt import (
     Context,
     LWWMap,
     Malformed,
+    Note,
     PNCounter,
     Stage,
     Store,
@@ -458,3 +459,30 @@ def test_a_large_state_comes_in_parts_of_about_the_size_asked_for() -> None:
         store.merge(LWWMap(store, f"object {n % 3}").set(n, "x" * 100, 7, stamp=n))
     parts = list(state_parts(store.state(), limit=2_000))
     assert len(parts) > 15 and max(map(len, parts)) < 2_200
+
+
+def test_notes_count_in_the_size_of_a_part_and_each_is_told_once_in_it() -> None:
+    """Ours: they did not count, so a state with long notes had parts that no frame could hold, and no newcomer got
+    anything of it."""
+    store = Store()
+    for n in range(300):
+        own = Note("ann", f"{n % 100:0>1000}")
+        store.merge(LWWMap(store, "m").set(n, "x", 7, stamp=n), own if n < 100 else Note(None, "the same for all" * 60))
+    parts = list(state_parts(store.state(), limit=4_000))
+    assert max(map(len, parts)) < 6_000 and sum(map(len, parts)) < 100 * 1_100 + 200 * 60 + 4_000
+    stage = Stage()
+    for part in parts:
+        stage.add(part)
+    assert stage.state() == store.state() and len(stage.state().notes) == 300
+
+
+@pytest.mark.parametrize("notes", [(), ((("ann", None),), 0), ((("ann", None),), ("bob", None)), ([7],), ((7,),)])
+def test_a_live_write_has_a_note_of_its_part(notes: tuple[object, ...]) -> None:
+    head = msgpack.packb((encode_context(Context({7: 5})), (), 1))
+    live = (b"\xa1k", 5, 7, 5, b"\x01", 0)
+    decode_state(msgpack.packb([head, msgpack.packb((1, "m", [(*live, 0)], [("ann", None)]))]))
+    with pytest.raises(Malformed):
+        decode_state(msgpack.packb([head, msgpack.packb((1, "m", [(*live, 0)], *notes))]))
+    for place in (1, -1, True, None, "0"):
+        with pytest.raises(Malformed):
+            decode_state(msgpack.packb([head, msgpack.packb((1, "m", [(*live, place)], [("ann", None)]))]))

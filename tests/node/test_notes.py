@@ -176,3 +176,18 @@ def test_the_log_finds_the_batch_of_a_write_as_long_as_it_has_it() -> None:
     assert [log.find(7, sequence) for sequence in (1, 2, 3, 4, 9, 10)] == [b"1", b"1", b"3", b"4", b"4", None]
     log.append(Entry(8, 1, 1, b"other"))
     assert (log.find(7, 1), log.find(7, 3), log.find(9, 1)) == (None, b"3", None)
+
+
+def test_a_newcomer_gets_what_has_long_notes(cluster: str, tmp_path: Path) -> None:
+    """Ours: 20 000 keys with a note of 1 KB each were in parts larger than any frame, and stayed where they were."""
+    with gossip.Node(cluster, data_dir=tmp_path) as ann:
+        for number in range(3_000):
+            with ann.batch(note=f"{number:x>1000}"):
+                ann.map("m")[str(number)] = number
+        with ann.batch(note="y" * 1_000):
+            ann.map("m").update({f"also {number}": number for number in range(3_000)})
+        with gossip.Node(cluster) as late:
+            assert len(late.map("m")) == 6_000
+            assert late.map("m").entry("7").note == f"{7:x>1000}"
+    with gossip.Node(cluster, data_dir=tmp_path) as again:
+        assert again.map("m").entry("also 7").note == "y" * 1_000

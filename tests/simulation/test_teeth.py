@@ -22,6 +22,7 @@ from gossip.protocol.expiry import Expiry
 from gossip.protocol.members import Members, Status
 from gossip.protocol.membership import Membership
 from gossip.protocol.messages import Gossip, Synced
+from gossip.protocol.recovery import Recovery
 from gossip.protocol.repair import Repair
 from gossip.protocol.replication import Replication
 from tests.simulation.options import only
@@ -57,7 +58,7 @@ def a_state_joins_its_context_before_it_is_applied(patch: pytest.MonkeyPatch) ->
     patch.setattr(Store, "merge_state", wrong)
 
 
-@planted()
+@planted("loss", "tiny_log")
 def a_state_is_committed_before_its_last_part(patch: pytest.MonkeyPatch) -> None:
     add = Stage.add
 
@@ -113,8 +114,8 @@ def the_first_group_that_differs_is_taken_for_all(patch: pytest.MonkeyPatch) -> 
 def what_was_named_early_is_forgotten(patch: pytest.MonkeyPatch) -> None:
     apply = Store._apply
 
-    def wrong(self: Store, write: Any) -> Any:
-        change = apply(self, write)
+    def wrong(self: Store, *rest: Any) -> Any:
+        change = apply(self, *rest)
         self.named.clear()
         return change
 
@@ -234,7 +235,7 @@ def a_state_with_an_open_transaction_is_sent(patch: pytest.MonkeyPatch) -> None:
 
 @planted()
 def nobody_pulls(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Engine, "_pull", lambda self, peer, now: [])
+    patch.setattr(Recovery, "pull", lambda self, *rest: [])
 
 
 @planted()
@@ -362,7 +363,7 @@ def a_peer_confirms_what_it_has_not_got_yet(patch: pytest.MonkeyPatch) -> None:
 @planted()
 def what_the_dead_owned_is_still_shown(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Members, "__contains__", lambda self, instance: instance in self.table)
-    patch.setattr(Expiry, "gone", lambda self, author: [])
+    patch.setattr(Expiry, "gone", lambda self, author, now: [])
 
 
 # -- the tests --------------------------------------------------------------------------------------------------------
