@@ -145,10 +145,10 @@ class Stage:
             demand(type(fields[0]) is int, "the last part says how many live writes there were")
             self._counted = fields[0]
             return
-        demand(len(fields) in (3, 4) and all(type(each) is tuple for each in fields[2:]), "a part has three fields")
+        demand(len(fields) in (3, 4) and type(fields[2]) is tuple, "a part has three fields, and its notes if any")
         kind, name, flats = fields[:3]
         demand(is_key(kind, name, b""), "a part names its object")
-        notes = list(map(note_of, fields[3])) if len(fields) == 4 else []
+        notes = _notes_of(fields[3]) if len(fields) == 4 else []
         if not flats:
             demand(self._counted is None, "a part of a whole state has live writes")
             return
@@ -210,6 +210,11 @@ class Stage:
             raise Malformed("a state of which a part is missing, or was refused")
         demand(self._scoped == (scope is not None), "a state is of what was asked for")
         return State(self._context, self._named, self._objects, scope or self._scope, self._notes)
+
+
+def _notes_of(field: Any) -> list[Note]:
+    demand(type(field) is tuple and field != (), "a part has notes, or none")
+    return list(map(note_of, field))
 
 
 def _scope(ranges: Any, compared: Any) -> Scope:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from gossip import forks
 from gossip.answers import ACTIONS, LISTS, Missing, Request, Watched, act, change_told, explained, watched_of
 from gossip.errors import GossipError
+from gossip.transport import stop_accepting
 from gossip.watch import Watch
 
 if TYPE_CHECKING:
@@ -67,13 +68,16 @@ class Control:
         """Ends every conversation, which may take so many seconds, and closes the socket."""
         forks.leave(self)
         if self._server is not None:
-            self._server.close()
+            stop_accepting(self._server)
         for task in list(self._idle):
             task.cancel()
         try:
+            await asyncio.sleep(0)  # for whom was accepted in this very turn
             if self._writers:
                 await asyncio.wait(list(self._writers), timeout=min(patience, _GOODBYE))
         finally:  # also where this is cancelled: nothing of the node may outlive it
+            if self._server is not None:
+                self._server.close()
             for task in list(self._writers):
                 task.cancel()
         await asyncio.gather(*self._writers, return_exceptions=True)

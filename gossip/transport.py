@@ -43,6 +43,9 @@ _MOST_DIALS = 512
 """Streams being opened at a time, for a single packet or to a peer: twice as many as there may be seeds."""
 _MOST_STRANGE = 16 << 20
 """Bytes of first packets that all strangers together may have under way: with 4 MiB each, they had half a gigabyte."""
+_LAST_TURNS = 4
+"""Turns of the loop until all is closed: what was accepted in the last one is made in the next, told of in the second,
+and closed in the third."""
 _P = TypeVar("_P", bound=asyncio.Protocol)
 
 
@@ -198,7 +201,7 @@ class Transport:
         """Closes everything, at once, whatever still waits; nothing is told from here on."""
         self._closed = True
         for server in self._servers:
-            server.close()
+            stop_accepting(server)
         for task in list(self._tasks):
             task.cancel()
         for link in [*self._links.values(), *self._leaving]:
@@ -209,8 +212,13 @@ class Transport:
             inbound.close()
         if self._datagrams is not None:
             self._datagrams.abort()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # what was aborted is closed in the loop's next turn
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for _ in range(_LAST_TURNS):
+                await asyncio.sleep(0)
+        finally:
+            for server in self._servers:
+                server.close()
 
     def descriptors(self) -> list[int]:
         """The file descriptors held, for a forked child to close."""
@@ -248,6 +256,16 @@ class Transport:
     def _tell_lost(self, peer: int) -> None:
         if not self._closed:
             self._lost(peer)
+
+
+def stop_accepting(server: asyncio.Server) -> None:
+    """Has a server accept nobody more, some turns of the loop before it is closed.
+
+    What it had accepted in the very turn in which it was closed, asyncio would neither tell of nor close
+    (https://github.com/python/cpython/issues/109564). uvloop does, and has no readers to remove.
+    """
+    for listener in server.sockets:
+        server.get_loop().remove_reader(listener.fileno())
 
 
 class _Inbound(asyncio.Protocol):

@@ -423,6 +423,22 @@ def test_close_ends_everything_whatever_is_under_way_and_tells_nothing(run: Play
     run(story)
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_a_stream_that_comes_just_before_close_is_closed_with_it(run: Play, turns: int) -> None:
+    """Ours: it was accepted in the turn in which we closed, and stayed open, for the loop ended before it was told."""
+
+    async def story(world: World) -> None:
+        before = descriptors()
+        here = await world.end()
+        await world.stranger(here)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await here.transport.close()
+        assert len(descriptors() - before) == 1, "the stranger's own"
+
+    run(story)
+
+
 def test_lost_is_not_told_after_close_even_if_it_was_on_its_way(run: Play) -> None:
     async def story(world: World) -> None:
         here = await world.end()
