@@ -176,7 +176,7 @@ async def compacting(storage: Storage, store: Store) -> dict[str, float]:
     before = time.perf_counter()
     state = store.state()
     taken = time.perf_counter() - before
-    storage.compact(state)
+    storage.compact(state, 0)
     late = []
     while storage.compactions == 0:
         before = time.perf_counter()

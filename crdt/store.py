@@ -334,7 +334,7 @@ class Store:
                 self.notes.pop((live[1], live[2]), None)
             else:
                 kept.append(live)
-        after = _linked(kept, None)
+        after = linked(kept, None)
         if after is before:
             return None
         self._put(key, after)
@@ -360,7 +360,7 @@ class Store:
                 if before is not None and before[:3] == there[:3] and before[5] is there[5] is None:
                     continue  # the usual case between nodes that know each other: one write, the same here and there
                 after = self._joined(before, there, theirs)
-                if after is not before:  # a chain of the same links is the same chain, see `_linked`
+                if after is not before:  # a chain of the same links is the same chain, see `linked`
                     changes.append(((*name, element), before, after))
             for element, before in mine.items() if theirs.scope is None else _in_scope(mine, theirs.scope):
                 if element in other:
@@ -386,7 +386,7 @@ class Store:
                 mine = _dots(before)
                 lost = [live for live in chain(there) if live[4] == FOREVER and (live[1], live[2]) not in mine]
                 if lost:
-                    after = _linked(sorted([*chain(before), *lost], key=_place, reverse=True), None)
+                    after = linked(sorted([*chain(before), *lost], key=_place, reverse=True), None)
                     changes.append(((*name, element), before, after))
         self._replace(changes, theirs.notes)
         return changes
@@ -449,7 +449,7 @@ class Store:
                 joined.append(live)
         if len(joined) > 1:
             joined.sort(key=_place, reverse=True)
-        return _linked(joined, None)
+        return linked(joined, None)
 
     def _knows(self, live: Live) -> bool:
         """Whether a write was delivered here, or was named by one that was: if it is not live, then it is dead."""
@@ -534,7 +534,7 @@ def _without(live: Live | None, dead: Live) -> Live | None:
     while live is not None and live is not dead:
         above.append(live)
         live = live[5]
-    return _linked(above, dead[5])
+    return linked(above, dead[5])
 
 
 def _with(live: Live | None, added: Live) -> Live | None:
@@ -543,11 +543,12 @@ def _with(live: Live | None, added: Live) -> Live | None:
     while live is not None and added[:3] <= live[:3]:
         above.append(live)
         live = live[5]
-    return _linked(above, (*added[:5], live))
+    return linked(above, (*added[:5], live))
 
 
-def _linked(above: list[Live], rest: Live | None) -> Live | None:
-    """The chain of these, greatest first, and the rest. No recursion: a thousand workers may write one key at once."""
+def linked(above: list[Live], rest: Live | None) -> Live | None:
+    """The chain of these, greatest first, and the rest: the same one, if they are all of it. No recursion: a thousand
+    workers may write one key at once."""
     for live in reversed(above):
         rest = live if live[5] is rest else (*live[:5], rest)
     return rest

@@ -37,9 +37,8 @@ def _check_neighbours() -> None:
 
 _OURS = frozenset(
     """
-    __init__ __main__ answers config control datadir door errors forks handle keeping neighbours node records roster
-    runtime schema seal search shared storage thread token transport waits watch
-    watches
+    __init__ __main__ answers config control datadir door errors forks handle keeping neighbours node past records
+    restore roster runtime schema seal search shared snapshot storage thread token transport waits watch watches
     """.split()  # noqa: SIM905
 )
 
@@ -51,6 +50,7 @@ from gossip.errors import (  # noqa: E402
     ConfigError,
     GossipError,
     NotRunning,
+    SnapshotError,
     StartError,
     StorageFailed,
     WrongType,
@@ -59,6 +59,7 @@ from gossip.handle import Entry  # noqa: E402
 from gossip.node import Node  # noqa: E402
 from gossip.roster import Member, Roster  # noqa: E402
 from gossip.shared import Counter, Counters, Map, Register, Set  # noqa: E402
+from gossip.snapshot import Difference, Snapshot  # noqa: E402
 from gossip.watch import Change, Watch  # noqa: E402
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "ConfigError",
     "Counter",
     "Counters",
+    "Difference",
     "Entry",
     "GossipError",
     "Map",
@@ -77,6 +79,8 @@ __all__ = [
     "Register",
     "Roster",
     "Set",
+    "Snapshot",
+    "SnapshotError",
     "StartError",
     "StorageFailed",
     "Watch",

@@ -1,21 +1,26 @@
 """What does a node answer to whom it is asked by through its control socket?
 
 Each answer is a function from a node and a request, a JSON object, to what JSON can say; those of `LISTS` give it in
-pieces, since it may be long. Raises `Missing` for what is not there, and `ValueError` for a request that is none.
+pieces, since it may be long, and those of `WORKS` take their time besides. Raises `Missing` for what is not there, and
+`ValueError` for a request that is none.
 
 Not here: the socket, and watching (`control`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from crdt import FOREVER, WITH_AUTHOR, Context, Dot, Live, Note, Write, decode_batch, decode_element, decode_value
 from crdt.codec import COUNTER, MAP, REGISTER, SET, object_name
 from gossip.handle import NO_NOTE
+from gossip.restore import Progress
+from gossip.snapshot import Difference, Snapshot
 from gossip.watch import Change, time_of
 
 if TYPE_CHECKING:
@@ -23,7 +28,8 @@ if TYPE_CHECKING:
     from gossip.shared import Map
 
 Request = dict[str, Any]
-
+Work: TypeAlias = "Callable[[Node, Request, Progress], Coroutine[Any, Any, tuple[Iterator[Any], Any]]]"
+"""What takes its time, and tells how far it is."""
 
 _MOST_WATCHED = 256
 """Objects of one watch: each change that is told looks for its own among them."""
@@ -345,6 +351,68 @@ ACTIONS: dict[str, Callable[[Node, Request], Any]] = {
     "incr": _incr,
     "add": _add,
     "remove": _remove,
+}
+
+
+# -- snapshots: files are read and written by the node, which is of the same user and host -----------------------------
+
+
+async def _snapshot(node: Node, request: Request, progress: Progress) -> tuple[Iterator[Any], Any]:
+    """Takes a snapshot into a file, as of now or of a moment that is past."""
+    snapshot = await node.snapshot(as_of=_moment(request))
+    path = await asyncio.to_thread(snapshot.save, text_of(request, "path"))
+    return iter(()), {"path": str(path), **snapshot.head.told()}
+
+
+async def _compare(node: Node, request: Request, progress: Progress) -> tuple[Iterator[Any], Any]:
+    """What has changed from a snapshot to now."""
+    snapshot = await _asked_for(node, request)
+    objects = _names(request)
+    found = await asyncio.to_thread(snapshot.diff, await node.snapshot(), objects)
+    return map(Difference.told, found), snapshot.head.told()
+
+
+async def _restore(node: Node, request: Request, progress: Progress) -> tuple[Iterator[Any], Any]:
+    """Goes back to a snapshot."""
+    snapshot = await _asked_for(node, request)
+    found = await node.restore(
+        snapshot,
+        objects=_names(request),
+        delete=request.get("delete") is not False,
+        dry_run=request.get("dry_run") is True,
+        foreign=request.get("foreign") is True,
+        progress=progress,
+    )
+    return map(Difference.told, found), snapshot.head.told()
+
+
+async def _asked_for(node: Node, request: Request) -> Snapshot:
+    if request.get("as_of") is not None:
+        return await node.snapshot(as_of=_moment(request))
+    return await asyncio.to_thread(Snapshot.load, text_of(request, "path"))
+
+
+def _moment(request: Request) -> datetime | None:
+    """A moment that a request names in seconds since 1970, if it does."""
+    as_of = request.get("as_of")
+    if as_of is None:
+        return None
+    if type(as_of) not in (int, float) or not 0 <= as_of < 1 << 36:
+        raise ValueError("'as_of' is a number of seconds since 1970")
+    return datetime.fromtimestamp(as_of, UTC)
+
+
+def _names(request: Request) -> list[str] | None:
+    names = request.get("objects")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError("'objects' is a list of names")
+    return names or None
+
+
+WORKS: dict[str, Work] = {
+    "snapshot": _snapshot,
+    "compare": _compare,
+    "restore": _restore,
 }
 
 

@@ -6,6 +6,7 @@ lies in is open to its user alone, so whoever can connect may do all that the pr
     {"do": "get", "object": "flags", "key": "beta"}     ->  {"ok": true}
     {"do": "get", "object": "flags", "key": "gone"}     ->  {"error": "'gone' is not in 'flags'", "kind": "missing"}
     {"do": "get", "object": "flags"}                    ->  {"part": [["beta", true], ...]} ... {"ok": "map"}
+    {"do": "restore", "path": "/x.gossamesh"}           ->  {"progress": [1000, 7000]} ... {"part": ...} ... {"ok": ...}
     {"do": "watch", "object": "flags"}                  ->  {"ok": {...}} a change, until one side closes
 
 Invariants: a bad request is answered with what is wrong with it and changes nothing; lines and connections are bounded;
@@ -24,7 +25,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gossip import forks
-from gossip.answers import ACTIONS, LISTS, Missing, Request, Watched, act, change_told, explained, watched_of
+from gossip.answers import (
+    ACTIONS,
+    LISTS,
+    WORKS,
+    Missing,
+    Request,
+    Watched,
+    Work,
+    act,
+    change_told,
+    explained,
+    watched_of,
+)
 from gossip.errors import GossipError
 from gossip.transport import stop_accepting
 from gossip.watch import Watch
@@ -40,6 +53,8 @@ _PART_SIZE = 1 << 18
 """Entries, and characters, answered in one go: a node has a protocol to serve, and its program has users."""
 _PATIENCE = 30.0
 """Seconds that an answer may wait for its reader, with all of it in memory. A watch keeps little and may wait."""
+_PROGRESS = 0.5
+"""Seconds between two words on how far something is."""
 _ASK = 0.5
 """Seconds in which members may say whether they have something."""
 _GOODBYE = 0.25
@@ -161,16 +176,41 @@ class Control:
 
     async def _answer(self, request: Request) -> AsyncIterator[str]:
         do = str(request.get("do"))
-        if do in LISTS:
-            entries, ok = LISTS[do](self._node, request)
-            while part := _next_part(entries):
-                yield f'{{"part": [{", ".join(part)}]}}'
-                await asyncio.sleep(0)
-            yield _json({"ok": ok})
-        elif do in ACTIONS:
+        if do in ACTIONS:
             yield _json({"ok": act(self._node, request)})
+        elif do in LISTS:
+            async for line in _told(*LISTS[do](self._node, request)):
+                yield line
+        elif do in WORKS:
+            async for line in self._work(WORKS[do], request):
+                yield line
         else:
-            raise ValueError(f"{do!r} is none of: {', '.join(sorted([*ACTIONS, *LISTS, 'explain', 'watch']))}")
+            known = sorted([*ACTIONS, *LISTS, *WORKS, "explain", "watch"])
+            raise ValueError(f"{do!r} is none of: {', '.join(known)}")
+
+    async def _work(self, work: Work, request: Request) -> AsyncIterator[str]:
+        """What takes its time: how far it is, again and again, and then what comes of it."""
+        progress = (0, 0)
+
+        def tell(done: int, total: int) -> None:
+            nonlocal progress
+            progress = (done, total)
+
+        task = asyncio.ensure_future(work(self._node, request, tell))
+        try:
+            while not (await asyncio.wait((task,), timeout=_PROGRESS))[0]:
+                yield _json({"progress": progress})
+            try:
+                entries, ok = task.result()
+            except GossipError:
+                raise
+            except OSError as error:  # of a file: our own connection is not its business
+                what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+                raise (Missing if isinstance(error, FileNotFoundError) else ValueError)(what) from None
+            async for line in _told(entries, ok):
+                yield line
+        finally:
+            task.cancel()
 
     async def _tell_changes(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Watches all objects of these names, until the other side closes or the node leaves."""
@@ -199,6 +239,14 @@ class Control:
                 await asyncio.sleep(0)  # what is unread comes without a pause otherwise, however much it is
             cursor = watch.cursor if cursors or change.kind == "complete" else None
             await _say(writer, _json({"ok": change_told(watched, change, cursor)}))
+
+
+async def _told(entries: Iterator[Any], ok: Any) -> AsyncIterator[str]:
+    """A long answer, in pieces."""
+    while part := _next_part(entries):
+        yield f'{{"part": [{", ".join(part)}]}}'
+        await asyncio.sleep(0)
+    yield _json({"ok": ok})
 
 
 async def _closed(reader: asyncio.StreamReader) -> None:

@@ -29,6 +29,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from crdt.timestamp import at
 from gossip.errors import StartError
 from gossip.records import CHECKSUM, TABLES, Base, Damaged, write_base
 
@@ -235,7 +236,8 @@ class DataDirectory:
             for table in TABLES:
                 connection.execute(table)
             connection.execute("INSERT INTO meta VALUES ('cluster', ?)", (self.cluster,))
-            write_base(connection, Base(0, secrets.token_bytes(CHECKSUM)))
+            link, stamp = secrets.token_bytes(CHECKSUM), at(time.time_ns() // 1_000_000)  # of before nothing is known
+            write_base(connection, Base(0, link, stamp=stamp))
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {FORMAT}")
             connection.execute("PRAGMA journal_mode = WAL")

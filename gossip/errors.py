@@ -32,5 +32,9 @@ class StorageFailed(GossipError, OSError):
     """What was to be durable is not: the disk has refused, or there is none. The node goes on in memory."""
 
 
+class SnapshotError(GossipError, ValueError):
+    """A file is no snapshot, is damaged, or of another cluster; or a log does not reach back to what was asked for."""
+
+
 class WrongType(GossipError, TypeError):
     """A value is not of the type that the object was given, when it was set, or as another node wrote it."""

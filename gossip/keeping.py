@@ -15,26 +15,36 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from crdt import State, Store
+from crdt import State, Store, Timestamp
 from gossip.config import Config
+from gossip.errors import StorageFailed
 from gossip.protocol.effects import Persist
 
+if TYPE_CHECKING:
+    from gossip.records import Kept
+
 log = logging.getLogger("gossip")
+T = TypeVar("T")
+
+_LOOK = 0.01
+"""Seconds between two looks whether the disk is free to be read."""
 
 
 class Keeping:
     """The data directory of one running node, if it has one.
 
-    `stored` is called in the loop with the last own sequence that is kept, as durably as was asked for.
+    `stored` is called in the loop with the last own sequence that is kept, as durably as was asked for; `stamp` gives
+    one that is greater than those of all that was delivered.
     """
 
-    def __init__(self, config: Config, stored: Callable[[int], None]) -> None:
+    def __init__(self, config: Config, stored: Callable[[int], None], stamp: Callable[[], Timestamp]) -> None:
         self.failed = ""
         """What the disk refused with, for people."""
         self._config = config
         self._stored_own = stored
+        self._stamp = stamp
         self._storage: Any = None
         self._opening: asyncio.Future[int] | None = None
         self._opened = self._given_up = False
@@ -43,6 +53,7 @@ class Keeping:
         self._appended = self._safe = 0
         """The last ticket, and the last one that is safe."""
         self._waiting: deque[tuple[int, asyncio.Future[bool]]] = deque()
+        self._readers: set[asyncio.Future[Kept | None]] = set()
         self._stale = False
         """Whether the steps that were kept do not lead to what the store holds."""
 
@@ -85,8 +96,10 @@ class Keeping:
             if effect.own:
                 self._stored_own(effect.own)
             return
-        append = self._storage.append_state if effect.state else self._storage.append_batches
-        self._appended = append(effect.payloads)
+        if effect.state:
+            self._appended = self._storage.append_state(effect.payloads, self._stamp())
+        else:
+            self._appended = self._storage.append_batches(effect.payloads)
         if effect.own:
             self._own.append((self._appended, effect.own))
 
@@ -96,7 +109,7 @@ class Keeping:
         if self._storage is None or not (self._storage.due or (self._stale and not self._storage.compacting)):
             return
         self._stale = False
-        self._storage.compact(state())
+        self._storage.compact(state(), self._stamp())
 
     def rewrite(self) -> None:
         """What was kept does not lead to what the store holds: a state replaces it as soon as one can be taken."""
@@ -129,14 +142,41 @@ class Keeping:
         self._waiting.append((self._appended, future))
         return await future
 
+    async def read(self) -> Kept:
+        """All that is kept by now. Raises `StorageFailed` if there is no directory, or none any more."""
+        if self._storage is None:
+            raise StorageFailed("this node has no data_dir, so nothing is known of what was: give it one")
+        loop = asyncio.get_running_loop()
+        reader: asyncio.Future[Kept | None] = loop.create_future()
+
+        def then(kept: Kept) -> None:
+            loop.call_soon_threadsafe(_settle, reader, kept)
+
+        self._readers.add(reader)
+        try:
+            while not reader.done() and not self._storage.read(then):
+                await asyncio.sleep(_LOOK)  # until a state that is on its way is written, or another has read
+            kept = await reader
+        finally:
+            self._readers.discard(reader)
+        if kept is None:
+            raise StorageFailed(self.failed or "the node has left, and its data directory is closed")
+        return kept
+
     def _refused(self, error: OSError) -> None:
         self.failed = str(error)
         log.error("%s", error)
         if self._own:
             self._stored_own(self._own[-1][1])  # it goes on in memory, and its peers may have what it has
             self._own.clear()
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Nobody will hear of the disk any more."""
         while self._waiting:
             _settle(self._waiting.popleft()[1], False)
+        for reader in self._readers:
+            _settle(reader, None)
 
     async def close(self, seconds: float) -> None:
         """Writes what waits, for so many seconds at most, and lets go of the directory."""
@@ -147,8 +187,7 @@ class Keeping:
             self._storage.end(seconds)  # before the first await: who is cancelled there waits no more, but it ends
             if not await asyncio.to_thread(self._storage.close, seconds) and not self.failed:
                 log.warning("left before everything was safe in %s: the disk took too long", self._config.data_dir)
-        while self._waiting:
-            _settle(self._waiting.popleft()[1], False)
+        self._give_up()
 
     def status(self) -> dict[str, Any] | None:
         """For a status: None without a directory."""
@@ -157,6 +196,6 @@ class Keeping:
         return {"directory": self._config.data_dir, "failed": self.failed or None, **self._storage.counters}
 
 
-def _settle(future: asyncio.Future[bool], result: bool) -> None:
+def _settle(future: asyncio.Future[T], result: T) -> None:
     if not future.done():  # whoever waited may have been cancelled
         future.set_result(result)

@@ -16,15 +16,16 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, overload
 from weakref import WeakValueDictionary
 
 from crdt import Live, Store, Write, visible
-from crdt.codec import COUNTER, MAP, REGISTER, SET, make_note
+from crdt.codec import make_note
 from crdt.store import Object
 from crdt.timestamp import at
 from discovery import Place
@@ -32,10 +33,12 @@ from gossip import token
 from gossip.config import Config
 from gossip.errors import AlreadyStarted, ConfigError, NotRunning, StartError
 from gossip.protocol.effects import MemberChanged
+from gossip.restore import Progress, restored, taken, taken_as_of
 from gossip.roster import Member, Roster, member_of
 from gossip.runtime import Runtime
 from gossip.schema import Schema
 from gossip.shared import Counter, Counters, Map, Register, Set
+from gossip.snapshot import TYPES, Difference, Snapshot
 from gossip.waits import Peers
 from gossip.watch import Cursor, Source, Watch
 from gossip.watches import Watches
@@ -43,6 +46,7 @@ from gossip.watches import Watches
 log = logging.getLogger("gossip")
 H = TypeVar("H", Map[Any, Any], Set[Any], Register[Any])
 K = TypeVar("K")
+T = TypeVar("T")
 V = TypeVar("V")
 
 
@@ -342,13 +346,44 @@ class Node:
         wanted = token.parse(self.config.cluster, token_)
         await self._in_its_loop(lambda runtime: runtime.waits.delivered(wanted, timeout))
 
-    async def _in_its_loop(self, wait: Callable[[Runtime], Coroutine[None, None, None]]) -> None:
+    async def snapshot(self, *, as_of: datetime | None = None) -> Snapshot:
+        """What all share now, as a value that can be saved, compared, and put back by `restore`: no batch is in it by
+        half. With `as_of`, what was here at that moment, as far as the log in `data_dir` reaches back.
+
+        What is owned by a worker is not in it. Raises `SnapshotError` if the log does not reach so far, `StorageFailed`
+        if there is none, and `ValueError` for a moment that can not be.
+        """
+        if as_of is None:
+            return await self._in_its_loop(lambda runtime: taken(self, runtime))
+        return await self._in_its_loop(lambda runtime: taken_as_of(self, runtime, as_of))
+
+    async def restore(
+        self,
+        snapshot: Snapshot | str | Path,
+        *,
+        objects: Collection[str] | None = None,
+        delete: bool = True,
+        dry_run: bool = False,
+        foreign: bool = False,
+        progress: Progress | None = None,
+    ) -> list[Difference]:
+        """Goes back to a snapshot, or to one in a file, by ordinary writes; gives what was different, and is written.
+
+        Of the named objects, or of all. What has come since is deleted, unless `delete` is False. What somebody writes
+        meanwhile stays, and so does what is owned. With `dry_run` nothing is written. All members get it as they get
+        any write, in steps of up to 1 000; `progress` is told how many of how many are done. Raises `SnapshotError`
+        for a file that is no whole snapshot, or for one of another cluster that is not said to be `foreign`.
+        """
+        return await self._in_its_loop(
+            lambda runtime: restored(self, runtime, snapshot, objects, delete, dry_run, foreign, progress)
+        )
+
+    async def _in_its_loop(self, wait: Callable[[Runtime], Coroutine[None, None, T]]) -> T:
         """A node that lives in a thread of its own can be waited for from any loop."""
         runtime = self._running()
         if runtime.elsewhere:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(wait(runtime), runtime.loop))
-        else:
-            await wait(runtime)
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(wait(runtime), runtime.loop))
+        return await wait(runtime)
 
     @property
     def members(self) -> Roster:
@@ -367,7 +402,7 @@ class Node:
             engine, replication = runtime.engine, runtime.engine.replication
             digest = engine.digest
             objects = [
-                {"type": _TYPES.get(kind, str(kind)), "name": name, "entries": len(elements)}
+                {"type": TYPES.get(kind, str(kind)), "name": name, "entries": len(elements)}
                 for (kind, name), elements in sorted(self._store.objects.items())
             ]
             return {
@@ -485,4 +520,3 @@ FORKED = (
     "this process was forked from the one in which the node runs, and has no share in its place: "
     "make and start a Node here"
 )
-_TYPES = {MAP: "map", SET: "set", COUNTER: "counter", REGISTER: "register"}

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import gc
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Final, NamedTuple, TypeAlias
@@ -94,6 +94,8 @@ class Base(NamedTuple):
     last: int = 0
     seal: bytes = b""
     size: int = 0
+    stamp: Timestamp = 0
+    """All that led to it was written before this, deletes included, whose own stamps are gone."""
 
 
 def checksum_of(link: bytes, number: int, kind: int, payload: bytes) -> bytes:
@@ -117,6 +119,30 @@ def read_base(connection: sqlite3.Connection) -> Base:
     return Base(*unpack(rows[0][0]))
 
 
+class Chain:
+    """The checksums of records, or of parts, followed one by one."""
+
+    def __init__(self, number: int, link: bytes) -> None:
+        self.number, self.link = number, link
+        """Of the last one."""
+
+    def follow(self, number: int, kind: int, payload: bytes, checksum: bytes) -> None:
+        """The next one. Raises `Damaged` if it is another."""
+        self.number += 1
+        self.link = checksum_of(self.link, self.number, kind, payload)
+        if number != self.number or checksum != self.link:
+            what = "part" if kind == PART else "record"
+            raise Damaged(f"{what} {self.number} is missing or does not fit its checksum")
+
+
+class Kept(NamedTuple):
+    """All that the database has: what the steps start from, and the rows of its parts and of the records since."""
+
+    base: Base
+    parts: list[tuple[int, bytes, bytes]]
+    records: list[tuple[int, int, bytes, bytes]]
+
+
 class Records:
     """The records in the database, in their order. Known to the thread's frames alone, as its connection."""
 
@@ -138,11 +164,9 @@ class Records:
         )
         steps = records = 0
         run: list[bytes] = []
-        number, link = self.number, self.link
+        chain = Chain(self.number, self.link)
         for found, kind, payload, checksum in rows:
-            number += 1
-            if found != number or checksum != (link := checksum_of(link, number, kind, payload)):
-                raise Damaged(f"record {number} is missing or does not fit its checksum")
+            chain.follow(found, kind, payload, checksum)
             size += len(payload) + RECORD
             records += 1
             if kind == BATCH and not run:
@@ -156,8 +180,8 @@ class Records:
             if progress is not None and records % _TELLS == 0:
                 progress(parts + records, size)
         if run:
-            raise Damaged(f"record {number} is the last, and its step goes on")
-        self.number, self.link = number, link
+            raise Damaged(f"record {chain.number} is the last, and its step goes on")
+        self.number, self.link = chain.number, chain.link
         if progress is not None:
             progress(parts + records, size)
         return Loaded(steps, parts + records, size, newest)
@@ -170,20 +194,21 @@ class Records:
             "SELECT number, payload, checksum FROM parts WHERE number BETWEEN ? AND ? ORDER BY number",
             (base.first, base.last),
         )
-        stage = Stage()
-        number, link, size = base.first - 1, base.link, 0
-        for found, payload, checksum in rows:
-            number += 1
-            if found != number or checksum != (link := checksum_of(link, number, PART, payload)):
-                raise Damaged(f"part {number} is missing or does not fit its checksum")
-            stage.add(payload)
-            size += len(payload)
-            if progress is not None:
-                progress(number - base.first + 1, size)
-        if number != base.last or link != base.seal:
-            raise Damaged(f"part {number} is the last, and should be part {base.last}")
+        stage = stage_of(base, rows, progress)
         store.merge_state(stage.state())
-        return number - base.first + 1, size, stage.newest
+        return len(stage.parts), sum(map(len, stage.parts)), stage.newest
+
+    def reading(self, kept: Kept) -> Iterator[bool]:
+        """Reads all rows that there are now, a slice at each turn. Nothing of them may be cleared away meanwhile."""
+        for table, columns, number, last, rows in (
+            ("parts", "number, payload, checksum", self.base.first - 1, self.base.last, kept.parts),
+            ("records", "number, kind, payload, checksum", self.base.number, self.number, kept.records),
+        ):
+            query = f"SELECT {columns} FROM {table} WHERE number > ? AND number <= ? ORDER BY number LIMIT {_CLEARED}"
+            while number < last and (found := self.connection.execute(query, (number, last)).fetchall()):
+                rows += found
+                number = found[-1][0]
+                yield False
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -209,7 +234,7 @@ class Records:
         if rows:
             self.connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?)", rows)
 
-    def rewriting(self, state: State) -> Iterator[bool]:
+    def rewriting(self, state: State, stamp: Timestamp) -> Iterator[bool]:
         """Writes a state that covers all that is written now: a slice at each turn, each in a transaction of its own.
 
         True when it has taken the place of what was before; what follows then clears that away. A crash leaves the old
@@ -227,7 +252,7 @@ class Records:
                 yield False
             size += len(part)
         del state
-        base = Base(number, link, first, last, seal, size)
+        base = Base(number, link, first, last, seal, size, stamp)
         write_base(self.connection, base)
         self.base = base
         yield True
@@ -264,13 +289,34 @@ def _merge(store: Store, kind: int, run: list[bytes]) -> Timestamp:
     """Delivers the records of one step; gives their greatest stamp."""
     if kind == BATCH:
         return max(_merge_batch(store, payload) for payload in run)
+    stage = merged_state(kind, run)[0]
+    store.merge_state(stage.state())
+    return stage.newest
+
+
+def stage_of(base: Base, rows: Iterable[tuple[int, bytes, bytes]], progress: Progress | None = None) -> Stage:
+    """The parts of a base. Raises `Damaged` if they are not what was written, `Malformed` if they are no state."""
+    stage, chain, size = Stage(), Chain(base.first - 1, base.link), 0
+    for found, payload, checksum in rows:
+        chain.follow(found, PART, payload, checksum)
+        stage.add(payload)
+        size += len(payload)
+        if progress is not None:
+            progress(len(stage.parts), size)
+    if chain.number != base.last or chain.link != base.seal:
+        raise Damaged(f"part {chain.number} is the last, and should be part {base.last}")
+    return stage
+
+
+def merged_state(kind: int, run: Sequence[bytes]) -> tuple[Stage, Timestamp]:
+    """The parts of a step that is a peer's state, and before when all that led to it was written."""
     if kind != STATE:
         raise Malformed(f"a record is of kind {kind}, which there is not")
     stage = Stage()
-    for part in run:
+    *parts, stamp = run
+    for part in parts:
         stage.add(part)
-    store.merge_state(stage.state())
-    return stage.newest
+    return stage, int.from_bytes(stamp, "big")
 
 
 @contextmanager

@@ -97,7 +97,7 @@ class Runtime:
         self.leave = leave
         self._settled = settled
         self._neighbours: Neighbours | None = None
-        self.keeping = Keeping(config, self._stored)
+        self.keeping = Keeping(config, self._stored, lambda: self.engine.stamp(_wall()))
         self.waits = Waits(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._hardening: set[tuple[int, int]] = set()

@@ -32,15 +32,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from crdt import State, Store
+from crdt import State, Store, Timestamp
 from gossip import forks
 from gossip.datadir import DataDirectory
 from gossip.errors import StartError
-from gossip.records import BATCH, RECORD, STATE, Loaded, Progress, Records, Step, uncollected
+from gossip.records import BATCH, RECORD, STATE, Kept, Loaded, Progress, Records, Step, uncollected
 
 log = logging.getLogger("gossip")
 
@@ -54,11 +55,16 @@ _CHECKPOINT = 4096
 """Pages that a WAL has before they are moved into the database, about: 16 MiB are read again in no time."""
 
 
-class _Snapshot(NamedTuple):
+class _Compact(NamedTuple):
     ticket: int
     state: State
+    stamp: Timestamp
     alone: bool
     """Whether steps before it were dropped: what comes after it must not be there before it is."""
+
+
+class _Read(NamedTuple):
+    then: Callable[[Kept], None]
 
 
 class Storage:
@@ -112,7 +118,7 @@ class Storage:
         self._durability: Durability = durability
         self._stored, self._synced, self._failed = stored, synced, failed
         self._queue_bytes, self._compact_bytes = queue_bytes, compact_bytes
-        self._queue: SimpleQueue[Step | _Snapshot | None] = SimpleQueue()  # its `put` takes no lock
+        self._queue: SimpleQueue[Step | _Compact | _Read | None] = SimpleQueue()  # its `put` takes no lock
         self._thread: threading.Thread | None = None
         self._log = -1
         """Our own descriptor of the WAL. SQLite has no POSIX locks on that file that closing it could drop."""
@@ -160,9 +166,10 @@ class Storage:
         """Appends batches that were delivered in one step, as `encode_batch` made them. Gives the step's ticket."""
         return self._append(BATCH, tuple(payloads))
 
-    def append_state(self, parts: Sequence[bytes]) -> int:
-        """Appends a state that was merged, as `state_parts` made its parts. Gives the step's ticket."""
-        return self._append(STATE, tuple(parts))
+    def append_state(self, parts: Sequence[bytes], stamp: Timestamp) -> int:
+        """Appends a state that was merged, as `state_parts` made its parts; all that led to it was written before
+        `stamp`. Gives the step's ticket."""
+        return self._append(STATE, (*parts, stamp.to_bytes(8, "big")))
 
     def _append(self, kind: int, payloads: tuple[bytes, ...]) -> int:
         assert payloads, "a step has something in it"
@@ -188,19 +195,31 @@ class Storage:
 
     @property
     def compacting(self) -> bool:
-        """Whether a state is on its way to the disk; another one has to wait."""
+        """Whether a state is on its way to the disk, or all is being read: another state has to wait."""
         return self._compacting
 
-    def compact(self, state: State) -> None:
-        """Has this state replace all steps before it.
+    def compact(self, state: State, stamp: Timestamp) -> None:
+        """Has this state replace all steps before it; all that led to it was written before `stamp`.
 
         It must be what the steps appended so far lead to, and nothing beyond: taken in the same turn of the loop, while
         no write waits here to leave.
         """
         if self._deaf or self._compacting:
             return
-        self._queue.put(_Snapshot(self._ticket, state, self._behind))
+        self._queue.put(_Compact(self._ticket, state, stamp, self._behind))
         self._compacting, self._behind, self._since = True, False, 0
+
+    def read(self, then: Callable[[Kept], None]) -> bool:
+        """Has all that is kept read, up to what was appended so far, and given to `then`, from the thread.
+
+        False if that can not be now: a state is on its way to the disk or wanted there, or something else is read; or
+        the storage is closed, or has failed.
+        """
+        if self._deaf or self._compacting or self._behind:
+            return False
+        self._queue.put(_Read(then))
+        self._compacting = True
+        return True
 
     @property
     def waiting(self) -> int:
@@ -327,8 +346,9 @@ class _Writer:
     def __init__(self, storage: Storage, records: Records) -> None:
         self._storage = storage
         self._records = records
-        self._rewriting: Iterator[bool] | None = records.clearing()  # what a crash has left
-        self._snapshot = 0
+        self._beside: Iterator[bool] | None = records.clearing()  # what a crash has left
+        """What is done a slice at a time, beside the steps: a state is written, or all is read."""
+        self._covers = 0
         """The ticket that the state being written covers; 0 if none is."""
         self._alone = False
         self._pause = 0.0
@@ -339,10 +359,10 @@ class _Writer:
     def serve(self) -> None:
         """Until the storage is closed. Raises whatever the disk refuses with."""
         while not self._done():
-            steps, snapshot = ([], None) if self._alone else self._take()
+            steps, asked = ([], None) if self._alone else self._take()
             before = time.monotonic()
-            if steps or snapshot or self._rewriting:
-                self._commit(steps, snapshot)
+            if steps or asked or self._beside:
+                self._commit(steps, asked)
             if self._sync_at is not None and time.monotonic() >= self._sync_at:
                 self._sync()
             if self._records.pages >= _CHECKPOINT:
@@ -355,19 +375,19 @@ class _Writer:
         deadline = self._storage._deadline
         if deadline is None:
             return False
-        if time.monotonic() < deadline and (self._snapshot or not self._storage._queue.empty()):
+        if time.monotonic() < deadline and (self._covers or not self._storage._queue.empty()):
             return False
         self._storage._drain()
         return True
 
-    def _take(self) -> tuple[list[Step], _Snapshot | None]:
-        """All that waits, up to a state: what comes after that one belongs behind it."""
+    def _take(self) -> tuple[list[Step], _Compact | _Read | None]:
+        """All that waits, up to a state or a read: what comes after that belongs behind it."""
         steps: list[Step] = []
         queue, patience = self._storage._queue, self._patience()
         try:
             item = queue.get_nowait() if patience == 0 else queue.get(timeout=patience)
             while True:
-                if isinstance(item, _Snapshot):
+                if isinstance(item, _Compact | _Read):
                     return steps, item
                 if item is not None:
                     steps.append(item)
@@ -378,34 +398,42 @@ class _Writer:
     def _patience(self) -> float | None:
         if self._storage._deadline is not None:
             return 0
-        if self._rewriting is not None:
+        if self._beside is not None:
             return self._pause
         return None if self._sync_at is None else max(0.0, self._sync_at - time.monotonic())
 
-    def _commit(self, steps: list[Step], snapshot: _Snapshot | None) -> None:
+    def _commit(self, steps: list[Step], asked: _Compact | _Read | None) -> None:
         storage, records = self._storage, self._records
         replaced = False
         with records.transaction():
             records.write(steps)
-            if snapshot is not None:
-                self._rewriting = records.rewriting(snapshot.state)
-                self._snapshot, self._alone = snapshot.ticket, snapshot.alone
-            if self._rewriting is not None:
-                step = next(self._rewriting, None)
+            if isinstance(asked, _Compact):
+                self._beside = records.rewriting(asked.state, asked.stamp)
+                self._covers, self._alone = asked.ticket, asked.alone
+            elif asked is not None:
+                self._beside = chain(self._beside or (), self._reading(asked.then))
+            if self._beside is not None:
+                step = next(self._beside, None)
                 replaced = step is True
                 if step is None:
-                    self._rewriting = None
+                    self._beside = None
         storage._written += sum(step.size for step in steps)
         storage.steps += len(steps)
         storage.groups += bool(steps)
         reached = steps[-1].ticket if steps else 0
         if replaced:
-            reached = max(reached, self._snapshot)
-            self._snapshot, self._alone = 0, False
+            reached = max(reached, self._covers)
+            self._covers, self._alone = 0, False
             storage.compactions += 1
             storage._base_size, storage._compacting = records.base.size, False
         if reached > self._stored:
             self._acknowledge(reached)
+
+    def _reading(self, then: Callable[[Kept], None]) -> Iterator[bool]:
+        kept = Kept(self._records.base, [], [])
+        yield from self._records.reading(kept)
+        self._storage._compacting = False
+        self._storage._tell(then, kept)
 
     def _acknowledge(self, ticket: int) -> None:
         self._stored = ticket

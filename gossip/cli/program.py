@@ -32,10 +32,13 @@ _COMMANDS = {
     "remove": "Remove an element from a set.",
     "explain": "Who wrote a key, when, and which members have it.",
     "watch": "Print every change of an object as it happens.",
+    "snapshot": "Keep all in a file, look at it, compare, go back to it.",
     "keygen": "Make a key that seals a cluster.",
     "completion": "Print the script that completes commands in a shell.",
 }
 """Described here too, so that `gossip --help` imports none of them."""
+_GROUPS = ("snapshot",)
+"""Those that have commands of their own."""
 
 
 _MEANT = {
@@ -46,6 +49,8 @@ _MEANT = {
     "put": "gossip set OBJECT [KEY] VALUE",
     "start": "gossip run -c CLUSTER",
     "version": "gossip --version",
+    "backup": "gossip snapshot save",
+    "restore": "gossip snapshot restore FILE",
 }
 """What people type who come from elsewhere."""
 
@@ -118,8 +123,9 @@ def _in_order(arguments: list[str]) -> list[str]:
     if not rest or rest[0].startswith("-"):
         return rest if moved and rest else list(arguments)
     if rest[0] == "help":
-        return [*rest[1:2], "--help"]
-    return [rest[0], *moved, *rest[1:]]
+        return [*rest[1:3], "--help"]
+    command = 2 if rest[0] in _GROUPS and rest[1:] and not rest[1].startswith("-") else 1
+    return [*rest[:command], *moved, *rest[command:]]
 
 
 def run_program(arguments: list[str]) -> int:

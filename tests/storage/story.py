@@ -71,7 +71,7 @@ def apply(store: Store, step: Step) -> None:
 
 
 def append(storage: Storage, step: Step) -> int:
-    return storage.append_state(step.payloads) if step.whole else storage.append_batches(step.payloads)
+    return storage.append_state(step.payloads, 0) if step.whole else storage.append_batches(step.payloads)
 
 
 @cache

@@ -117,7 +117,7 @@ def test_a_state_replaces_what_was_before_it(make: Make, directory: Path) -> Non
             apply(store, step)
             append(kept.storage, step)
             if kept.storage.due:
-                kept.storage.compact(store.state())
+                kept.storage.compact(store.state(), 0)
                 assert not kept.storage.due
         until_here(lambda: not kept.storage._compacting, "the state is written")
     assert kept.storage.compactions >= 2
@@ -141,7 +141,7 @@ def test_steps_that_come_while_a_state_is_written_follow_it(
         apply(store, step)
         append(kept.storage, step)
         if number == 10:
-            kept.storage.compact(store.state())
+            kept.storage.compact(store.state(), 0)
     gate.set()
     kept.until_synced(COUNT)
     until_here(lambda: kept.storage.compactions == 1, "the state is written")
@@ -172,7 +172,7 @@ def test_a_full_queue_drops_until_a_state_covers_it(
         append(kept.storage, step)
         assert kept.storage.waiting <= 20_000
     assert kept.storage.overflows == 1 and kept.storage.dropped > 0 and kept.due()
-    kept.storage.compact(store.state())
+    kept.storage.compact(store.state(), 0)
     for step in story[30:36]:
         apply(store, step)
         append(kept.storage, step)
@@ -180,7 +180,7 @@ def test_a_full_queue_drops_until_a_state_covers_it(
     gate.set()
     kept.until_synced(30)
     until_here(kept.due, "another state is wanted")
-    kept.storage.compact(store.state())
+    kept.storage.compact(store.state(), 0)
     kept.until_synced(36)
     for step in story[36:]:
         kept.until_synced(append(kept.storage, step))
@@ -199,7 +199,7 @@ def test_what_was_dropped_is_never_skipped_over(make: Make, directory: Path, mon
     for step in steps(SEED, COUNT)[:30]:
         apply(store, step)
         append(kept.storage, step)
-    kept.storage.compact(store.state())
+    kept.storage.compact(store.state(), 0)
     append(kept.storage, steps(SEED, COUNT)[30])
     assert not kept.storage.close(timeout=0)
     gate.set()
@@ -221,7 +221,7 @@ def test_the_files_stay_as_small_as_what_is_in_them(
             apply(store, step)
             ticket = append(kept.storage, step)
         kept.until_synced(ticket)
-        kept.storage.compact(store.state())
+        kept.storage.compact(store.state(), 0)
         until_here(lambda: not kept.storage._compacting, "the state is written")
     sizes = {path.name: path.stat().st_size for path in directory.iterdir()}
     assert sizes["gossamesh.sqlite-wal"] < 1 << 20 and sizes["gossamesh.sqlite"] < 1 << 20, "15 times 200 KB went in"
@@ -231,7 +231,7 @@ def test_a_large_state_is_one_step(make: Make, directory: Path) -> None:
     store = after(steps(SEED, COUNT))
     kept = make()
     opened(kept)
-    assert kept.storage.append_state(list(state_parts(store.state(), limit=100))) == 1
+    assert kept.storage.append_state(list(state_parts(store.state(), limit=100)), 0) == 1
     assert kept.storage.close()
     assert found_in(directory, SEED, COUNT) == COUNT
 
@@ -278,7 +278,7 @@ def test_what_is_appended_after_a_close_goes_nowhere(make: Make, directory: Path
     append(kept.storage, steps(SEED, COUNT)[0])
     assert kept.storage.close()
     append(kept.storage, steps(SEED, COUNT)[1])
-    kept.storage.compact(Store().state())
+    kept.storage.compact(Store().state(), 0)
     assert kept.storage.counters["dropped"] == 1 and not kept.storage.due
     assert found_in(directory, SEED, COUNT) == 1
 

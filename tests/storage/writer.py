@@ -115,11 +115,11 @@ def main(options: Options) -> int:
         ticket = append(kept, step)
         slowest = max(slowest, time.perf_counter() - before)
         if number in options.compact or (options.auto and kept.due):
-            kept.compact(store.state())
+            kept.compact(store.state(), 0)
         acknowledged.wait(options.pace, ticket)
     while options.auto and acknowledged.synced < ticket:
         if kept.due:
-            kept.compact(store.state())
+            kept.compact(store.state(), 0)
         time.sleep(0.001)  # waits: a look at what is due, as a loop has one at each turn
     say(f"slowest {slowest:.6f}")
     say(f"counters {json.dumps(kept.counters)}")
