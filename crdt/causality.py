@@ -83,6 +83,14 @@ class Context(dict[int, int]):
         """Whether everything delivered there was delivered here too."""
         return all(sequence <= self.get(replica, 0) for replica, sequence in other.items())
 
+    def beyond(self, other: Mapping[int, int]) -> list[int]:
+        """The replicas of which more was delivered here than there.
+
+        >>> Context({1: 3, 2: 1, 3: 7}).beyond({1: 2, 2: 1})
+        [1, 3]
+        """
+        return [replica for replica, sequence in self.items() if sequence > other.get(replica, 0)]
+
     def fingerprint(self) -> int:
         """64 bits that are equal for equal contexts, and for unequal ones only by accident.
 

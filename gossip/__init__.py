@@ -37,8 +37,8 @@ def _check_neighbours() -> None:
 
 _OURS = frozenset(
     """
-    __init__ __main__ answers config control datadir door errors forks handle keeping neighbours node past records
-    restore roster runtime schema seal search shared snapshot storage thread token transport waits watch watches
+    __init__ __main__ answers bell config control datadir door errors events forks handle keeping neighbours node past
+    records restore roster runtime schema seal search shared snapshot storage thread token transport waits watch watches
     """.split()  # noqa: SIM905
 )
 
@@ -55,6 +55,7 @@ from gossip.errors import (  # noqa: E402
     StorageFailed,
     WrongType,
 )
+from gossip.events import Event, Events  # noqa: E402
 from gossip.handle import Entry  # noqa: E402
 from gossip.node import Node  # noqa: E402
 from gossip.roster import Member, Roster  # noqa: E402
@@ -71,6 +72,8 @@ __all__ = [
     "Counters",
     "Difference",
     "Entry",
+    "Event",
+    "Events",
     "GossipError",
     "Map",
     "Member",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from crdt import FOREVER, WITH_AUTHOR, Context, Dot, Live, Note, Write, decode_batch, decode_element, decode_value
 from crdt.codec import COUNTER, MAP, REGISTER, SET, object_name
+from gossip.events import Event
 from gossip.handle import NO_NOTE
 from gossip.restore import Progress
 from gossip.snapshot import Difference, Snapshot
@@ -435,6 +436,18 @@ def watched_of(node: Node, request: Request) -> list[Watched]:
         raise ValueError(f"at most {_MOST_WATCHED} objects are watched at once")
     kinds = TYPES if asked is None else (asked,)
     return [Watched(handle_of(node, kind, name), kind, name) for name in names for kind in kinds]
+
+
+def event_told(event: Event) -> dict[str, Any]:
+    """An event, as JSON has it."""
+    member = event.member
+    return {
+        "kind": event.kind,
+        "member": None if member is None else member.name,
+        "instance": None if member is None else member.id,
+        "evidence": event.evidence,
+        "at": event.at.isoformat(timespec="milliseconds"),
+    }
 
 
 def change_told(watched: Sequence[Watched], change: Change[Any, Any], cursor: str | None) -> dict[str, Any]:

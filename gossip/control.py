@@ -20,7 +20,7 @@ import asyncio
 import base64
 import json
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ from gossip.answers import (
     Work,
     act,
     change_told,
+    event_told,
     explained,
     watched_of,
 )
@@ -155,6 +156,9 @@ class Control:
                 if request.get("do") == "watch":
                     await self._tell_changes(request, reader, writer)
                     return
+                if request.get("do") == "events":
+                    await self._tell_events(reader, writer)
+                    return
                 if request.get("do") == "explain":
                     await _say(writer, _json({"ok": await self._explain(request)}))
                     continue
@@ -185,7 +189,7 @@ class Control:
             async for line in self._work(WORKS[do], request):
                 yield line
         else:
-            known = sorted([*ACTIONS, *LISTS, *WORKS, "explain", "watch"])
+            known = sorted([*ACTIONS, *LISTS, *WORKS, "events", "explain", "watch"])
             raise ValueError(f"{do!r} is none of: {', '.join(known)}")
 
     async def _work(self, work: Work, request: Request) -> AsyncIterator[str]:
@@ -217,17 +221,33 @@ class Control:
         watched = watched_of(self._node, request)
         snapshot, resume = request.get("snapshot") is not False, request.get("resume")
         async with self._node.watch(*(each.handle for each in watched), snapshot=snapshot, resume=resume) as watch:
-            telling = asyncio.ensure_future(self._tell(watch, watched, request.get("cursors") is True, writer))
-            closed = asyncio.ensure_future(_closed(reader))
-            try:
-                await asyncio.wait((telling, closed), return_when=asyncio.FIRST_COMPLETED)
-                if telling.done():
-                    telling.result()
-                    await _say(writer, _error(f"the node {self._node.me.name!r} has left", "left"))
-            finally:
-                telling.cancel()
-                closed.cancel()
-                await asyncio.gather(telling, closed, return_exceptions=True)
+            await self._until_closed(self._tell(watch, watched, request.get("cursors") is True, writer), reader, writer)
+
+    async def _tell_events(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Tells what happens, until the other side closes or the node leaves."""
+        async with self._node.events() as events:
+            await _say(writer, _json({"ok": None}))  # from here on
+
+            async def tell() -> None:
+                async for event in events:
+                    await _say(writer, _json({"ok": event_told(event)}))
+
+            await self._until_closed(tell(), reader, writer)
+
+    async def _until_closed(
+        self, tell: Coroutine[Any, Any, None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        telling = asyncio.ensure_future(tell)
+        closed = asyncio.ensure_future(_closed(reader))
+        try:
+            await asyncio.wait((telling, closed), return_when=asyncio.FIRST_COMPLETED)
+            if telling.done():
+                telling.result()
+                await _say(writer, _error(f"the node {self._node.me.name!r} has left", "left"))
+        finally:
+            telling.cancel()
+            closed.cancel()
+            await asyncio.gather(telling, closed, return_exceptions=True)
 
     async def _tell(
         self, watch: Watch[Any, Any], watched: Sequence[Watched], cursors: bool, writer: asyncio.StreamWriter

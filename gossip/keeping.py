@@ -21,6 +21,7 @@ from crdt import State, Store, Timestamp
 from gossip.config import Config
 from gossip.errors import StorageFailed
 from gossip.protocol.effects import Persist
+from gossip.protocol.log import Log
 
 if TYPE_CHECKING:
     from gossip.records import Kept
@@ -36,15 +37,22 @@ class Keeping:
     """The data directory of one running node, if it has one.
 
     `stored` is called in the loop with the last own sequence that is kept, as durably as was asked for; `stamp` gives
-    one that is greater than those of all that was delivered.
+    one that is greater than those of all that was delivered; `refused` is told why, when the disk has.
     """
 
-    def __init__(self, config: Config, stored: Callable[[int], None], stamp: Callable[[], Timestamp]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        stored: Callable[[int], None],
+        stamp: Callable[[], Timestamp],
+        refused: Callable[[str], None],
+    ) -> None:
         self.failed = ""
         """What the disk refused with, for people."""
         self._config = config
         self._stored_own = stored
         self._stamp = stamp
+        self._tell_refused = refused
         self._storage: Any = None
         self._opening: asyncio.Future[int] | None = None
         self._opened = self._given_up = False
@@ -57,8 +65,9 @@ class Keeping:
         self._stale = False
         """Whether the steps that were kept do not lead to what the store holds."""
 
-    async def open(self, store: Store) -> int:
-        """Fills the store with what was kept; gives the greatest stamp in it. Raises `StartError`."""
+    async def open(self, store: Store, recent: Log) -> int:
+        """Fills the store with what was kept, and the log with what came last; gives the greatest stamp in it. Raises
+        `StartError`."""
         if not self._config.data_dir:
             return 0
         from gossip.storage import Storage  # here, since most nodes have no directory and need no SQLite
@@ -79,12 +88,12 @@ class Keeping:
             synced=heard(self._synced),
             failed=heard(self._refused),
         )
-        self._opening = asyncio.ensure_future(asyncio.to_thread(self._open, store))
+        self._opening = asyncio.ensure_future(asyncio.to_thread(self._open, store, recent))
         return await asyncio.shield(self._opening)
 
-    def _open(self, store: Store) -> int:
+    def _open(self, store: Store, recent: Log) -> int:
         """In a thread, and to its end. Who is cancelled meanwhile says to `close` that he does not want it."""
-        newest = int(self._storage.open(store).newest)
+        newest = int(self._storage.open(store, recent).newest)
         self._opened = True
         if self._given_up:
             self._storage.close(0.0)
@@ -166,6 +175,7 @@ class Keeping:
     def _refused(self, error: OSError) -> None:
         self.failed = str(error)
         log.error("%s", error)
+        self._tell_refused(self.failed)
         if self._own:
             self._stored_own(self._own[-1][1])  # it goes on in memory, and its peers may have what it has
             self._own.clear()

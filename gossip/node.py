@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, overload
@@ -32,6 +32,7 @@ from discovery import Place
 from gossip import token
 from gossip.config import Config
 from gossip.errors import AlreadyStarted, ConfigError, NotRunning, StartError
+from gossip.events import Event, EventKind, Events, kind_of
 from gossip.protocol.effects import MemberChanged
 from gossip.restore import Progress, restored, taken, taken_as_of
 from gossip.roster import Member, Roster, member_of
@@ -103,6 +104,7 @@ class Node:
         self._store = Store()
         self._runtime: Runtime | None = None
         self._watches = Watches(self)
+        self._listening: set[Events] = set()
         self._since: dict[int, tuple[float, str]] = {}
         self._state = "it was not started yet: use `async with node:`, `with node:` or `node.open()`"
         self._thread: Any = None
@@ -129,6 +131,7 @@ class Node:
             self._watches.changed,
             self._watches.batch_ended,
             self._member_changed,
+            self._happened,
             self.leave,
             self._serve_control,
         )
@@ -180,8 +183,8 @@ class Node:
             return
         self._state = "it has left: start it again, or make another Node"
         with runtime.lock:
-            for watch in self._watches:
-                watch._end()
+            for listener in (*self._watches, *self._listening):
+                listener._end()
         deadline = asyncio.get_running_loop().time() + self.config.leave_timeout
         try:
             if self._control is not None:
@@ -390,6 +393,11 @@ class Node:
         """The members of the cluster: `len`, `in`, iteration, `["name"]`, `.alive`, `.all`, `.where(role="web")`."""
         return self._roster
 
+    def events(self) -> Events:
+        """What happens to members and to this node, from now on: `async with node.events() as events:`, and then
+        `async for event in events`."""
+        return Events(self._listening.add, self._listening.discard, lambda: self._running().lock)
+
     @property
     def me(self) -> Member:
         """This node, as others see it."""
@@ -413,7 +421,8 @@ class Node:
                 "ready": engine.repair.ready,
                 "addresses": list(engine.me.addresses),
                 "members": [
-                    {"name": member.name, "instance": f"{member.instance:016x}", "status": member.status}
+                    {"name": member.name, "instance": member.id, "status": member.status}
+                    | runtime.transport.backlog(member.instance)
                     for member in self.members.all
                 ],
                 "objects": objects,
@@ -429,6 +438,7 @@ class Node:
                 "coalesced": replication.coalesced,
                 "storage": runtime.keeping.status(),
                 "watches": len(list(self._watches)),
+                "listeners": len(self._listening),
                 "counters": dict(engine.counters + runtime.transport.counters),
             }
 
@@ -490,6 +500,17 @@ class Node:
         table = self._running().engine.members.table
         if len(self._since) > 2 * len(table):
             self._since = {instance: since for instance, since in self._since.items() if instance in table}
+
+        kind = kind_of(effect)
+        if kind is not None and effect.claim.instance != self._running().engine.me.instance:
+            self._happened(kind, effect.claim.instance, effect.why)
+
+    def _happened(self, kind: EventKind, instance: int, why: str) -> None:
+        if self._listening:
+            known = instance in self._running().engine.members.table
+            event = Event(kind, self._member(instance) if known else None, why, datetime.now(UTC))
+            for listener in self._listening:
+                listener._tell(event)
 
     def _look(self) -> list[Member]:
         runtime = self._running()

@@ -24,8 +24,9 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Final, NamedTuple, TypeAlias
 
-from crdt import Malformed, Stage, State, Store, Timestamp, decode_batch, state_parts
+from crdt import Context, Malformed, Stage, State, Store, Timestamp, decode_batch, state_parts
 from crdt.codec import pack, unpack
+from gossip.protocol.log import Entry, Log
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Is told so far how many records and bytes were read."""
@@ -156,8 +157,9 @@ class Records:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def replay(self, store: Store, progress: Progress | None) -> Loaded:
-        """Plays everything into an empty store. Raises `Damaged`, or whatever else comes of bytes that are not ours."""
+    def replay(self, store: Store, recent: Log, progress: Progress | None) -> Loaded:
+        """Plays everything into an empty store, and batches into the log. Raises `Damaged`, or whatever else comes of
+        bytes that are not ours."""
         parts, size, newest = self._replay_base(store, progress)
         rows = self.connection.execute(
             "SELECT number, kind, payload, checksum FROM records WHERE number > ? ORDER BY number", (self.number,)
@@ -170,12 +172,12 @@ class Records:
             size += len(payload) + RECORD
             records += 1
             if kind == BATCH and not run:
-                newest = max(newest, _merge_batch(store, payload))  # the usual step, in line
+                newest = max(newest, _merge_batch(store, recent, payload))  # the usual step, in line
                 steps += 1
             else:
                 run.append(payload)
                 if not kind & MORE:
-                    newest = max(newest, _merge(store, kind, run))
+                    newest = max(newest, _merge(store, recent, kind, run))
                     steps, run = steps + 1, []
             if progress is not None and records % _TELLS == 0:
                 progress(parts + records, size)
@@ -277,20 +279,24 @@ class Records:
         self.pages = 0
 
 
-def _merge_batch(store: Store, payload: bytes) -> Timestamp:
+def _merge_batch(store: Store, recent: Log, payload: bytes) -> Timestamp:
     """Delivers a batch; gives its greatest stamp."""
     batch = decode_batch(payload)
     store.merge_batch(batch)
+    recent.append(Entry(batch.replica, batch.first, batch.last, payload, batch.open))
     writes = batch.writes
     return writes[0].stamp if len(writes) == 1 else max((write.stamp for write in writes), default=0)
 
 
-def _merge(store: Store, kind: int, run: list[bytes]) -> Timestamp:
+def _merge(store: Store, recent: Log, kind: int, run: list[bytes]) -> Timestamp:
     """Delivers the records of one step; gives their greatest stamp."""
     if kind == BATCH:
-        return max(_merge_batch(store, payload) for payload in run)
+        return max(_merge_batch(store, recent, payload) for payload in run)
     stage = merged_state(kind, run)[0]
+    before = Context(store.context)
     store.merge_state(stage.state())
+    for replica in store.context.beyond(before):
+        recent.drop(replica)
     return stage.newest
 
 

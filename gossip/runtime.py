@@ -30,6 +30,7 @@ from gossip import forks
 from gossip.config import Config
 from gossip.door import Door
 from gossip.errors import NotRunning
+from gossip.events import EventKind
 from gossip.keeping import Keeping
 from gossip.neighbours import Neighbours
 from gossip.protocol.effects import (
@@ -48,6 +49,7 @@ from gossip.protocol.effects import (
     Warned,
 )
 from gossip.protocol.engine import Engine
+from gossip.protocol.log import Log
 from gossip.protocol.members import Claim
 from gossip.protocol.messages import Ack, Ping
 from gossip.seal import Seal
@@ -71,8 +73,9 @@ class Runtime:
     """One running node: engine, sockets, timer and the search for others.
 
     `changed` is called with the changes of each visible step, under the lock, and `batch_ended` when no batch of this
-    process is open any more; `member_changed` with news of members;
-    `leave` if the loop is about to end while the node still runs, `settled` when this node has a place on its host.
+    process is open any more; `member_changed` with news of members, and `happened` with what else there is to tell, and
+    of whom; `leave` if the loop is about to end while the node still runs, `settled` when this node has a place on its
+    host.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Runtime:
         changed: Callable[[tuple[Change, ...]], None],
         batch_ended: Callable[[], None],
         member_changed: Callable[[MemberChanged], None],
+        happened: Callable[[EventKind, int, str], None],
         leave: Callable[[], Coroutine[None, None, None]],
         settled: Callable[[Place], Coroutine[None, None, None]],
     ) -> None:
@@ -94,10 +98,11 @@ class Runtime:
         self._changed = changed
         self._batch_ended = batch_ended
         self._member_changed = member_changed
+        self._happened = happened
         self.leave = leave
         self._settled = settled
         self._neighbours: Neighbours | None = None
-        self.keeping = Keeping(config, self._stored, lambda: self.engine.stamp(_wall()))
+        self.keeping = Keeping(config, self._stored, lambda: self.engine.stamp(_wall()), self._refused)
         self.waits = Waits(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._hardening: set[tuple[int, int]] = set()
@@ -120,16 +125,19 @@ class Runtime:
         self._thread = threading.get_ident()
         self.door = self._door()
         config = self.config
-        self.transport = Transport(self._receive, self._lost, config.send_buffer, config.max_connections)
+        self.transport = Transport(
+            self._receive, self._lost, config.send_buffer, config.max_connections, lags=self._lags
+        )
         forks.enter(self)
         try:
-            newest = await self.keeping.open(self._store)
+            recent = Log(config.log_bytes)
+            newest = await self.keeping.open(self._store, recent)
             instance = secrets.randbits(64) | 1
             addresses = await self._listen(instance)
             name = config.name or _default_name()
             started = _wall()
             claim = Claim(instance, name[:255], addresses, started, tuple(sorted(config.tags.items())))
-            self.engine = Engine(config.cluster, claim, config, Random(secrets.randbits(64)), self._store)
+            self.engine = Engine(config.cluster, claim, config, Random(secrets.randbits(64)), self._store, recent)
             self.engine.replication.remember(newest, started)
             if config.key:
                 self._seal = Seal(config.key, config.cluster, secrets.token_bytes(16))
@@ -328,6 +336,21 @@ class Runtime:
             with self.lock:
                 self._perform(self.engine.stored(own))
 
+    def _refused(self, why: str) -> None:
+        if self.running:
+            self._happened("storage_failed", self.engine.me.instance, why)
+
+    def _lags(self, peer: int, behind: bool) -> None:
+        """A peer takes less than is sent to it, or all of it again."""
+        if not self.running:
+            return
+        if behind:
+            self.engine.counters["lagging"] += 1
+            mib = self.config.send_buffer / (1 << 20)
+            self._happened("lagging", peer, f"{mib:.3g} MiB wait for it: what follows it will have to ask for")
+        else:
+            self._happened("caught_up", peer, "nothing waits for it any more")
+
     async def _harden(self, peer: int, number: int) -> None:
         """A peer wants to know when what is here is on the disk."""
         try:
@@ -478,13 +501,16 @@ class Runtime:
                     self._follow(claim)
                 case Reborn(claim):
                     self._member_changed(MemberChanged(claim, None, "this node itself, anew: others declared it dead"))
+                    self._happened("reborn", claim.instance, "others declared this node dead, and it goes on anew")
                     log.warning(
                         "node %r of cluster %r was declared dead by others; it goes on as %016x, with its data",
                         claim.name, self.config.cluster, claim.instance,
                     )  # fmt: skip
                 case Ready():
                     self._search.ready.set()
-                case Warned(kind, _, message):
+                    self._happened("ready", self.engine.me.instance, "what the others share is here")
+                case Warned(kind, peer, message):
+                    self._happened(kind, peer, message)
                     log.warning(
                         "node %r of cluster %r: %s: %s", self.engine.me.name, self.config.cluster, kind, message
                     )

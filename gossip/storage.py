@@ -41,6 +41,7 @@ from crdt import State, Store, Timestamp
 from gossip import forks
 from gossip.datadir import DataDirectory
 from gossip.errors import StartError
+from gossip.protocol.log import Log
 from gossip.records import BATCH, RECORD, STATE, Kept, Loaded, Progress, Records, Step, uncollected
 
 log = logging.getLogger("gossip")
@@ -142,8 +143,9 @@ class Storage:
 
     # -- the loop's side -----------------------------------------------------------------------------------------------
 
-    def open(self, store: Store, progress: Progress | None = None) -> Loaded:
-        """Takes the directory, and fills an empty store with what is there. Waits; `progress` is told from the thread.
+    def open(self, store: Store, recent: Log | None = None, progress: Progress | None = None) -> Loaded:
+        """Takes the directory, and fills an empty store with what is there, and a log with what came last. Waits;
+        `progress` is told from the thread.
 
         Raises `StartError` if the directory is in use, not ours, of a newer version or damaged; then nothing in it was
         changed. The store may have been filled in part: it is of no use.
@@ -154,7 +156,8 @@ class Storage:
         outcome: SimpleQueue[Loaded | StartError] = SimpleQueue()
         name = f"gossamesh-storage-{self.path.name}"
         # A daemon: neither a slow disk nor a forgotten close keeps a program from ending.
-        self._thread = threading.Thread(target=self._run, args=(store, progress, outcome), name=name, daemon=True)
+        loading = (store, Log(0) if recent is None else recent, progress, outcome)
+        self._thread = threading.Thread(target=self._run, args=loading, name=name, daemon=True)
         self._thread.start()
         result = outcome.get()
         if isinstance(result, StartError):
@@ -261,24 +264,26 @@ class Storage:
 
     # -- the thread's side ---------------------------------------------------------------------------------------------
 
-    def _run(self, store: Store, progress: Progress | None, outcome: SimpleQueue[Loaded | StartError]) -> None:
+    def _run(
+        self, store: Store, recent: Log, progress: Progress | None, outcome: SimpleQueue[Loaded | StartError]
+    ) -> None:
         """The thread: opens, says what came of it, serves until it is told to end, and lets go."""
         try:
-            opened = self._open(store, progress)
+            opened = self._open(store, recent, progress)
             if isinstance(opened, StartError):
                 outcome.put(opened)
                 return
             records, loaded = opened
             self._deaf = False
             outcome.put(loaded)
-            del store, progress, outcome
+            del store, recent, progress, outcome
             self._serve(records)
         finally:
             self._deaf = True
             forks.leave(self)
             self._directory.release()
 
-    def _open(self, store: Store, progress: Progress | None) -> tuple[Records, Loaded] | StartError:
+    def _open(self, store: Store, recent: Log, progress: Progress | None) -> tuple[Records, Loaded] | StartError:
         directory, connection = self._directory, None
         try:
             directory.claim()
@@ -286,7 +291,7 @@ class Storage:
             self._log = os.open(directory.log, os.O_RDONLY | os.O_CLOEXEC)
             records = Records(connection)
             with uncollected():
-                loaded = records.replay(store, progress)
+                loaded = records.replay(store, recent, progress)
             _sync(self._log)  # whoever wrote it may have been killed before it did, and we vouch for what was read
         except Exception as error:  # whatever reading comes upon in bytes that are not what we wrote
             if connection is not None:

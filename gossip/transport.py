@@ -63,9 +63,11 @@ class Transport:
         send_buffer: int,
         max_connections: int,
         silence: float = _SILENCE,
+        lags: Callable[[int, bool], None] = lambda peer, behind: None,
     ) -> None:
         self._received = received
         self._lost = lost
+        self._lags = lags
         self._send_buffer = send_buffer
         self._max_connections = max_connections
         self._silence = silence
@@ -155,6 +157,11 @@ class Transport:
             self._datagrams.sendto(packet, link.endpoint)
             return
         link.send(packet)
+
+    def backlog(self, peer: int) -> dict[str, int | bool]:
+        """For a status: how many bytes wait for a peer, and whether it lags."""
+        link = self._links.get(peer)
+        return {"unsent": 0 if link is None else link.unsent, "lagging": link is not None and link.lagging}
 
     def dial(self, address: str, packet: bytes) -> None:
         """Sends a packet to whoever listens at an address; the stream is closed after it."""
@@ -257,6 +264,13 @@ class Transport:
         if not self._closed:
             self._lost(peer)
 
+    def _call_lags(self, peer: int, behind: bool) -> None:
+        asyncio.get_running_loop().call_soon(self._tell_lags, peer, behind)
+
+    def _tell_lags(self, peer: int, behind: bool) -> None:
+        if not self._closed:
+            self._lags(peer, behind)
+
 
 def stop_accepting(server: asyncio.Server) -> None:
     """Has a server accept nobody more, some turns of the loop before it is closed.
@@ -345,6 +359,8 @@ class _Link(asyncio.Protocol):
         self._flowing = asyncio.Event()
         self._closed = False
         self._aborted = False
+        self.lagging = False
+        """Whether something was dropped, and what waits has not all left since."""
         self.endpoint = None if local else _endpoint(remote)
         self.transport: asyncio.Transport | None = None
         owner._spawn(self._open(local or remote or ""))
@@ -377,13 +393,22 @@ class _Link(asyncio.Protocol):
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         for frame in waiting:
             self.transport.write(frame)
+        if not self.unsent:
+            self._caught_up()
         if self._closed:
             self.transport.close()
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the peer."""
+        return self._waiting_bytes if self.transport is None else self.transport.get_write_buffer_size()
+
     def send(self, packet: bytes) -> None:
-        queued = self.transport.get_write_buffer_size() if self.transport else self._waiting_bytes
-        if queued + len(packet) > self._owner._send_buffer:
+        if self.unsent + len(packet) > self._owner._send_buffer:
             self._owner.counters["dropped"] += 1  # the peer is slow: it will see the gap and pull
+            if not self.lagging:
+                self.lagging = True
+                self._owner._call_lags(self._peer, True)
             return
         frame = _frame(packet)
         if self.transport is not None:
@@ -397,6 +422,12 @@ class _Link(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._flowing.set()
+        self._caught_up()
+
+    def _caught_up(self) -> None:
+        if self.lagging:
+            self.lagging = False
+            self._owner._call_lags(self._peer, False)
 
     async def drained(self) -> None:
         while not self._flowing.is_set():  # set and cleared again in one step, if what waited for the stream filled it

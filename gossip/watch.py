@@ -16,10 +16,9 @@ Not here: which changes there are (`runtime` hands them over), and the types of 
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import InitVar, dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -27,6 +26,7 @@ from typing import Any, Generic, Literal, NamedTuple, NoReturn, Protocol, Self, 
 
 from crdt import Context, Key, Live
 from crdt.store import Object
+from gossip.bell import Bell
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -182,13 +182,11 @@ class Watch(Generic[K, V]):
         """The reader has seen all up to here."""
         self._next_safe: tuple[Cursor, int, int] | None = None
         """Where that will be when so many of the unread, with serials up to this one, are read or replaced."""
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._something = asyncio.Event()
-        self._woken = False
+        self._bell = Bell()
         self._lock: AbstractContextManager[object] = nullcontext()
 
     async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
+        self._bell.begin()
         self._lock = self._node.lock()
         if self._resume is not None:
             await self._node.arrival(self._resume)
@@ -221,11 +219,11 @@ class Watch(Generic[K, V]):
         raise TypeError(_IN_LOOP)
 
     def __repr__(self) -> str:
-        state = "ended" if self._ended else "not begun" if self._loop is None else f"{len(self._unread)} unread"
+        state = "ended" if self._ended else "not begun" if not self._bell.begun else f"{len(self._unread)} unread"
         return f"<Watch: {state}>"
 
     def __aiter__(self) -> Self:
-        if self._loop is None:
+        if not self._bell.begun:
             raise RuntimeError("a watch begins with its block: async with flags.watch() as changes: ...")
         return self
 
@@ -237,7 +235,7 @@ class Watch(Generic[K, V]):
                 if told is None:
                     self._rest()
             if told is None:
-                await self._something.wait()
+                await self._bell.wait()
             elif (change := self._change(told)) is not None:
                 return change
 
@@ -267,7 +265,7 @@ class Watch(Generic[K, V]):
             if changes:
                 yield changes
             elif not told:
-                await self._something.wait()
+                await self._bell.wait()
 
     @property
     def cursor(self) -> str:
@@ -304,8 +302,7 @@ class Watch(Generic[K, V]):
         """There is nothing to be told, now or ever."""
         if self._ended:
             raise StopAsyncIteration
-        self._something.clear()
-        self._woken = False
+        self._bell.quiet()
 
     def _begin(self) -> None:
         """Takes the present state as unread."""
@@ -372,26 +369,12 @@ class Watch(Generic[K, V]):
         elif _head(seen) != _head(after):
             self._unread[key] = _Unread(False, seen, after, self._serial)
             self._changes += 1
-        self._wake()
+        self._bell.ring()
 
     def _end(self) -> None:
         """There will be no more: what is unread can still be read."""
         self._ended = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._loop is None or self._woken:
-            return
-        self._woken = True  # once, however much changes before the watcher's loop gets to it
-        try:
-            running: Any = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is self._loop:
-            self._something.set()
-            return
-        with suppress(RuntimeError):  # the watcher's loop was closed: it reads no more
-            self._loop.call_soon_threadsafe(self._something.set)
+        self._bell.ring()
 
 
 def _head(live: Live | None) -> tuple[int, int, int] | None:

@@ -19,10 +19,12 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     {"gossip.protocol"},
     {
+        "gossip.bell",
         "gossip.config",
         "gossip.datadir",
         "gossip.door",
         "gossip.errors",
+        "gossip.events",
         "gossip.forks",
         "gossip.keeping",
         "gossip.neighbours",

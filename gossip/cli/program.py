@@ -32,6 +32,7 @@ _COMMANDS = {
     "remove": "Remove an element from a set.",
     "explain": "Who wrote a key, when, and which members have it.",
     "watch": "Print every change of an object as it happens.",
+    "events": "Print what happens to members, as it happens.",
     "snapshot": "Keep all in a file, look at it, compare, go back to it.",
     "keygen": "Make a key that seals a cluster.",
     "completion": "Print the script that completes commands in a shell.",

@@ -20,8 +20,20 @@ from gossip.cli.conversation import Conversation, converse
 from gossip.cli.printing import cut, document, forget_output, no_node, printable, say, shown
 
 
-class _Ended(BaseException):
-    """A signal came."""
+class Ended(BaseException):
+    """A signal came, whose number it has."""
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        forget_output()  # a reader that does not read must not keep us
+        return 128 + int(self.args[0])
+
+
+def end_by_signal() -> None:
+    """Has Ctrl-C and SIGTERM raise `Ended`."""
+    signal.signal(signal.SIGINT, _end)
+    signal.signal(signal.SIGTERM, _end)
 
 
 @click.command("watch")
@@ -49,26 +61,24 @@ def command(
       gossip watch hits --no-snapshot --count 1      wait for the next change
       gossip watch orders --json | while read -r change; do ...; done
     """
-    signal.signal(signal.SIGINT, _end)
-    signal.signal(signal.SIGTERM, _end)
+    end_by_signal()
     try:
         with converse(cluster, node) as conversation:
             asked: dict[str, Any] = {"objects": list(names), "type": type_, "snapshot": not no_snapshot}
             asked |= {"cursors": cursors} | ({} if resume is None else {"resume": resume})
             return _print_changes(conversation, count, as_json, **asked)
-    except _Ended as ended:
-        forget_output()  # a reader that does not read must not keep us
-        return 128 + int(ended.args[0])
+    except Ended as ended:
+        return ended.code
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
-    raise _Ended(number)
+    raise Ended(number)
 
 
 def _print_changes(conversation: Conversation, count: int | None, as_json: bool, **request: Any) -> int:
     several = len(request["objects"]) > 1
     line_of: Callable[[dict[str, Any]], str] = document if as_json else partial(_line, several)
-    for answer in conversation.follow("watch", None, _until_readable(conversation), **request):
+    for answer in conversation.follow("watch", None, until_readable(conversation), **request):
         change = answer["ok"]
         if change["kind"] == "complete" and not as_json:
             continue
@@ -83,7 +93,7 @@ def _print_changes(conversation: Conversation, count: int | None, as_json: bool,
     raise no_node(f"the node {conversation.name!r} is gone, without having left")
 
 
-def _until_readable(conversation: Conversation) -> Callable[[], None]:
+def until_readable(conversation: Conversation) -> Callable[[], None]:
     """Waits until something came; raises if nobody reads our output any more, as in `gossip watch flags | head -1`."""
     poll = select.poll()
     poll.register(conversation.connection, select.POLLIN)

@@ -6,7 +6,7 @@ tests) does them; the engine itself does nothing.
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from crdt import Change, Key
 from gossip.protocol.members import Claim
@@ -94,10 +94,10 @@ class Ready(NamedTuple):
 class Warned(NamedTuple):
     """Something that an operator should know; `peer` is who it is about.
 
-    `kind` is `skewed`, `diverged`, or `repaired`: something was taken back from a peer with which states differed.
+    `repaired`: something was taken back from a peer with which states differed.
     """
 
-    kind: str
+    kind: Literal["skewed", "diverged", "repaired"]
     peer: int
     message: str
 

@@ -52,6 +52,7 @@ from gossip.protocol.effects import (
     Warned,
 )
 from gossip.protocol.expiry import Expiry
+from gossip.protocol.log import Log
 from gossip.protocol.members import NOBODY, Claim, Status
 from gossip.protocol.membership import Buried, Membership
 from gossip.protocol.messages import (
@@ -92,13 +93,15 @@ class Engine:
     'unix:/bob'
     """
 
-    def __init__(self, cluster: str, me: Claim, settings: Settings, rng: Random, store: Store) -> None:
+    def __init__(
+        self, cluster: str, me: Claim, settings: Settings, rng: Random, store: Store, recent: Log | None = None
+    ) -> None:
         self.codec = Codec(cluster)
         self.counters: Counter[str] = Counter()
         """What happened how often; for people, never read by the protocol."""
         self.membership = Membership(me, settings, rng, self.counters)
         self.members = self.membership.members
-        self.replication = Replication(store, settings, me.instance)
+        self.replication = Replication(store, settings, me.instance, recent)
         self.recovery = Recovery(settings, rng, self.replication, self.members, self.counters)
         self.repair = self.recovery.repair
         self.transfers = self.recovery.transfers

@@ -66,10 +66,10 @@ class Delivered(NamedTuple):
 class Replication:
     """The writes of one node: its store, what has not left yet, what is held back, and the log."""
 
-    def __init__(self, store: Store, settings: Settings, replica: int) -> None:
+    def __init__(self, store: Store, settings: Settings, replica: int, recent: Log | None = None) -> None:
         self.store = store
         self.replica = replica
-        self.log = Log(settings.log_bytes)
+        self.log = Log(settings.log_bytes) if recent is None else recent
         self.inbox = Inbox(settings.held_bytes, _HELD_OVERHEAD)
         self._settings = settings
         self._max_skew = int(settings.max_clock_skew * 1000)
@@ -87,6 +87,9 @@ class Replication:
         self._transaction_size = 0
         self._storing: deque[Entry] = deque()
         """Own batches that leave when they are on the disk."""
+        self._storing_size = 0
+        self._forgotten: deque[int] = deque()
+        """The last sequences of those that were before them, and are not in memory any more."""
         self._before = 0
         """How many of the closed batches are older than the open transaction, and may leave during it."""
         self.own = Context()
@@ -198,15 +201,30 @@ class Replication:
             self._before = len(self._closed)
         closed, self._closed, self._before = self._closed[: self._before], self._closed[self._before :], 0
         self._storing += closed
-        if closed and self._settings.durability != "full":
+        self._storing_size += sum(len(entry.payload) for entry in closed)
+        if self._settings.durability == "full":
+            self._bound_storing()
+        elif closed:
             self.stored(closed[-1].last)
         return [entry.payload for entry in closed]
 
-    def stored(self, upto: int) -> list[bytes]:
-        """Own writes up to this sequence may leave; gives their batches."""
-        leaving = []
-        while self._storing and self._storing[0].last <= upto:
+    def _bound_storing(self) -> None:
+        """If the disk is slower than the program, the oldest batches are forgotten: peers find what was in them by
+        comparing ranges, as if the log did not reach back so far."""
+        while self._storing_size > self._settings.log_bytes and len(self._storing) > 1:
             entry = self._storing.popleft()
+            self._storing_size -= len(entry.payload)
+            self._forgotten.append(entry.last)
+
+    def stored(self, upto: int) -> list[bytes]:
+        """Own writes up to this sequence may leave; gives their batches, as far as they were not forgotten."""
+        leaving = []
+        while self._forgotten and self._forgotten[0] <= upto:
+            self.published = self._forgotten.popleft()
+            self.log.drop(self.replica)
+        while not self._forgotten and self._storing and self._storing[0].last <= upto:
+            entry = self._storing.popleft()
+            self._storing_size -= len(entry.payload)
             self.log.append(entry)
             self.published = entry.last
             leaving.append(entry.payload)
@@ -215,7 +233,7 @@ class Replication:
     @property
     def flushed(self) -> int:
         """The last own sequence that was handed over, to leave or to be stored first."""
-        return self._storing[-1].last if self._storing else self.published
+        return self._storing[-1].last if self._storing else self._forgotten[-1] if self._forgotten else self.published
 
     @property
     def written(self) -> Context:
@@ -303,9 +321,8 @@ class Replication:
         self._stamp = observe(self._stamp, newest, wall, self._max_skew)
         before = Context(self.store.context)
         delivered = Delivered([tuple(self.store.merge_state(state))], [], False, [])
-        for replica, sequence in self.store.context.items():
-            if sequence > before[replica]:
-                self.log.drop(replica)
+        for replica in self.store.context.beyond(before):
+            self.log.drop(replica)
         for replica in self.inbox.waiting():
             ready = self.inbox.release(replica, self.store.context[replica])
             if ready:
@@ -332,7 +349,7 @@ class Replication:
     @property
     def unfinished(self) -> bool:
         """Whether own writes are held here until the end of a transaction, or until they are stored."""
-        return self._transaction > 0 or bool(self._storing)
+        return self._transaction > 0 or bool(self._storing or self._forgotten)
 
     def encoded_context(self) -> bytes:
         """`context`, for a pull."""
@@ -379,7 +396,7 @@ class Replication:
     def touched(self, theirs: Context) -> set[Key] | None:
         """The keys of all writes that this context lacks, own ones too that have not left yet; None if the log does not
         reach back so far."""
-        if self.shares_nothing(theirs):
+        if self.shares_nothing(theirs) or self._forgotten:
             return None
         seen = theirs[self.replica]
         keys: set[Key] = {write.key for write in self._gathered if write is not None and write.dot[1] > seen}

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import gossip
-from crdt import encode_state
+from crdt import Context, encode_element, encode_state
+from gossip.answers import explained
 from tests.waiting import nodes, until, until_here
 
 EACH_WAY = pytest.mark.parametrize("durability", ["interval", "full"])
@@ -41,6 +42,26 @@ def test_a_node_that_starts_again_has_what_it_had(cluster: str, tmp_path: Path, 
         assert again.counter("hits").value == 8, "under a replica id of its own: nothing is counted twice"
         storage = again.status()["storage"]
         assert storage["directory"] == str(tmp_path) and storage["failed"] is None
+
+
+def test_a_node_that_starts_again_has_its_log_too(cluster: str, tmp_path: Path) -> None:
+    """It can tell peers what they miss write by write, and `gossip explain` what was replaced."""
+    with gossip.Node(cluster, data_dir=tmp_path) as ann, gossip.Node(cluster) as bob:
+        ann.map("m")["k"] = "first"
+        ann.map("m")["k"] = "second"
+        bob.counter("hits").increment()
+        until_here(lambda: ann.counter("hits").value == 1 and bob.map("m").get("k") == "second")
+        seen = dict(ann._store.context)
+        bob.map("m")["k"] = "third"
+        until_here(lambda: ann.map("m")["k"] == "third")
+    with gossip.Node(cluster, data_dir=tmp_path) as again:
+        runtime = again._runtime
+        assert runtime is not None
+        replication = runtime.engine.replication
+        assert replication.missing(Context(seen)) and replication.missing(Context(replication.context())) == []
+        assert replication.touched(Context(seen)) == {(1, "m", encode_element("k"))}
+        told, _ = explained(again, {"object": "m", "key": "k"})
+        assert [each["value"] for each in told["replaced"]] == ["second"]
 
 
 @EACH_WAY

@@ -483,3 +483,30 @@ def test_a_write_that_was_cut_short_is_a_blank_to_others_until_the_audit_finds_i
 
 def time_is_up() -> None:
     raise TimeoutError
+
+
+def test_a_disk_slower_than_the_program_costs_no_memory_and_loses_nothing() -> None:
+    """With full durability writes wait for the disk before they leave. What is too much to wait in memory is forgotten,
+    and found by comparing ranges when the disk has it."""
+    wire = Wire(Settings(durability="full", log_bytes=10_000))
+    ann, bob = wire.cluster("ann", "bob")
+    for number in range(300):
+        ann.set(f"k{number}", "x" * 100)
+        ann.flush()
+    replication = ann.engine.replication
+    assert sum(len(entry.payload) for entry in replication._storing) <= 10_000 < 300 * 100
+    assert replication.unfinished and not replication.exposable and ann.engine.digest.writes == 0
+    wire.advance(3.0)
+    assert not bob.data, "nothing leaves before the disk has it"
+    for upto in (7, 150, 300):
+        wire.perform(ann, ann.engine.stored(upto))
+        wire.deliver()
+        assert ann.engine.digest.writes == upto and replication.published == upto
+        wire.until(lambda: (len(bob.data) == len(set(bob.data)) and agree(ann, bob)) or upto < 300, within=5.0)
+    wire.until(lambda: agree(ann, bob), within=5.0)
+    assert len(bob.data) == 300 and not replication.unfinished
+    ann.set("after", 1)
+    ann.flush()
+    wire.perform(ann, ann.engine.stored(301))
+    wire.deliver()
+    assert bob.data["after"] == 1 and replication._storing_size == 0

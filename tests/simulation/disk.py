@@ -13,6 +13,7 @@ from random import Random
 
 from crdt import Context, Stage, Store, decode_batch
 from gossip.protocol.effects import Persist
+from gossip.protocol.log import Entry, Log
 from tests.simulation.model import History, demand
 
 SLOW = 3.0
@@ -60,17 +61,22 @@ class Disk:
         del self._steps[rng.randint(self.safe, len(self._steps)) :]
         self.safe = len(self._steps)
 
-    def restore(self) -> Store:
-        """What is there."""
+    def restore(self, recent: Log) -> Store:
+        """What is there; the log gets what came last."""
         store = Store()
         for step in self._steps:
             if step.state:
                 stage = Stage()
                 for part in step.payloads:
                     stage.add(part)
+                before = Context(store.context)
                 store.merge_state(stage.state())
+                for replica in store.context.beyond(before):
+                    recent.drop(replica)
             else:
                 for payload in step.payloads:
-                    store.merge_batch(decode_batch(payload))
+                    batch = decode_batch(payload)
+                    store.merge_batch(batch)
+                    recent.append(Entry(batch.replica, batch.first, batch.last, payload, batch.open))
         demand(store.context.dominates(self._promised), "a disk lost what it had confirmed", store.context)
         return store

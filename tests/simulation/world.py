@@ -24,6 +24,7 @@ from crdt import Change, Context, Note, Store, Write, decode_batch
 from gossip.protocol.codec import Codec
 from gossip.protocol.effects import Dial, Effect, Harden, Persist, Reborn, Send
 from gossip.protocol.engine import Engine
+from gossip.protocol.log import Log
 from gossip.protocol.members import Claim
 from gossip.protocol.messages import Ack, Message, Ping, Push
 from gossip.protocol.replication import Replication
@@ -52,8 +53,8 @@ Act = Callable[[float, int], list[Effect]]
 class Observed(Replication):
     """The real thing, which tells the model what leaves."""
 
-    def __init__(self, store: Store, settings: Settings, replica: int) -> None:
-        super().__init__(store, settings, replica)
+    def __init__(self, store: Store, settings: Settings, replica: int, recent: Log) -> None:
+        super().__init__(store, settings, replica, recent)
         self.watch: Watch | None = None
 
     def update(self, write: Write, note: Note | None = None) -> Change:
@@ -180,9 +181,10 @@ class World:
         me = Claim(rng.getrandbits(64) | 1, f"node-{number}", (address,), started, tags)
         settings = self.options.settings
         disk = self.disks.setdefault(address, Disk()) if self.options.disks else None
-        store = disk.restore() if disk is not None else Store()
+        recent = Log(settings.log_bytes)
+        store = disk.restore(recent) if disk is not None else Store()
         engine = Engine(CLUSTER, me, settings, rng, store)
-        engine.replication = engine.recovery.replication = Observed(store, settings, me.instance)
+        engine.replication = engine.recovery.replication = Observed(store, settings, me.instance, recent)
         process = Process(number, address, engine, Watch(engine, settings, self.history), offset)
         engine.replication.watch, process.disk = process.watch, disk
         self.happened["restored"] += bool(store.context)

@@ -86,7 +86,7 @@ def test_what_was_appended_comes_back(make: Make, directory: Path) -> None:
 
     story: list[tuple[int, int]] = []
     again, store = make(), Store()
-    loaded = again.storage.open(store, lambda records, size: story.append((records, size)))
+    loaded = again.storage.open(store, None, lambda records, size: story.append((records, size)))
     assert loaded.steps == COUNT and story[-1] == (loaded.records, loaded.size)
     assert loaded.newest >= max(_stamps(store)), "a delete has a stamp, and is not in the store"
     expected = after(steps(SEED, COUNT))
