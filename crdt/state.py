@@ -53,13 +53,20 @@ def state_parts(state: State, limit: int = 1 << 18, ranges: Container[int] | Non
         yield pack((encode_context(state.context), named, _count(state)))
         yield from map(pack, _bodies(state, limit, None))
         return
-    scope = () if state.scope is None else (sorted(state.scope.ranges), encode_context(state.scope.compared))
-    yield pack((encode_context(state.context), named, scope))
+    yield pack((encode_context(state.context), named, ())) if state.scope is None else scoped_head(state)
     told = 0
     for body in _bodies(state, limit, ranges):
         told += len(body[2])
         yield pack(body)
     yield pack((told,))
+
+
+def scoped_head(state: State) -> bytes:
+    """The first part of a state with a scope; of what was sent to who asked for ranges it says what only he knows."""
+    assert state.scope is not None
+    named = [number for dot in sorted(state.named) for number in dot]
+    scope = (sorted(state.scope.ranges), encode_context(state.scope.compared))
+    return pack((encode_context(state.context), named, scope))
 
 
 def _bodies(state: State, limit: int, ranges: Container[int] | None) -> Iterator[_Body]:

@@ -374,7 +374,8 @@ class Store:
         return changes
 
     def adopt(self, theirs: State) -> list[Change]:
-        """Takes from a peer with this very context the live writes that are missing here, though they were delivered.
+        """Takes live writes that are missing here, though they were delivered, from a peer that has delivered all that
+        was delivered here. What it has beyond that comes by itself.
 
         Equal contexts have equal states, so this is the repair of what can not be; it is left to the caller to cry out.
         Which of the two is wrong nobody knows. What is taken in vain can be deleted again, what is dropped is lost.
@@ -384,12 +385,16 @@ class Store:
             for element, there in elements.items():
                 before = self.shown((*name, element))
                 mine = _dots(before)
-                lost = [live for live in chain(there) if live[4] == FOREVER and (live[1], live[2]) not in mine]
+                lost = [live for live in chain(there) if self._has_lost(live, mine)]
                 if lost:
                     after = linked(sorted([*chain(before), *lost], key=_place, reverse=True), None)
                     changes.append(((*name, element), before, after))
         self._replace(changes, theirs.notes)
         return changes
+
+    def _has_lost(self, live: Live, mine: set[Dot]) -> bool:
+        dot = (live[1], live[2])
+        return live[4] == FOREVER and dot not in mine and self.context.covers(dot)
 
     def recount(self) -> None:
         """Counts the fingerprint and the sums anew, from what is here."""

@@ -344,6 +344,8 @@ class Runtime:
         """A peer takes less than is sent to it, or all of it again."""
         if not self.running:
             return
+        with self.lock:
+            self._perform(self.engine.lags(peer, behind))
         if behind:
             self.engine.counters["lagging"] += 1
             mib = self.config.send_buffer / (1 << 20)

@@ -199,10 +199,10 @@ _KINDS: Final[tuple[tuple[type[Any], tuple[_Check, ...]], ...]] = (
     (Pull, (_number, _bytes, _flag)),
     (StatePart, (_number, _number, _flag, _bytes)),
     (StateNext, (_number, _number, _bytes)),
-    (Busy, ()),
+    (Busy, (_number,)),
     (Sync, (_number, _bytes, _flag)),
     (Synced, (_number, _flag)),
-    (Sums, (_number, _number, _bytes)),
+    (Sums, (_number, _number, _bytes, _flag)),
 )
 """Every kind of message, in the order of their numbers on the wire, with the check of each field."""
 _NUMBERS = {message_type: number for number, (message_type, _) in enumerate(_KINDS)}

@@ -26,6 +26,7 @@ from crdt import (
     Context,
     Malformed,
     Note,
+    State,
     Store,
     Timestamp,
     Write,
@@ -109,6 +110,8 @@ class Engine:
         self.confirm = Confirm(rng.getrandbits(32))
         self._settings = settings
         self._recent = Recent()
+        self._slow: set[int] = set()
+        """Members that take less than is sent to them."""
         self._skewed: set[int] = set()
         """Replicas whose writes wait because of a clock: told once, when it begins."""
         self._woken = False
@@ -180,7 +183,7 @@ class Engine:
 
     def _handed(self, batches: tuple[bytes, ...], part: Part, lost: int = 0) -> list[Effect]:
         """Tells the members in this part of the ring of writes, or has them told; not by one that was just lost."""
-        doubtful = self.members.doubtful if not lost else {*self.members.doubtful, lost}
+        doubtful = {*self.members.doubtful, *self._slow, lost}
         told = handed(part, self.members.peers(), self._settings.full_fanout, doubtful)
         effects: list[Effect] = []
         for peer, further in told:
@@ -255,7 +258,15 @@ class Engine:
     def exited(self, instance: int, now: float) -> list[Effect]:
         """The process of this member is gone: proof, so it is dead at once, and all are told."""
         effects = self._follow(self.membership.exited(instance, now), now)
-        return [*effects, *self._handed_anew(instance), *self.membership.news()]
+        return [*effects, *self.membership.news()]
+
+    def lags(self, instance: int, behind: bool) -> list[Effect]:
+        """What is sent to this member finds no room on its way, or finds it again: it hands nothing on meanwhile."""
+        if not behind:
+            self._slow.discard(instance)
+            return []
+        self._slow.add(instance)
+        return self._handed_anew(instance)
 
     def tick(self, now: float, wall: int) -> list[Effect]:
         """Time passed: does all that is due."""
@@ -307,8 +318,8 @@ class Engine:
                 return self._receive(sender, batches, message, now, wall)
             case Pull():
                 return self.recovery.answer(sender, message, now)
-            case Busy():
-                return self.recovery.busy(sender, now)
+            case Busy(transfer):
+                return self.recovery.busy(sender, transfer, now)
             case Sync():
                 return self._asked(sender, message)
             case Synced(number, durable):
@@ -344,7 +355,10 @@ class Engine:
                 done += self._reborn(now)
                 continue
             done.append(effect)
+            if isinstance(effect, MemberChanged) and (effect.claim.gone or effect.claim.status == Status.SUSPECT):
+                done += self._handed_anew(effect.claim.instance)  # its last words may have crossed ours
             if isinstance(effect, MemberChanged) and effect.claim.gone:
+                self._slow.discard(effect.claim.instance)
                 self.recovery.gone(effect.claim.instance)
                 self.confirm.gone(effect.claim.instance)
                 done += _changed(self.expiry.gone(effect.claim.instance, now))
@@ -457,8 +471,8 @@ class Engine:
     def _commit(self, sender: int, arrived: Arrived, now: float, wall: int) -> list[Effect]:
         """All parts of a state are here: merges it in one step."""
         state, store = arrived.state, self.replication.store
-        if state.scope is not None and state.scope.compared == state.context:
-            return self._adopt(sender, arrived, now)
+        if arrived.audit:
+            return self._adopt(sender, state, now)
         before = Context(store.context)
         try:
             delivered = self.replication.merge_state(state, arrived.newest, wall)
@@ -477,13 +491,19 @@ class Engine:
         self.repair.served(sender, self.digest)
         return effects
 
-    def _adopt(self, sender: int, arrived: Arrived, now: float) -> list[Effect]:
-        """Contexts are equal, and states were not: takes what the peer still has. If something was delivered since, it
-        is left: the next digests that are equal tell of it again."""
+    def _adopt(self, sender: int, state: State, now: float) -> list[Effect]:
+        """Contexts were equal, and states were not: takes what the peer still has, and nothing else.
+
+        What it has not got may be what is wrong with it, so such a state is never merged: that would drop here what was
+        lost there. If something was delivered here since ranges were compared, what is missing may have been deleted by
+        that, and all is left: the next digests that are equal tell of it again.
+        """
         store = self.replication.store
-        if arrived.state.context != store.context:
+        self.repair.served(sender, self.digest)
+        assert state.scope is not None
+        if store.context != state.scope.compared or not state.context.dominates(store.context):
             return []
-        changes = store.adopt(arrived.state)
+        changes = store.adopt(state)
         if not changes:
             return []
         self.counters["repaired"] += len(changes)

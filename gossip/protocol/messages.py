@@ -122,7 +122,9 @@ class Pull(NamedTuple):
 
 
 class Busy(NamedTuple):
-    """Not now: to a `Pull`, ask somebody else; to a `StatePart`, somebody else is sending me a state already."""
+    """Not now: ask somebody else. With the number of a transfer: somebody else is sending me a state already."""
+
+    transfer: int = 0
 
 
 class Sync(NamedTuple):
@@ -150,11 +152,15 @@ class StatePart(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """The sums of the groups of ranges, or of the ranges in those that were wanted (see `crdt.ranges`)."""
+    """The sums of the groups of ranges, or of the ranges in those that were wanted (see `crdt.ranges`).
+
+    In answer to an `audit` what differs may be lost here, so it is not for the receiver to lose it too.
+    """
 
     transfer: int
     number: int
     sums: bytes
+    audit: bool = False
 
 
 class StateNext(NamedTuple):

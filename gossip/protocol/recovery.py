@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from math import inf
 from random import Random
 
 from crdt import ClockSkew, Context, Malformed, decode_context, state_parts
@@ -29,8 +30,9 @@ from gossip.protocol.transfer import Arrived, Transfers
 
 _SKEW_PATIENCE = 10.0
 """Seconds after which what had stamps from the future is asked for again at the latest: clocks may be put right."""
-_AUDITS = 3
-"""How often ranges are compared for one divergence, before it is left to people."""
+_AUDIT_AGAIN = 1.0
+_AUDIT_PATIENCE = 600.0
+"""Seconds until a peer with which states still differ is compared with again, first and at most; doubled each time."""
 
 
 class Recovery:
@@ -46,9 +48,8 @@ class Recovery:
         self.replication = replication
         self._members = members
         self._counters = counters
-        self._diverged = (0, 0)
-        """With whom, and at which context, it was found last that states differ."""
-        self._audits = 0
+        self._diverged: dict[int, tuple[float, float]] = {}
+        """With whom states differ: when they are to be compared again, and how long to wait after that."""
         self._stored_first: list[tuple[int, Effect]] = []
         """What may leave when own writes up to a sequence have: states that have them."""
 
@@ -79,6 +80,7 @@ class Recovery:
         """Forgets all about a peer."""
         self.transfers.gone(peer)
         self.repair.gone(peer)
+        self._diverged.pop(peer, None)
 
     def readiness(self, now: float) -> list[Effect]:
         """Whether all that the others share has come just now."""
@@ -97,23 +99,26 @@ class Recovery:
         mine = self.digest
         if self.repair.differs(peer, theirs, mine, now):
             return self.pull(peer, now)
-        if mine.context == theirs.context and mine.state != theirs.state and None not in (mine.state, theirs.state):
-            return self._audit(peer, mine, now)
+        if mine.context == theirs.context and None not in (mine.state, theirs.state):
+            if mine.state != theirs.state:
+                return self._audit(peer, now)
+            self._diverged.pop(peer, None)
         return []
 
-    def _audit(self, peer: int, mine: Digest, now: float) -> list[Effect]:
-        """Our states differ, which can not be: asks for what we lack. The peer finds the same, and asks us."""
+    def _audit(self, peer: int, now: float) -> list[Effect]:
+        """Our states differ, which can not be: asks for what we lack. The peer finds the same, and asks us.
+
+        Again and again, for what is written meanwhile may come between; less and less often, for it costs.
+        """
         self._counters["diverged"] += 1
-        if (peer, mine.context) != self._diverged:
-            self._diverged, self._audits = (peer, mine.context), 0
-        self._audits += 1
-        if self._audits > _AUDITS:
+        due, patience = self._diverged.get(peer, (-inf, _AUDIT_AGAIN))
+        if now < due or not (effects := self.pull(peer, now, audit=True)):
             return []
         self.replication.store.recount()  # it may be the counting that went wrong
-        effects = self.pull(peer, now, audit=True)
-        if self._audits == 1:
+        if peer not in self._diverged:
             why = "equal contexts with unequal states, which are compared and repaired now: please report this as a bug"
             effects.append(Warned("diverged", peer, why))
+        self._diverged[peer] = (now + patience, min(2 * patience, _AUDIT_PATIENCE))
         return effects
 
     def pull(self, peer: int, now: float, audit: bool = False) -> list[Effect]:
@@ -124,9 +129,11 @@ class Recovery:
         self._counters["pulls_sent"] += 1
         return [Send((peer,), Pull(number, self.replication.encoded_context(), audit))]
 
-    def busy(self, peer: int, now: float) -> list[Effect]:
-        """A peer can not give us its state, or does not take ours."""
-        self.transfers.gone(peer)
+    def busy(self, peer: int, transfer: int, now: float) -> list[Effect]:
+        """A peer can not give us its state; or, with the number of a transfer, does not take ours."""
+        if transfer:
+            self.transfers.refused(peer, transfer)
+            return []
         other = self.repair.busy(peer, self._members.peers(), self.digest, now)
         return self.pull(other, now) if other is not None else []
 
@@ -145,18 +152,18 @@ class Recovery:
             self._counters["malformed"] += 1
             return []
         if pull.audit:
-            return self._state_for(peer, theirs, now)
+            return self._state_for(peer, theirs, True, now)
         if theirs.dominates(self.replication.context()):
             return [Send((peer,), Push((), pull.number, parts=1))]
         batches = self.replication.missing(theirs)
         if batches is None:
-            return self._state_for(peer, theirs, now)
+            return self._state_for(peer, theirs, False, now)
         run = self.replication.first_run(batches)
         pushes = self.replication.pushes([entry.payload for entry in run])
         more = len(run) < len(batches)
         return [Send((peer,), Push(push.batches, pull.number, len(pushes), more)) for push in pushes]
 
-    def _state_for(self, peer: int, theirs: Context, now: float) -> list[Effect]:
+    def _state_for(self, peer: int, theirs: Context, audit: bool, now: float) -> list[Effect]:
         if self.transfers.busy or not self.replication.settled:  # or a transaction is open
             self._counters["states_refused"] += 1
             return [Send((peer,), Busy())]
@@ -167,7 +174,7 @@ class Recovery:
             message = self.transfers.offer(peer, state_parts(store.state(), self._settings.part_bytes), now)
         else:
             self._counters["differences_sent"] += 1
-            message = self.transfers.compare(peer, Telling(store.state(), store.sums), now)
+            message = self.transfers.compare(peer, Telling(store.state(), store.sums), audit, now)
         send = Send((peer,), message)
         if self.replication.exposable:
             return [send]
@@ -197,7 +204,7 @@ class Recovery:
             self._counters["unasked"] += 1
             return []
         if self.transfers.receiving not in (None, peer):
-            return [Send((peer,), Busy())]
+            return [Send((peer,), Busy(message.transfer))]
         result: Arrived | StateNext | None
         try:
             if isinstance(message, Sums):

@@ -16,24 +16,26 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
-from crdt import Malformed, Stage, State, Store, Timestamp, state_parts
+from crdt import Malformed, Stage, State, Store, Timestamp
 from crdt.ranges import Comparison, Telling
+from crdt.state import scoped_head
 from gossip.protocol.messages import StateNext, StatePart, Sums
 from gossip.protocol.settings import Settings
 
 _TRIES = 5
-
-
+"""How often a message is asked for again, `pull_timeout` apart: then its sender is gone, or does not want to."""
 _COMPARED = 2
 """Messages in which ranges are compared: the sums of the groups, and those of the ranges in some of them."""
 
 
 class Arrived(NamedTuple):
-    """A state that came in: itself, the greatest stamp in it, and its parts, for the disk."""
+    """A state that came in: itself, the greatest stamp in it, its parts, for the disk, and whether it was asked for to
+    find what can not be."""
 
     state: State
     newest: Timestamp
     parts: tuple[bytes, ...]
+    audit: bool
 
 
 @dataclass(slots=True)
@@ -68,6 +70,7 @@ class _Incoming:
     peer: int
     stage: Stage
     comparison: Comparison | None
+    audit: bool
     asks: StateNext
     """For what comes next; before anything has come, for the first message."""
     size: int = 0
@@ -116,10 +119,10 @@ class Transfers:
         self._outgoing[peer] = _Outgoing(part, now + self._settings.transfer_timeout, None, parts, second)
         return part
 
-    def compare(self, peer: int, telling: Telling, now: float) -> Sums:
+    def compare(self, peer: int, telling: Telling, audit: bool, now: float) -> Sums:
         """Starts to send a peer that of a state in which it differs from what the peer has."""
         self._number += 1
-        sums = Sums(self._number, 0, telling.groups())
+        sums = Sums(self._number, 0, telling.groups(), audit)
         self._outgoing[peer] = _Outgoing(sums, now + self._settings.transfer_timeout, telling, iter(()), None)
         return sums
 
@@ -181,7 +184,8 @@ class Transfers:
         anew = coming is not None and coming.peer == peer and coming.asks.transfer < message.transfer  # asked again
         if message.number == 0 and (coming is None or anew):
             comparison = None if store is None else Comparison(store)
-            coming = self._incoming = _Incoming(peer, Stage(), comparison, StateNext(message.transfer, 0))
+            audit = isinstance(message, Sums) and message.audit
+            coming = self._incoming = _Incoming(peer, Stage(), comparison, audit, StateNext(message.transfer, 0))
         return coming if coming is not None and coming.is_next(peer, message) else None
 
     def _ask_on(self, coming: _Incoming, wanted: bytes, now: float) -> StateNext:
@@ -192,6 +196,11 @@ class Transfers:
     def reborn(self) -> None:
         """We are somebody else now: the next part would be sent to whom we were."""
         self._incoming = None
+
+    def refused(self, peer: int, transfer: int) -> None:
+        """The peer does not take what we send it under this number: somebody else sends it a state already."""
+        if peer in self._outgoing and self._outgoing[peer].current.transfer == transfer:
+            del self._outgoing[peer]
 
     def gone(self, peer: int) -> None:
         """The peer is gone, and with it what it sent or was sent."""
@@ -219,7 +228,8 @@ def _arrived(coming: _Incoming) -> Arrived:
     stage, comparison = coming.stage, coming.comparison
     state = stage.state(comparison.scope if comparison is not None else None)
     if comparison is not None:
-        return Arrived(state, stage.newest, tuple(state_parts(state)))  # what was compared only we know
+        parts = (scoped_head(state), *stage.parts[1:])  # what was compared only we know, and the disk has to
+        return Arrived(state, stage.newest, parts, coming.audit)
     if state.scope is not None:
         raise Malformed("a part of a state, where a whole one was asked for")
-    return Arrived(state, stage.newest, tuple(stage.parts))
+    return Arrived(state, stage.newest, tuple(stage.parts), coming.audit)

@@ -98,7 +98,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Sums, number, number, some_bytes),
     st.builds(Sync, number, some_bytes, st.booleans()),
     st.builds(Synced, number, st.booleans()),
-    st.just(Busy()),
+    st.builds(Busy, number),
 )
 
 

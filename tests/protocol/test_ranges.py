@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from crdt import FOREVER, WITH_AUTHOR, Context, Inbox, LWWMap, Malformed, Stage, State, Store, decode_batch, state_parts
+from crdt import (
+    FOREVER,
+    WITH_AUTHOR,
+    Context,
+    Inbox,
+    LWWMap,
+    Malformed,
+    Stage,
+    State,
+    Store,
+    decode_batch,
+    encode_element,
+    state_parts,
+)
 from crdt.ranges import Comparison, Telling
 from crdt.timestamp import at
 from gossip.protocol.effects import Persist, Rewrite, Warned
-from gossip.protocol.messages import Pull, Push, StateNext, StatePart, Sums
+from gossip.protocol.messages import Busy, Pull, Push, StateNext, StatePart, Sums
 from gossip.protocol.settings import Settings
 from tests.protocol.wire import EPOCH, Node, Packet, Wire, agree
 
@@ -233,6 +246,51 @@ def test_states_that_differ_under_equal_contexts_are_told_and_brought_together()
     wire.sent.clear()
     wire.advance(10.0)
     assert wire.packets(Pull) == [], "and then it is over"
+
+
+def test_an_audit_under_load_takes_and_never_drops() -> None:
+    """Ours: a write that came between the audit's question and its answer had contexts differ. So what differed was
+    merged, and what one had lost, all others dropped."""
+    for hurry in range(12):
+        wire = Wire()
+        ann, bob, cat = nodes = filled(wire, "ann", "bob", "cat")
+        wire.latency = 0.01
+        lose(bob, "k7")
+        for number in range(200):
+            nodes[number % 3].set("busy", number)
+            nodes[number % 3].flush()
+            wire.advance(0.05 + 0.001 * hurry)
+        wire.until(lambda: agree(ann, bob, cat), within=30.0)  # noqa: B023
+        assert ann.data["k7"] == bob.data["k7"] == cat.data["k7"] == "x" * 50, hurry
+
+
+def test_an_audit_takes_nothing_that_was_deleted_nor_what_has_not_come_yet() -> None:
+    """What a peer that is ahead still holds is missing here; what is beyond what was delivered here is not."""
+    ahead, behind = Store(), Store()
+    for number in range(4):
+        write = LWWMap(ahead, "m").set(f"k{number}", number, 1, stamp=1 + number)
+        ahead.merge(write)
+        if number < 3:
+            behind.merge(write)
+    behind._tally(behind.shown((1, "m", encode_element("k1"))), -1)  # type: ignore[arg-type]
+    behind._put((1, "m", encode_element("k1")), None)
+    assert [key[2] for key, _, _ in behind.adopt(ahead.state())] == [encode_element("k1")]
+    assert set(LWWMap(behind, "m").keys()) == {"k0", "k1", "k2"} and behind.context == {1: 3}
+
+
+def test_who_can_not_take_a_state_does_not_end_one_that_comes_from_him() -> None:
+    """Ours: `Busy` was the answer to two questions, and whoever got it gave up both ways."""
+    wire = Wire(NO_LOG)
+    ann, bob = filled(wire, "ann", "bob")
+    with wire.losing(pushes):
+        ann.write(new=1)
+    with wire.losing(lambda packet: isinstance(packet.message, StatePart)):
+        wire.perform(bob, bob.engine.recovery.pull(ann.instance, wire.now))
+        wire.deliver()
+    assert bob.engine.transfers.receiving == ann.instance
+    bob.hear(ann.engine.codec.encode(ann.instance, Busy(7)))
+    assert bob.engine.transfers.receiving == ann.instance, "it speaks of a state that we would send"
+    wire.until(lambda: agree(ann, bob), within=10.0)
 
 
 def test_a_wrong_fingerprint_is_counted_anew() -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from crdt import Batch, Write, encode_batch
 from gossip.protocol.codec import Codec
-from gossip.protocol.messages import Pull, Push
+from gossip.protocol.members import Status
+from gossip.protocol.messages import Gossip, Pull, Push
 from gossip.protocol.relay import Part, handed
 from gossip.protocol.settings import Settings
 from tests.protocol.wire import EPOCH, Node, Wire, agree
@@ -141,6 +142,44 @@ def test_what_a_hop_did_not_hand_on_goes_another_way_when_its_stream_ends() -> N
     wire.perform(author, author.engine.lost(hop.instance, wire.now))
     wire.deliver()
     assert wire.packets(Push) == [], "and once"
+
+
+def test_what_a_hop_that_leaves_did_not_hand_on_goes_another_way() -> None:
+    """Ours: its goodbye and our write crossed, and it read no more; the stream ended in order, so nothing was lost."""
+    wire, nodes = large(21)
+    author = nodes[0]
+    author.write(k=0)
+    hop = wire.nodes[hops_of(wire, author)[0]]
+    goodbye = hop.engine.me._replace(status=Status.LEFT)
+    wire.crash(hop)
+    author.write(k=1)
+    left = [node for node in nodes if node is not hop]
+    assert not all(node.data == {"k": 1} for node in left)
+    wire.perform(author, author.hear(hop.engine.codec.encode(hop.instance, Gossip((goodbye,)))))
+    wire.deliver()
+    assert all(node.data == {"k": 1} for node in left), "at once"
+
+
+def test_a_hop_that_takes_less_than_is_sent_hands_nothing_on_meanwhile() -> None:
+    """What finds no room on its way is lost to all whom the hop would have told."""
+    wire, nodes = large(21)
+    author = nodes[0]
+    author.write(k=0)
+    hop = wire.nodes[hops_of(wire, author)[0]]
+    with wire.losing(lambda packet: packet.target == hop.name and isinstance(packet.message, Push)):
+        author.write(k=1)
+        left = [node for node in nodes if node is not hop]
+        assert not all(node.data == {"k": 1} for node in left)
+        wire.perform(author, author.engine.lags(hop.instance, True))
+        wire.deliver()
+        assert all(node.data == {"k": 1} for node in left), "at once"
+        wire.sent.clear()
+        author.write(k=2)
+        assert all(node.data == {"k": 2} for node in left) and hop.name not in hops_of(wire, author)
+    author.engine.lags(hop.instance, False)
+    wire.sent.clear()
+    author.write(k=3)
+    assert hop.name in hops_of(wire, author) and all(node.data == {"k": 3} for node in left)
 
 
 def test_what_was_handed_on_long_ago_is_not_again() -> None:
