@@ -31,6 +31,7 @@ log = logging.getLogger("gossip")
 _LONGEST = 1.0
 """Seconds that a thread's block may take. What others of this process write meanwhile waits for its end, and so does
 whoever starts elsewhere and needs our state."""
+_HANDLER = "a signal handler can not open a batch while the program writes: set a flag in it"
 NO_AWAIT = (
     "no await inside a batch: what other tasks write meanwhile would become a part of it, and wait for its end. What "
     "was written before the await stays and is a batch, what came after it is none. Await first, and then write all in "
@@ -59,14 +60,15 @@ class Block:
 class Door:
     """The one way to the engine.
 
-    `check` raises if the node does not run; `begin` and `end` are the engine's transaction. `loop` is where it lives.
+    `check` raises if the node does not run; `begin` and `end` are the engine's transaction, and `begin` is told whether
+    no other block is open. `loop` is where it lives.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         check: Callable[[], None],
-        begin: Callable[[], None],
+        begin: Callable[[bool], None],
         end: Callable[[], None],
     ) -> None:
         self.lock = threading.RLock()
@@ -118,7 +120,7 @@ class Door:
         of this thread awaits inside of one.
         """
         if self.inside:
-            raise RuntimeError("a signal handler can not open a batch while the program writes: set a flag in it")
+            raise RuntimeError(_HANDLER)
         with self.lock:
             self._check()
             block = self._blocks.get(threading.get_ident())
@@ -132,6 +134,8 @@ class Door:
 
     def _begin(self) -> Block:
         block = Block()
+        if any(waiting.thread == block.thread for waiting in self._waiting):  # it would wait for whom it interrupted
+            raise RuntimeError(_HANDLER)
         if block.thread == self._thread:
             self._loop.call_soon(self._close, block)
         else:
@@ -145,7 +149,7 @@ class Door:
                 self._no_block.notify_all()
             self._loop.call_soon_threadsafe(self._loop.call_later, _LONGEST, self._close, block)
         self._blocks[block.thread] = block
-        self._begin_transaction()
+        self._begin_transaction(len(self._blocks) == 1)
         return block
 
     def end(self, block: Block) -> str:

@@ -123,12 +123,14 @@ class Node:
         self._check_startable()
         self._store.clear()
         self._since.clear()
+        self._watches.clear()
         self._control = None
         self._leaving = False
         runtime = self._runtime = Runtime(
             self.config,
             self._store,
             self._watches.changed,
+            self._watches.batch_began,
             self._watches.batch_ended,
             self._member_changed,
             self._happened,
@@ -183,7 +185,8 @@ class Node:
             return
         self._state = "it has left: start it again, or make another Node"
         with runtime.lock:
-            for listener in (*self._watches, *self._listening):
+            self._watches.end()
+            for listener in self._listening:
                 listener._end()
         deadline = asyncio.get_running_loop().time() + self.config.leave_timeout
         try:

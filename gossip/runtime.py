@@ -72,10 +72,10 @@ _LAST_WORDS = 0.25
 class Runtime:
     """One running node: engine, sockets, timer and the search for others.
 
-    `changed` is called with the changes of each visible step, under the lock, and `batch_ended` when no batch of this
-    process is open any more; `member_changed` with news of members, and `happened` with what else there is to tell, and
-    of whom; `leave` if the loop is about to end while the node still runs, `settled` when this node has a place on its
-    host.
+    `changed` is called with the changes of each visible step, under the lock; `batch_began` when a batch of this
+    process is open, and `batch_ended` when none is any more; `member_changed` with news of members, and `happened` with
+    what else there is to tell, and of whom; `leave` if the loop is about to end while the node still runs, `settled`
+    when this node has a place on its host.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Runtime:
         config: Config,
         store: Store,
         changed: Callable[[tuple[Change, ...]], None],
+        batch_began: Callable[[], None],
         batch_ended: Callable[[], None],
         member_changed: Callable[[MemberChanged], None],
         happened: Callable[[EventKind, int, str], None],
@@ -96,7 +97,7 @@ class Runtime:
         """Whether it has left, and everything is closed."""
         self._store = store
         self._changed = changed
-        self._batch_ended = batch_ended
+        self._batch_began, self._batch_ended = batch_began, batch_ended
         self._member_changed = member_changed
         self._happened = happened
         self.leave = leave
@@ -163,7 +164,7 @@ class Runtime:
         return tuple(addresses)
 
     def _door(self) -> Door:
-        return Door(self._loop, self._check_loop, lambda: self.engine.begin(), self._end_transaction)
+        return Door(self._loop, self._check_loop, self._begin_transaction, self._end_transaction)
 
     @property
     def lock(self) -> threading.RLock:
@@ -292,6 +293,11 @@ class Runtime:
         self._perform(engine.update(write, self._now(), note))
         self._flush_soon()
         return True
+
+    def _begin_transaction(self, first: bool) -> None:
+        self.engine.begin()
+        if first:
+            self._batch_began()
 
     def _end_transaction(self) -> None:
         if self.running and not self._loop.is_closed():

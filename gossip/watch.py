@@ -17,16 +17,20 @@ Not here: which changes there are (`runtime` hands them over), and the types of 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import InitVar, dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Generic, Literal, NamedTuple, NoReturn, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, NoReturn, Self, TypeVar
 
-from crdt import Context, Key, Live
+from crdt import Context, Live
 from crdt.store import Object
 from gossip.bell import Bell
+from gossip.errors import NotRunning
+
+if TYPE_CHECKING:
+    from gossip.watches import Watches
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -88,37 +92,6 @@ class Source(NamedTuple):
     wants: Callable[[bytes], bool] | None = None
 
 
-class Watched(Protocol):
-    """What a watch needs of its node; all of it with the lock held, but `lock`."""
-
-    def lock(self) -> AbstractContextManager[object]:
-        """The lock under which changes are told."""
-
-    def enter(self, watch: Watch[Any, Any], sources: Sequence[Source]) -> None:
-        """Tell this watch of changes from now on."""
-
-    def leave(self, watch: Watch[Any, Any], sources: Sequence[Source]) -> None:
-        """Tell it no more."""
-
-    def present(self, name: Object) -> Iterable[tuple[bytes, Live]]:
-        """The elements of an object that a reader may see now."""
-
-    def shown(self, key: Key) -> Live | None:
-        """What a reader sees of a key."""
-
-    async def arrival(self, cursor: Cursor) -> None:
-        """Waits, for a moment, until what its reader has seen is here."""
-
-    def touched(self, cursor: Cursor) -> Collection[Key] | None:
-        """The keys that may show something else than they did there; None if that can not be known."""
-
-    def cursor(self) -> Cursor:
-        """Up to where everything was told by now."""
-
-    def text_of(self, cursor: Cursor) -> str:
-        """A cursor as text."""
-
-
 class Cursor(NamedTuple):
     """How far a reader is: what was delivered, and at which time, in milliseconds of the wall clock."""
 
@@ -161,7 +134,7 @@ class Watch(Generic[K, V]):
     """
 
     def __init__(
-        self, node: Watched, sources: Sequence[Source], limit: int, present: bool, resume: Cursor | None = None
+        self, node: Watches, sources: Sequence[Source], limit: int, present: bool, resume: Cursor | None = None
     ) -> None:
         self._node = node
         self._sources = sources
@@ -177,7 +150,7 @@ class Watch(Generic[K, V]):
         self._lagged = False
         self._completing = False
         """Whether the mark is due, after what there is of the present state."""
-        self._ended = False
+        self._entered = self._ended = False
         self._safe = _NOWHERE
         """The reader has seen all up to here."""
         self._next_safe: tuple[Cursor, int, int] | None = None
@@ -191,22 +164,33 @@ class Watch(Generic[K, V]):
         if self._resume is not None:
             await self._node.arrival(self._resume)
         with self._lock:
-            self._node.enter(self, self._sources)
-            if self._resume is not None:
-                self._go_on(self._resume)
-            elif self._present:
-                self._begin()
-            else:
-                self._safe = self._node.cursor()
-                for source in self._sources:
-                    source.begin(False)
+            if self._node.is_whole(self):
+                self._enter()
+        while not self._entered:
+            await self._bell.wait()
+            with self._lock:
+                if self._ended:
+                    raise NotRunning("the node has just left: there is nothing to watch")
+                self._bell.quiet()
         return self
+
+    def _enter(self) -> None:
+        self._entered = True
+        self._node.enter(self, self._sources)
+        if self._resume is not None:
+            self._go_on(self._resume)
+        elif self._present:
+            self._begin()
+        else:
+            self._safe = self._node.cursor()
+            for source in self._sources:
+                source.begin(False)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._end()
         with self._lock:
+            self._end()
             self._node.leave(self, self._sources)
 
     def __enter__(self) -> NoReturn:
@@ -275,18 +259,26 @@ class Watch(Generic[K, V]):
         state was read to its end it is the beginning. 25 characters, and 12 more for each node that ever wrote.
         """
         with self._lock:
-            if not (self._lagged or self._completing):
-                if not self._unread:
-                    self._safe, self._next_safe = self._node.cursor(), None
-                elif self._next_safe is None:
-                    self._next_safe = (self._node.cursor(), self._serial, len(self._unread))
+            if not self._ended:  # what changes from its end on, it is not told
+                self._mark()
             return self._node.text_of(self._safe)
+
+    def _mark(self) -> None:
+        """All that is told by now will be safe when it is read."""
+        if self._lagged or self._completing:
+            return
+        if not self._unread:
+            self._safe, self._next_safe = self._node.cursor(), None
+        elif self._next_safe is None:
+            self._next_safe = (self._node.cursor(), self._serial, len(self._unread))
 
     # -- reading, with the lock held ---------------------------------------------------------------------------------
 
     def _pop(self) -> _Next | Kind | None:
         """What is to be told next: a change or a mark; None if there is nothing."""
         if self._lagged:
+            if not self._node.is_whole(self):
+                return None
             self._lagged = False
             self._begin()
             return "lagged"
@@ -371,8 +363,16 @@ class Watch(Generic[K, V]):
             self._changes += 1
         self._bell.ring()
 
+    def _whole(self) -> None:
+        """No batch is open any more."""
+        if not (self._entered or self._ended):
+            self._enter()
+        self._bell.ring()
+
     def _end(self) -> None:
         """There will be no more: what is unread can still be read."""
+        if not self._ended and self._entered:
+            self._mark()
         self._ended = True
         self._bell.ring()
 

@@ -33,6 +33,16 @@ class Watches:
         """By object: who watches it, and at which place in his list it is."""
         self._held: list[Change] = []
         """What changed in batches that are open: it is told when they end, or a thread's would be seen in part."""
+        self._open = False
+        """Whether batches are open."""
+        self._before: Cursor | None = None
+        """Up to where everything was told when the first of them began, if anybody watched."""
+        self._waiting: set[Watch[Any, Any]] = set()
+        """Those that wait for the end of these batches."""
+
+    def clear(self) -> None:
+        """The node begins anew: what it had not told, it has not got."""
+        self._held, self._open, self._before = [], False, None
 
     def __iter__(self) -> Iterator[Watch[Any, Any]]:
         return iter({id(watch): watch for watching in self._watching.values() for watch, _ in watching}.values())
@@ -46,10 +56,23 @@ class Watches:
         else:
             self._tell(changes)
 
+    def batch_began(self) -> None:
+        """A batch is open, and none was before."""
+        self._open, self._before = True, self._now() if self._watching else None
+
     def batch_ended(self) -> None:
         """No batch is open any more."""
-        held, self._held = self._held, []
+        held, self._held, self._open, self._before = self._held, [], False, None
         self._tell(held)
+        waiting, self._waiting = self._waiting, set()
+        for watch in waiting:
+            watch._whole()
+
+    def end(self) -> None:
+        """The node leaves: there will be no more."""
+        for watch in {*self, *self._waiting}:
+            watch._end()
+        self._waiting.clear()
 
     def _tell(self, changes: Sequence[Change]) -> None:
         for key, before, after in changes:
@@ -61,6 +84,13 @@ class Watches:
     def lock(self) -> AbstractContextManager[object]:
         """The lock under which changes are told."""
         return self._node._running().lock
+
+    def is_whole(self, watch: Watch[Any, Any]) -> bool:
+        """Whether no batch is open, of which a part could be seen; if not, the watch is told when that is so."""
+        if not self._open:
+            return True
+        self._waiting.add(watch)
+        return False
 
     def enter(self, watch: Watch[Any, Any], sources: Sequence[Source]) -> None:
         """Tells this watch of changes from now on."""
@@ -108,7 +138,10 @@ class Watches:
         return None if ended is None or written is None else written | ended
 
     def cursor(self) -> Cursor:
-        """Up to where everything was told by now."""
+        """Up to where everything was told by now: while a batch is open, up to its beginning."""
+        return self._now() if self._before is None else self._before
+
+    def _now(self) -> Cursor:
         return Cursor(Context(self._node._store.context), time.time_ns() // 1_000_000)
 
     def text_of(self, cursor: Cursor) -> str:

@@ -24,8 +24,10 @@ _PATIENCE = 60.0
 """Seconds in which the author of an owned write may become known: claims of members travel apart from writes."""
 _REMEMBERED = 4096
 """Keys that ended lately, for watches that go on elsewhere: 400 KB, and minutes of many sessions."""
+_LATE = 300.0
+"""Seconds by which two nodes may hear of one death apart."""
 _SPARE = 64
-"""Places that the queue may have for writes that were replaced since, beside two a key, before it is made anew."""
+"""Places that the queue may have beside twice those that it had when it was made anew, before it is again."""
 
 
 class Expiry:
@@ -36,8 +38,10 @@ class Expiry:
         self._queue: list[tuple[Timestamp, Key]] = []
         self._due = inf
         self._orphans_due = inf
-        self._ended: deque[tuple[float, Key]] = deque(maxlen=_REMEMBERED)
-        """Keys of which something ended, or came into sight, without a write, and when; if it was owned, infinite: of a
+        self._most = _SPARE
+        """Places in the queue at which it is made anew."""
+        self._ended: deque[tuple[float, bool, Key]] = deque()
+        """Keys of which something ended, or came into sight, without a write, when, and whether it was owned: of a
         death two nodes may hear at very different times."""
         self._since: float | None = None
         """Since when they are all in there: since the node began, or since the last that had to go."""
@@ -46,7 +50,7 @@ class Expiry:
         """The keys of which something ended without a write since then; None if that is longer ago than is known."""
         if self._since is None or time < self._since:
             return None
-        return {key for at, key in self._ended if at >= time}
+        return {key for at, owned, key in self._ended if owned or at >= time}
 
     def begin(self, now: float) -> None:
         """The node begins: what ended before, it does not know."""
@@ -54,10 +58,10 @@ class Expiry:
 
     def remember(self, keys: Iterable[Key], now: float, owned: bool) -> None:
         """Something of these keys ended, or came into sight, without a write."""
-        for key in keys:
-            if len(self._ended) == _REMEMBERED:
-                self._since = now
-            self._ended.append((inf if owned else now, key))
+        self._ended += ((now, owned, key) for key in keys)
+        while len(self._ended) > _REMEMBERED:
+            at, owned, _ = self._ended.popleft()
+            self._since = max(at + _LATE * owned, self._since or 0.0)
 
     @property
     def deadline(self) -> float:
@@ -85,7 +89,7 @@ class Expiry:
                     change = self._store.drop(key, 0, (live[1],))
                     dropped += [change] if change else []
         self.remember((change[0] for change in dropped), now, owned=True)
-        if len(self._queue) > 2 * sum(map(len, self._store.mortal.values())) + _SPARE:
+        if len(self._queue) > self._most:
             self._tidy()
         return dropped
 
@@ -99,6 +103,7 @@ class Expiry:
             if live[4] > FOREVER
         }
         self._queue = sorted(ends)
+        self._most = 2 * len(self._queue) + _SPARE
 
     def tick(self, now: float, clock: Timestamp) -> list[Change]:
         """Drops what has expired by the wall `clock`; gives what changed by it."""

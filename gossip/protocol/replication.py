@@ -41,7 +41,7 @@ from crdt.causality import fingerprint_of
 from crdt.codec import MAX_RANGE, MAX_REPLICAS, size_of_note
 from crdt.store import MAX_NAMES
 from crdt.timestamp import at, observe, tick
-from gossip.protocol.log import Entry, Log
+from gossip.protocol.log import OVERHEAD, Entry, Log
 from gossip.protocol.messages import Digest, Push
 from gossip.protocol.settings import Settings
 
@@ -49,6 +49,8 @@ _OVERHEAD = 64
 """Bytes of a write beside its name, element, value and names, at most."""
 _MOST_GATHERED = MAX_RANGE // 2
 """Writes of one batch. The other half is for such as were cut short, see `_close`."""
+_MOST_TOUCHED = 1 << 20
+"""Bytes of log that are decoded at once for who goes on elsewhere: some 50 ms."""
 _HELD_OVERHEAD = 500
 """Bytes of memory that a batch held back takes beside its payload: 32 MiB of small payloads were 800 MiB."""
 
@@ -395,7 +397,7 @@ class Replication:
 
     def touched(self, theirs: Context) -> set[Key] | None:
         """The keys of all writes that this context lacks, own ones too that have not left yet; None if the log does not
-        reach back so far."""
+        reach back so far, or there are more than is soon looked through."""
         if self.shares_nothing(theirs) or self._forgotten:
             return None
         seen = theirs[self.replica]
@@ -407,6 +409,8 @@ class Replication:
                 if run is None:
                     return None
                 pending += run
+        if sum(len(entry.payload) + OVERHEAD for entry in pending) > _MOST_TOUCHED:
+            return None
         for entry in pending:
             keys.update(
                 write.key for write in decode_batch(entry.payload).writes if write.dot[1] > theirs[entry.replica]

@@ -230,3 +230,35 @@ def test_a_batch_in_a_signal_handler_that_came_upon_a_write_is_refused(cluster: 
             raise AssertionError("it was let in")
         with node.batch():
             node.map("m")["k"] = 1
+
+
+def test_a_batch_in_a_signal_handler_that_came_upon_one_who_waits_for_his_is_refused(cluster: str) -> None:
+    """Ours: it stood in line behind its own thread, and everybody else behind it, for ever."""
+    with gossip.Node(cluster) as node:
+        begun, end, refused = threading.Event(), threading.Event(), []
+
+        def work() -> None:
+            with node.batch():
+                begun.set()
+                end.wait(10)
+
+        def handler(number: int, frame: object) -> None:
+            try:
+                with node.batch():
+                    raise AssertionError("it began")
+            except RuntimeError as error:
+                refused.append(str(error))
+            end.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        begun.wait(10)
+        before = signal.signal(signal.SIGALRM, handler)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with node.batch():
+                node.map("m")["k"] = 1
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        thread.join()
+        assert len(refused) == 1 and "set a flag" in refused[0] and node.map("m")["k"] == 1

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from crdt import FOREVER, WITH_AUTHOR, LWWMap, chain, decode_value, visible
+from crdt import FOREVER, WITH_AUTHOR, LWWMap, Store, chain, decode_value, encode_element, visible
 from crdt.timestamp import at
 from gossip.protocol.effects import Appeared, Changed, Reborn
+from gossip.protocol.expiry import Expiry
 from gossip.protocol.members import Status
 from gossip.protocol.messages import Gossip, Push
 from tests.protocol.wire import EPOCH, Node, Wire
@@ -153,3 +154,18 @@ def test_what_was_written_since_is_not_buried_by_who_comes_back() -> None:
     wire.advance(5.0)
     assert seen(ann) == seen(bob) == seen(cat) == {"k": "newer"}
     assert len(list(chain(LWWMap(ann.store, "m").live("k")))) == 2, "and is a conflict still"
+
+
+def test_what_ended_lately_is_known_from_the_last_that_had_to_be_forgotten() -> None:
+    """Ours: with each that was forgotten all was, so whoever came back after 4 096 ends got everything anew."""
+    expiry = Expiry(Store())
+    expiry.begin(0.0)
+    keys = [(1, "m", encode_element(number)) for number in range(6_000)]
+    for number, key in enumerate(keys):
+        expiry.remember([key], float(number), owned=False)
+    assert expiry.since(5_990.0) == set(keys[5_990:]) and len(expiry._ended) == 4_096
+    assert expiry.since(1_904.0) is not None and expiry.since(1_900.0) is None
+    expiry.remember([keys[0]], 6_000.0, owned=True)
+    assert expiry.since(7_000.0) == {keys[0]}, "of a death another node may hear much later"
+    expiry.remember(keys[:4_096], 6_001.0, owned=False)
+    assert expiry.since(6_200.0) is None and expiry.since(6_301.0) == set(), "and for minutes that is missed"
