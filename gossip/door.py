@@ -60,16 +60,15 @@ class Block:
 class Door:
     """The one way to the engine.
 
-    `check` raises if the node does not run; `begin` and `end` are the engine's transaction, and `begin` is told whether
-    no other block is open. `loop` is where it lives.
+    `check` raises if the node does not run; `transaction` opens or ends the engine's, if it is not so already. `loop`
+    is where it lives.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         check: Callable[[], None],
-        begin: Callable[[bool], None],
-        end: Callable[[], None],
+        transaction: Callable[[bool], None],
     ) -> None:
         self.lock = threading.RLock()
         self._owned: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined]  # as threading.Condition asks
@@ -77,8 +76,7 @@ class Door:
         self._loop = loop
         self._thread = threading.get_ident()
         self._check = check
-        self._begin_transaction = begin
-        self._end_transaction = end
+        self._transaction = transaction
         self._interrupted: deque[Callable[[], object]] = deque()
         """What signal handlers wanted done while their thread was inside."""
         self._blocks: dict[int, Block] = {}
@@ -137,19 +135,19 @@ class Door:
         if any(waiting.thread == block.thread for waiting in self._waiting):  # it would wait for whom it interrupted
             raise RuntimeError(_HANDLER)
         if block.thread == self._thread:
-            self._loop.call_soon(self._close, block)
+            self._loop.call_soon(self._expire, block)
         else:
-            self._waiting.append(block)
             try:
+                self._waiting.append(block)
                 while self._blocks or self._waiting[0] is not block:
                     self._no_block.wait()
                     self._check()
             finally:
                 self._waiting.remove(block)
                 self._no_block.notify_all()
-            self._loop.call_soon_threadsafe(self._loop.call_later, _LONGEST, self._close, block)
+            self._loop.call_soon_threadsafe(self._loop.call_later, _LONGEST, self._expire, block)
         self._blocks[block.thread] = block
-        self._begin_transaction(len(self._blocks) == 1)
+        self._transaction(True)
         return block
 
     def end(self, block: Block) -> str:
@@ -163,15 +161,25 @@ class Door:
             self._close(block)
             return ""
 
+    def _expire(self, block: Block) -> None:
+        """Its turn of the loop, or its time, is over."""
+        try:
+            self._close(block)
+        except BaseException:  # a signal handler raised
+            self._loop.call_soon(self._expire, block)
+            raise
+
     def _close(self, block: Block) -> None:
-        """It ends: its turn of the loop, or its time, is over."""
+        """It ends; and if that was cut short by a signal handler, it ends when its time is over."""
         with self.lock:
             if block.over:
                 return
-            block.over = True
-            self._blocks.pop(block.thread, None)
+            if self._blocks.get(block.thread) is block:
+                del self._blocks[block.thread]
             self._no_block.notify_all()
-            self._end_transaction()
+            if not self._blocks:
+                self._transaction(False)
+            block.over = True
 
     @property
     def note(self) -> Note | None:

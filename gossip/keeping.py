@@ -112,13 +112,20 @@ class Keeping:
         if effect.own:
             self._own.append((self._appended, effect.own))
 
-    def compact(self, state: Callable[[], State]) -> None:
+    def compact(self, state: Callable[[], State], own: int) -> None:
         """Has a state replace what was kept so far, if that has grown too much, or is not what it should be. `state` is
-        what all steps led to."""
+        what all steps led to, and `own` the last own sequence in it."""
         if self._storage is None or not (self._storage.due or (self._stale and not self._storage.compacting)):
             return
         self._stale = False
         self._storage.compact(state(), self._stamp())
+        self._own.append((self._appended, own))  # a step that was lost may have been meant to say so
+
+    def lost(self) -> None:
+        """A step may have been lost on its way here."""
+        if self._storage is not None and not self.failed:
+            self._storage.lost()
+            self._stale = True
 
     def rewrite(self) -> None:
         """What was kept does not lead to what the store holds: a state replaces it as soon as one can be taken."""

@@ -164,7 +164,7 @@ class Runtime:
         return tuple(addresses)
 
     def _door(self) -> Door:
-        return Door(self._loop, self._check_loop, self._begin_transaction, self._end_transaction)
+        return Door(self._loop, self._check_loop, self._transaction)
 
     @property
     def lock(self) -> threading.RLock:
@@ -197,7 +197,7 @@ class Runtime:
     def join(self, candidates: list[str]) -> None:
         """Introduces this node to whoever is at these addresses."""
         with self.lock:
-            self._perform(self.engine.join(candidates, self._loop.time()))
+            self._do(partial(self.engine.join, candidates, self._loop.time()))
 
     async def stop(self, deadline: float | None = None) -> None:
         """Leaves: says so, hands over what was not sent yet (until `deadline`, a time of the loop, or for
@@ -207,13 +207,13 @@ class Runtime:
         deadline = deadline or self._now() + self.config.leave_timeout
         try:
             with self.lock:
-                self._perform(self.engine.flush())
+                self._do(self.engine.flush)
             while not self.engine.replication.exposable and self._now() < deadline - self.config.leave_timeout / 2:
                 await asyncio.sleep(_BLOCK_LOOK)  # own writes that must be on the disk before they leave
             while self.door.others and self._now() < deadline - self.config.leave_timeout / 2:
                 await asyncio.sleep(_BLOCK_LOOK)  # what the loop wrote beside it is a part of it
             with self.lock:
-                self._perform(self.engine.leave(self._loop.time()))
+                self._do(partial(self.engine.leave, self._loop.time()))
                 self.running = False  # who writes from here on must be told: it would leave after the goodbye
             self.door.wake()
             async with asyncio.timeout_at(deadline):
@@ -294,17 +294,31 @@ class Runtime:
         self._flush_soon()
         return True
 
-    def _begin_transaction(self, first: bool) -> None:
-        self.engine.begin()
-        if first:
+    def _transaction(self, open_: bool) -> None:
+        """Has the engine's transaction be open, or not: whatever of this was cut short before is done now."""
+        if not self.running or self._loop.is_closed():
+            return
+        if open_:
+            if not self.engine.open:
+                self.engine.begin()
             self._batch_began()
-
-    def _end_transaction(self) -> None:
-        if self.running and not self._loop.is_closed():
+            return
+        if self.engine.open:
             self.engine.end()
-            self._flush_soon()
-            if not self.door.open:
-                self._batch_ended()
+        self._flush_soon()
+        self._batch_ended()
+
+    def _do(self, step: Callable[[], list[Effect]], stream: bool = False) -> None:
+        """Has the engine take a step, and does what comes of it.
+
+        What a signal handler raises in the middle may have lost what the disk was to keep: nothing that follows may be
+        there without it.
+        """
+        try:
+            self._perform(step(), stream)
+        except BaseException:
+            self.keeping.lost()
+            raise
 
     def _flush_soon(self) -> None:
         if not self._flush_due:
@@ -332,7 +346,7 @@ class Runtime:
         with self.lock:
             self._flush_due = False
             if self.running:
-                self._perform(self.engine.flush())
+                self._do(self.engine.flush)
                 self._compact()
                 self._schedule()  # what was written may expire
 
@@ -340,7 +354,7 @@ class Runtime:
         """Own writes up to this sequence are kept."""
         if self.config.durability == "full" and not self.over:
             with self.lock:
-                self._perform(self.engine.stored(own))
+                self._do(partial(self.engine.stored, own))
 
     def _refused(self, why: str) -> None:
         if self.running:
@@ -351,7 +365,7 @@ class Runtime:
         if not self.running:
             return
         with self.lock:
-            self._perform(self.engine.lags(peer, behind))
+            self._do(partial(self.engine.lags, peer, behind))
         if behind:
             self.engine.counters["lagging"] += 1
             mib = self.config.send_buffer / (1 << 20)
@@ -367,7 +381,7 @@ class Runtime:
             self._hardening.discard((peer, number))
         if self.running:
             with self.lock:
-                self._perform(self.engine.hardened(peer, number, durable))
+                self._do(partial(self.engine.hardened, peer, number, durable))
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
         """Does something beside, until the node leaves."""
@@ -394,7 +408,7 @@ class Runtime:
 
     def _compact(self) -> None:
         if self.engine.replication.settled:
-            self.keeping.compact(self._store.state)
+            self.keeping.compact(self._store.state, self.engine.replication.flushed)
 
     def _receive(self, packet: bytes, stream: bool) -> bool:
         """Takes a packet; says whether it was one of this cluster. A ping that took a stream is answered by one: who
@@ -410,7 +424,7 @@ class Runtime:
                     self._warn_of_stranger()
                     return False
             malformed = self.engine.counters["malformed"]
-            self._perform(self.engine.receive(packet, self._now(), _wall()), stream)
+            self._do(partial(self.engine.receive, packet, self._now(), _wall()), stream)
             self._schedule()
             if self.engine.counters["malformed"] == malformed:
                 return True
@@ -431,7 +445,7 @@ class Runtime:
         if not self.running:
             return
         with self.lock:
-            self._perform(self.engine.lost(peer, self._now()))
+            self._do(partial(self.engine.lost, peer, self._now()))
             self._schedule()
         if self._neighbours is not None and self._neighbours.knows(peer) and peer not in self._examined:
             self._examined.add(peer)
@@ -451,7 +465,7 @@ class Runtime:
         self._examined.discard(peer)
         if ended:
             with self.lock:
-                self._perform(self.engine.exited(peer, self._now()))
+                self._do(partial(self.engine.exited, peer, self._now()))
                 self._schedule()
 
     def _tick(self) -> None:
@@ -459,7 +473,7 @@ class Runtime:
         if not self.running:
             return
         with self.lock:
-            self._perform(self.engine.tick(self._now(), _wall()))
+            self._do(partial(self.engine.tick, self._now(), _wall()))
             self._compact()
             self._schedule()
 

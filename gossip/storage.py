@@ -212,6 +212,10 @@ class Storage:
         self._queue.put(_Compact(self._ticket, state, stamp, self._behind))
         self._compacting, self._behind, self._since = True, False, 0
 
+    def lost(self) -> None:
+        """A step was lost on its way here: what follows it goes nowhere until a state covers it."""
+        self._behind = True
+
     def read(self, then: Callable[[Kept], None]) -> bool:
         """Has all that is kept read, up to what was appended so far, and given to `then`, from the thread.
 

@@ -58,10 +58,13 @@ class Watches:
 
     def batch_began(self) -> None:
         """A batch is open, and none was before."""
-        self._open, self._before = True, self._now() if self._watching else None
+        if not self._open:
+            self._open, self._before = True, self._now() if self._watching else None
 
     def batch_ended(self) -> None:
         """No batch is open any more."""
+        if not self._open:
+            return
         held, self._held, self._open, self._before = self._held, [], False, None
         self._tell(held)
         waiting, self._waiting = self._waiting, set()

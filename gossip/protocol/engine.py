@@ -154,6 +154,11 @@ class Engine:
         """What a `Harden` asked for is done; or can not be, and the peer hears that it is held in memory."""
         return [Send((peer,), Synced(number, durable))] if peer in self.members else []
 
+    @property
+    def open(self) -> bool:
+        """Whether a transaction is."""
+        return self.replication.open
+
     def begin(self) -> None:
         """Writes from here to `end` become visible in one step at every peer."""
         self.replication.begin()

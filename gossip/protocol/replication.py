@@ -166,14 +166,19 @@ class Replication:
         self._gathered.append(write)
         self._size += _size_of(write)
 
+    @property
+    def open(self) -> bool:
+        """Whether a transaction is."""
+        return self._transaction > 0
+
     def begin(self) -> None:
         """A transaction begins; one inside another is a part of it."""
-        self._transaction += 1
-        if self._transaction == 1:
+        if not self._transaction:
             self._close(self.store.context[self.replica], more=False)
             self._note = None
             self._transaction_size = 0
             self._before = len(self._closed)
+        self._transaction += 1  # last: what is cut short before has not begun
 
     def end(self) -> None:
         """The transaction ends; its writes leave together with the next flush."""

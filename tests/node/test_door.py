@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -262,3 +265,94 @@ def test_a_batch_in_a_signal_handler_that_came_upon_one_who_waits_for_his_is_ref
             signal.signal(signal.SIGALRM, before)
         thread.join()
         assert len(refused) == 1 and "set a flag" in refused[0] and node.map("m")["k"] == 1
+
+
+def test_a_signal_handler_may_raise_around_batches_and_their_end_is_never_lost(cluster: str) -> None:
+    """Ours: a batch was counted as open that had ended, or was counted out twice, and nothing left any more."""
+
+    class TimeIsUp(Exception):
+        pass
+
+    armed: list[bool] = []
+
+    def handler() -> None:
+        if armed:
+            armed.clear()
+            raise TimeIsUp
+
+    with gossip.Node(cluster) as ann, gossip.Node(cluster) as bob:
+        m, raised, number = ann.map("m", int), 0, 0
+        with interrupted(handler, every=0.0002):
+            while raised < 1_000:
+                try:
+                    armed.append(True)
+                    while True:
+                        number += 1
+                        with ann.batch():
+                            m["a"] = number
+                            m["b"] = number
+                except TimeIsUp:
+                    raised += 1
+        with ann.batch():
+            m["after"] = number
+        until_here(lambda: bob.map("m", int).get("after") == number)
+        until_here(lambda: not ann._running().engine.open, "a thread's batch takes a second at most")
+        m["plain"] = number
+        until_here(lambda: bob.map("m", int).get("plain") == number)
+        until_here(lambda: ann.status()["digest"] == bob.status()["digest"], "and both hold the same", timeout=20)
+
+
+INTERRUPTED = """
+import asyncio, logging, os, random, signal, sys, time
+import gossip
+
+class TimeIsUp(Exception): pass
+
+def handler(*_):
+    raise TimeIsUp
+
+logging.disable(50)
+signal.signal(signal.SIGALRM, handler)
+chance, loop = random.Random(1), asyncio.new_event_loop()
+node = gossip.Node(sys.argv[1], data_dir=sys.argv[2], durability=sys.argv[3])
+loop.run_until_complete(node.start())
+loop.set_exception_handler(lambda loop, context: None)
+number = 0
+for _ in range(150):
+    stop = loop.call_later(0.05, loop.stop)
+    signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0005, 0.01))
+    try:
+        loop.run_forever()
+    except TimeIsUp:
+        pass
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    stop.cancel()
+    number += 1
+    node.map("own")[str(number % 7)] = number
+done = asyncio.ensure_future(node.sync(peers=0, durable=True, timeout=20), loop=loop)
+loop.run_until_complete(done)
+print("durable", flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("durability", ["interval", "full"])
+def test_a_handler_that_raises_while_the_loop_receives_leaves_the_data_directory_whole(
+    cluster: str, tmp_path: Path, durability: str
+) -> None:
+    """Ours: a step was merged and did not reach the disk. What followed it did, and nothing could be read any more."""
+    with gossip.Node(cluster) as peer:
+        process = subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTED, cluster, str(tmp_path), durability], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        number = 0
+        while process.poll() is None:
+            number += 1
+            with peer.batch():
+                peer.map("m")[f"k{number % 50}"] = number
+        with process:
+            assert process.stdout.read() == "durable\n"
+    with gossip.Node(cluster, data_dir=tmp_path, durability=durability) as again:
+        assert len(again.map("own")) == 7 and max(again.map("own").values()) == 150
+        assert len(again.map("m")) == 50
