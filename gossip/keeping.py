@@ -36,7 +36,7 @@ _LOOK = 0.01
 class Keeping:
     """The data directory of one running node, if it has one.
 
-    `stored` is called in the loop with the last own sequence that is kept, as durably as was asked for; `stamp` gives
+    `stored` is called in the loop with how many own batches are kept, as durably as was asked for; `stamp` gives
     one that is greater than those of all that was delivered; `refused` is told why, when the disk has.
     """
 
@@ -57,7 +57,7 @@ class Keeping:
         self._opening: asyncio.Future[int] | None = None
         self._opened = self._given_up = False
         self._own: deque[tuple[int, int]] = deque()
-        """`(ticket, own sequence)` of steps with own writes that are not kept yet."""
+        """`(ticket, number of own batches)` of steps with own writes that are not kept yet."""
         self._appended = self._safe = 0
         """The last ticket, and the last one that is safe."""
         self._waiting: deque[tuple[int, asyncio.Future[bool]]] = deque()
@@ -114,7 +114,7 @@ class Keeping:
 
     def compact(self, state: Callable[[], State], own: int) -> None:
         """Has a state replace what was kept so far, if that has grown too much, or is not what it should be. `state` is
-        what all steps led to, and `own` the last own sequence in it."""
+        what all steps led to, and `own` how many own batches are in it."""
         if self._storage is None or not (self._storage.due or (self._stale and not self._storage.compacting)):
             return
         self._stale = False

@@ -351,7 +351,7 @@ class Runtime:
                 self._schedule()  # what was written may expire
 
     def _stored(self, own: int) -> None:
-        """Own writes up to this sequence are kept."""
+        """So many own batches are kept."""
         if self.config.durability == "full" and not self.over:
             with self.lock:
                 self._do(partial(self.engine.stored, own))
@@ -408,7 +408,7 @@ class Runtime:
 
     def _compact(self) -> None:
         if self.engine.replication.settled:
-            self.keeping.compact(self._store.state, self.engine.replication.flushed)
+            self.keeping.compact(self._store.state, self.engine.replication.handed)
 
     def _receive(self, packet: bytes, stream: bool) -> bool:
         """Takes a packet; says whether it was one of this cluster. A ping that took a stream is answered by one: who

@@ -40,7 +40,7 @@ class Changed(NamedTuple):
 class Persist(NamedTuple):
     """Keep a step: batches that were delivered at once, or (`state`) the parts of a peer's state that was merged.
 
-    `own` is the last of this replica's sequences that is in it, 0 if none is.
+    `own` is how many own batches were handed over up to this one, 0 if none is in it.
     """
 
     payloads: tuple[bytes, ...]

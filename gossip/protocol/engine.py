@@ -172,11 +172,11 @@ class Engine:
         batches = self.replication.flush()
         if not batches:
             return []
-        effects: list[Effect] = [Persist(tuple(batches), own=self.replication.flushed)]
+        effects: list[Effect] = [Persist(tuple(batches), own=self.replication.handed)]
         return effects if self._settings.durability == "full" else effects + self._pushed(batches)
 
     def stored(self, own: int) -> list[Effect]:
-        """Own writes up to this sequence are on the disk (or never will be): with `full` durability they leave now."""
+        """So many of all own batches are on the disk (or never will be): with `full` durability they leave now."""
         return self._pushed(self.replication.stored(own)) + self.recovery.published()
 
     def _pushed(self, batches: Sequence[bytes]) -> list[Effect]:
@@ -376,7 +376,7 @@ class Engine:
     def _reborn(self, now: float) -> list[Effect]:
         """Dead is final for an instance: go on as a new one, with the same data."""
         effects = self.flush()
-        if self.replication.unfinished or now < self._born_at + self._settings.probe_interval:
+        if self.replication.open or now < self._born_at + self._settings.probe_interval:
             return effects  # in a transaction, or a storm of deaths: whoever called us dead will say so again
         self._born_at = now
         self.counters["reborn"] += 1

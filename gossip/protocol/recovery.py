@@ -51,7 +51,7 @@ class Recovery:
         self._diverged: dict[int, tuple[float, float]] = {}
         """With whom states differ: when they are to be compared again, and how long to wait after that."""
         self._stored_first: list[tuple[int, Effect]] = []
-        """What may leave when own writes up to a sequence have: states that have them."""
+        """What may leave when so many own batches have: states that have them."""
 
     @property
     def digest(self) -> Digest:
@@ -178,13 +178,13 @@ class Recovery:
         send = Send((peer,), message)
         if self.replication.exposable:
             return [send]
-        self._stored_first.append((self.replication.flushed, send))
+        self._stored_first.append((self.replication.handed, send))
         return []
 
     def published(self) -> list[Effect]:
         """Own writes have left: what had to wait for them may leave as well."""
-        ready = [effect for sequence, effect in self._stored_first if sequence <= self.replication.published]
-        self._stored_first = [each for each in self._stored_first if each[0] > self.replication.published]
+        ready = [effect for handed, effect in self._stored_first if handed <= self.replication.released]
+        self._stored_first = [each for each in self._stored_first if each[0] > self.replication.released]
         return ready
 
     def next(self, peer: int, ask: StateNext, now: float) -> list[Effect]:

@@ -90,14 +90,18 @@ class Replication:
         self._storing: deque[Entry] = deque()
         """Own batches that leave when they are on the disk."""
         self._storing_size = 0
-        self._forgotten: deque[int] = deque()
-        """The last sequences of those that were before them, and are not in memory any more."""
+        self._forgotten: deque[tuple[int, int]] = deque()
+        """Replica and last sequence of those that were before them, and are not in memory any more."""
+        self.handed = self.released = 0
+        """How many own batches were handed over, to leave or to be stored first, and how many of them have left."""
         self._before = 0
         """How many of the closed batches are older than the open transaction, and may leave during it."""
         self.own = Context()
         """What this node wrote as who it was before, by replica."""
-        self.published = 0
-        """The last own sequence that has left."""
+        self.flushed = self.published = 0
+        """The last own sequence that was handed over, and the last that has left."""
+        self._past: dict[int, int] = {}
+        """The same of who this node was before, as long as not all has left."""
         self._turn = 0
         self.refused = 0
         """Batches for which there was no room for ever: too many replicas, or named writes that nobody sent."""
@@ -209,10 +213,13 @@ class Replication:
         closed, self._closed, self._before = self._closed[: self._before], self._closed[self._before :], 0
         self._storing += closed
         self._storing_size += sum(len(entry.payload) for entry in closed)
+        self.handed += len(closed)
+        if closed:
+            self.flushed = closed[-1].last
         if self._settings.durability == "full":
             self._bound_storing()
-        elif closed:
-            self.stored(closed[-1].last)
+        else:
+            self.stored(self.handed)
         return [entry.payload for entry in closed]
 
     def _bound_storing(self) -> None:
@@ -221,26 +228,32 @@ class Replication:
         while self._storing_size > self._settings.log_bytes and len(self._storing) > 1:
             entry = self._storing.popleft()
             self._storing_size -= len(entry.payload)
-            self._forgotten.append(entry.last)
+            self._forgotten.append((entry.replica, entry.last))
 
     def stored(self, upto: int) -> list[bytes]:
-        """Own writes up to this sequence may leave; gives their batches, as far as they were not forgotten."""
+        """So many own batches, of all that were handed over, may leave; gives those that were not forgotten."""
         leaving = []
-        while self._forgotten and self._forgotten[0] <= upto:
-            self.published = self._forgotten.popleft()
-            self.log.drop(self.replica)
-        while not self._forgotten and self._storing and self._storing[0].last <= upto:
-            entry = self._storing.popleft()
-            self._storing_size -= len(entry.payload)
-            self.log.append(entry)
-            self.published = entry.last
-            leaving.append(entry.payload)
+        while self.released < min(upto, self.handed):
+            self.released += 1
+            if self._forgotten:
+                replica, last = self._forgotten.popleft()
+                self.log.drop(replica)
+            else:
+                entry = self._storing.popleft()
+                replica, last = entry.replica, entry.last
+                self._storing_size -= len(entry.payload)
+                self.log.append(entry)
+                leaving.append(entry.payload)
+            self._publish(replica, last)
         return leaving
 
-    @property
-    def flushed(self) -> int:
-        """The last own sequence that was handed over, to leave or to be stored first."""
-        return self._storing[-1].last if self._storing else self._forgotten[-1] if self._forgotten else self.published
+    def _publish(self, replica: int, last: int) -> None:
+        if replica == self.replica:
+            self.published = last
+        elif last < self.store.context[replica]:
+            self._past[replica] = last
+        else:
+            self._past.pop(replica, None)
 
     @property
     def written(self) -> Context:
@@ -256,11 +269,14 @@ class Replication:
         return self.flushed == self.store.context[self.replica]
 
     def become(self, replica: int) -> None:
-        """Goes on under a new replica id. What was written under the old one stays as any other replica's."""
+        """Goes on under a new replica id. What was written under the old one stays as any other replica's; what of it
+        still waits for the disk leaves when that has it."""
         assert not self._gathered and not self._closed, "flush before: a replica's writes end where it ends"
-        if self.published:
-            self.own[self.replica] = self.published
-        self.replica, self.published = replica, 0
+        if self.flushed:
+            self.own[self.replica] = self.flushed
+        if self.published < self.flushed:
+            self._past[self.replica] = self.published
+        self.replica, self.published, self.flushed = replica, 0, 0
 
     # -- others' writes -------------------------------------------------------------------------------------------
 
@@ -342,21 +358,21 @@ class Replication:
     @property
     def exposable(self) -> bool:
         """Whether the store is what has left: not while a transaction is open."""
-        return self.published == self.store.context[self.replica]
+        return self.published == self.store.context[self.replica] and not self._past
 
     def context(self) -> Context:
         """What was delivered here, own writes only as far as they have left."""
         context = Context(self.store.context)
-        if self.published:
-            context[self.replica] = self.published
-        else:
-            context.pop(self.replica, None)
+        for replica, published in self._partly():
+            if published:
+                context[replica] = published
+            else:
+                context.pop(replica, None)
         return context
 
-    @property
-    def unfinished(self) -> bool:
-        """Whether own writes are held here until the end of a transaction, or until they are stored."""
-        return self._transaction > 0 or bool(self._storing or self._forgotten)
+    def _partly(self) -> list[tuple[int, int]]:
+        """Who this node is and was, and what of that has left; of all others everything here has."""
+        return [(self.replica, self.published), *self._past.items()]
 
     def encoded_context(self) -> bytes:
         """`context`, for a pull."""
@@ -368,9 +384,11 @@ class Replication:
         writes = self.store.delivered()
         if self.exposable:
             return Digest(context, state, ready, writes)
-        context -= fingerprint_of(self.replica, self.store.context[self.replica])
-        context += fingerprint_of(self.replica, self.published) if self.published else 0
-        writes -= self.store.context[self.replica] - self.published
+        for replica, published in self._partly():
+            delivered = self.store.context[replica]
+            context -= fingerprint_of(replica, delivered) if delivered else 0
+            context += fingerprint_of(replica, published) if published else 0
+            writes -= delivered - published
         return Digest(context % 2**64, None, ready, writes % 2**64)
 
     def shares_nothing(self, theirs: Context) -> bool:

@@ -154,7 +154,7 @@ def test_own_writes_leave_when_they_are_on_the_disk_and_not_before(
             assert "k" not in other.map("m") and node.map("m")["k"] == 1
             async with gossip.Node(cluster) as late:
                 assert "k" not in late.map("m") and late.map("m")["beside"] == 2
-            keeping._own.append((1 << 60, node._runtime.engine.replication.flushed))  # type: ignore[union-attr]
+            keeping._own.append((1 << 60, node._runtime.engine.replication.handed))  # type: ignore[union-attr]
             word(1 << 60)
             await until(lambda: other.map("m").get("k") == 1)
 

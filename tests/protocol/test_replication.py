@@ -19,7 +19,8 @@ from crdt import (
     encode_state,
 )
 from gossip.protocol.effects import Send
-from gossip.protocol.messages import Ack, Ping, Pull, Push, StatePart
+from gossip.protocol.members import Status
+from gossip.protocol.messages import Ack, Gossip, Ping, Pull, Push, StatePart
 from gossip.protocol.replication import Replication
 from gossip.protocol.settings import Settings
 from tests.protocol.wire import EPOCH, Packet, Wire, agree
@@ -495,7 +496,7 @@ def test_a_disk_slower_than_the_program_costs_no_memory_and_loses_nothing() -> N
         ann.flush()
     replication = ann.engine.replication
     assert sum(len(entry.payload) for entry in replication._storing) <= 10_000 < 300 * 100
-    assert replication.unfinished and not replication.exposable and ann.engine.digest.writes == 0
+    assert not replication.exposable and ann.engine.digest.writes == 0
     wire.advance(3.0)
     assert not bob.data, "nothing leaves before the disk has it"
     for upto in (7, 150, 300):
@@ -504,9 +505,41 @@ def test_a_disk_slower_than_the_program_costs_no_memory_and_loses_nothing() -> N
         assert ann.engine.digest.writes == upto and replication.published == upto
         assert len(bob.data) in (0, 300), "a state is told of when all of it is on the disk"
     wire.until(lambda: agree(ann, bob), within=5.0)
-    assert len(bob.data) == 300 and not replication.unfinished
+    assert len(bob.data) == 300 and replication.exposable
     ann.set("after", 1)
     ann.flush()
     wire.perform(ann, ann.engine.stored(301))
     wire.deliver()
     assert bob.data["after"] == 1 and replication._storing_size == 0
+
+
+def test_who_is_called_dead_while_its_disk_is_behind_goes_on_at_once_and_shows_nothing_too_soon() -> None:
+    """Ours: with full durability it waited until nothing waited for the disk, and a program that writes in every turn
+    was never a member again."""
+    wire = Wire(Settings(durability="full"))
+    ann, bob = wire.cluster("ann", "bob")
+    ann.set("first", 1)
+    ann.flush()
+    wire.perform(ann, ann.engine.stored(1))
+    wire.deliver()
+    ann.set("late", 1)
+    ann.flush()
+    old = ann.instance
+    buried = ann.engine.me._replace(status=Status.DEAD)
+    wire.perform(ann, ann.hear(bob.engine.codec.encode(bob.instance, Gossip((buried,)))))
+    wire.deliver()
+    assert ann.instance != old and ann.name in bob.living
+    ann.set("new", 1)
+    ann.flush()
+    wire.advance(5.0)
+    assert bob.data == {"first": 1}, "neither of the two is on the disk"
+    assert ann.engine.replication.context() == {old: 1} and ann.engine.digest.writes == 1
+    wire.perform(ann, ann.engine.stored(2))
+    wire.deliver()
+    assert bob.data == {"first": 1, "late": 1}
+    wire.perform(ann, ann.engine.stored(3))
+    wire.deliver()
+    assert bob.data == {"first": 1, "late": 1, "new": 1} and agree(ann, bob)
+    assert ann.engine.replication.written == {old: 2, ann.instance: 1}
+    wire.advance(10.0)
+    assert ann.engine.digest == bob.engine.digest

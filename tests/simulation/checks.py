@@ -9,6 +9,7 @@ Invariant: looks only, and changes nothing of the node. Not here: what holds onl
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -250,9 +251,9 @@ class Watch:
     def _expose(self) -> None:
         """The digest that may be told: of what has left, and nothing else."""
         context = Context(self.shadow.context)
-        replica, unpublished = self.engine.replication.replica, len(self.tail)
-        if unpublished:
-            context[replica] -= unpublished
+        unpublished = Counter(local.write.dot[0] for local in self.tail)
+        for replica, count in unpublished.items():
+            context[replica] -= count
             if not context[replica]:
                 del context[replica]
         self._may_tell = context

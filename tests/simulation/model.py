@@ -80,12 +80,13 @@ class History:
         for payload in payloads:
             batch = decode_batch(payload)
             demand(batch.replica == replica and batch.first == len(written) + 1, "a batch leaves out of turn", batch)
-            demand(batch.last - start <= len(tail), "a batch claims writes that nobody made", batch)
+            made = sum(local.write.dot[0] == replica for local in tail)
+            demand(batch.last - start <= made, "a batch claims writes that nobody made", batch)
             by_sequence = {write.dot[1]: write for write in batch.writes}
             for sequence in range(batch.first, batch.last + 1):
                 written.append(by_sequence.get(sequence))
                 segments.append(tail[sequence - start - 1].segment)
-            rest = tail[len(written) - start :]
+            rest = [local for local in tail[len(written) - start :] if local.write.dot[0] == replica]
             goes_on = bool(rest) and rest[0].segment % 2 == 1 and rest[0].segment == segments[-1]
             demand(batch.open == goes_on, "a batch is wrong about whether its transaction goes on", batch)
             self.payloads.add(payload)

@@ -336,7 +336,7 @@ def own_writes_leave_before_the_disk_has_them(patch: pytest.MonkeyPatch) -> None
 
     def wrong(self: Engine) -> Any:
         effects = flush(self)
-        return effects + (self.stored(self.replication.flushed) if effects else [])
+        return effects + (self.stored(self.replication.handed) if effects else [])
 
     patch.setattr(Engine, "flush", wrong)
 

@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import blake2b
+from itertools import groupby
 from math import inf
 from random import Random
 from struct import pack
@@ -69,13 +70,16 @@ class Observed(Replication):
     def flush(self) -> list[bytes]:
         payloads = super().flush()
         if not payloads:
-            self.stored(self.published)  # nothing leaves, and nothing else was to
+            self.stored(self.released)  # nothing leaves, and nothing else was to
         return payloads
 
     def stored(self, upto: int) -> list[bytes]:
         payloads = super().stored(upto)
         assert self.watch is not None
-        self.watch.published(self.replica, payloads)
+        for replica, of_replica in groupby(payloads, key=lambda payload: decode_batch(payload).replica):
+            self.watch.published(replica, list(of_replica))
+        if not payloads:
+            self.watch.published(self.replica, payloads)
         return payloads
 
 
@@ -216,8 +220,8 @@ class World:
             process.disk.crash(self.rng)
             if self.options.settings.durability == "full":
                 # what is on the disk leaves with whoever starts from it, though its author had no time for that
-                me = process.engine.me.instance
-                process.watch.published(me, process.disk.unheard_of(me, self.history))
+                for me in dict.fromkeys(local.write.dot[0] for local in process.watch.tail):
+                    process.watch.published(me, process.disk.unheard_of(me, self.history))
         if self.options.streams:
             instance = process.engine.me.instance
             for other in self.processes:
@@ -295,7 +299,7 @@ class World:
         """The turn is over, and so is what the disk had to do."""
         self.flush(process)
         if process.disk is not None:
-            self._safe(process, process.disk, process.disk.size, process.engine.replication.flushed)
+            self._safe(process, process.disk, process.disk.size, process.engine.replication.handed)
 
     def _keep(self, process: Process, step: Persist) -> None:
         """A step goes to the disk, and is safe there after a while."""
