@@ -197,12 +197,12 @@ _KINDS: Final[tuple[tuple[type[Any], tuple[_Check, ...]], ...]] = (
     (Gossip, (_claims,)),
     (Push, (_batches, _number, _number, _flag, _part)),
     (Pull, (_number, _bytes, _flag)),
-    (StatePart, (_number, _number, _flag, _bytes)),
+    (StatePart, (_number, _number, _flag, _bytes, _number)),
     (StateNext, (_number, _number, _bytes)),
     (Busy, (_number,)),
     (Sync, (_number, _bytes, _flag)),
     (Synced, (_number, _flag)),
-    (Sums, (_number, _number, _bytes, _flag)),
+    (Sums, (_number, _number, _bytes, _number, _flag)),
 )
 """Every kind of message, in the order of their numbers on the wire, with the check of each field."""
 _NUMBERS = {message_type: number for number, (message_type, _) in enumerate(_KINDS)}

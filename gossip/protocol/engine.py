@@ -322,7 +322,7 @@ class Engine:
             case Push():
                 return self._receive(sender, batches, message, now, wall)
             case Pull():
-                return self.recovery.answer(sender, message, now)
+                return self.recovery.answer(sender, message, now, wall)
             case Busy(transfer):
                 return self.recovery.busy(sender, transfer, now)
             case Sync():
@@ -330,8 +330,7 @@ class Engine:
             case Synced(number, durable):
                 return [Confirmed(number, sender, durable)]
             case StatePart() | Sums():
-                result = self.recovery.arrived(sender, message, now)
-                return self._commit(sender, result, now, wall) if isinstance(result, Arrived) else result
+                return self._arrived(sender, message, now, wall)
             case StateNext():
                 return self.recovery.next(sender, message, now)
 
@@ -473,8 +472,16 @@ class Engine:
 
     # -- states -----------------------------------------------------------------------------------------------------
 
+    def _arrived(self, sender: int, message: StatePart | Sums, now: float, wall: int) -> list[Effect]:
+        try:
+            result = self.recovery.arrived(sender, message, now, wall)
+            return self._commit(sender, result, now, wall) if isinstance(result, Arrived) else result
+        except ClockSkew as skew:
+            self.recovery.refused(sender, (skew,), now)
+            return self._warn_of_skew([(sender, skew)], "all that this member has")
+
     def _commit(self, sender: int, arrived: Arrived, now: float, wall: int) -> list[Effect]:
-        """All parts of a state are here: merges it in one step."""
+        """All parts of a state are here: merges it in one step. Raises `ClockSkew`."""
         state, store = arrived.state, self.replication.store
         if arrived.audit:
             return self._adopt(sender, state, now)
@@ -484,9 +491,6 @@ class Engine:
         except Malformed:
             self.counters["malformed"] += 1
             return []
-        except ClockSkew as skew:
-            self.recovery.refused(sender, (skew,), now)
-            return self._warn_of_skew([(sender, skew)], "all that this member has")
         self.counters["states_received" if state.scope is None else "differences_received"] += 1
         effects: list[Effect] = []
         if before != store.context:

@@ -143,23 +143,30 @@ class Synced(NamedTuple):
 
 
 class StatePart(NamedTuple):
-    """A part of a full state. Nothing of it counts until the last one is there."""
+    """A part of a state. Nothing of it counts until the last one is there.
+
+    `clock` is that of its sender, in milliseconds: of what ends by itself a state tells by that, and what is over by a
+    clock that is wrong is not over here.
+    """
 
     transfer: int
     number: int
     last: bool
     payload: bytes
+    clock: int
 
 
 class Sums(NamedTuple):
     """The sums of the groups of ranges, or of the ranges in those that were wanted (see `crdt.ranges`).
 
-    In answer to an `audit` what differs may be lost here, so it is not for the receiver to lose it too.
+    `clock` as in a `StatePart`. In answer to an `audit` what differs may be lost here, so it is not for the receiver to
+    lose it too.
     """
 
     transfer: int
     number: int
     sums: bytes
+    clock: int
     audit: bool = False
 
 

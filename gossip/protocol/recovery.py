@@ -20,6 +20,7 @@ from random import Random
 
 from crdt import ClockSkew, Context, Malformed, decode_context, state_parts
 from crdt.ranges import Telling
+from crdt.timestamp import at, observe
 from gossip.protocol.effects import Effect, Ready, Send, Warned
 from gossip.protocol.members import Members
 from gossip.protocol.messages import Busy, Digest, Message, Pull, Push, StateNext, StatePart, Sums
@@ -144,7 +145,7 @@ class Recovery:
 
     # -- answering ----------------------------------------------------------------------------------------------------
 
-    def answer(self, peer: int, pull: Pull, now: float) -> list[Effect]:
+    def answer(self, peer: int, pull: Pull, now: float, wall: int) -> list[Effect]:
         """A peer told what it has: send what it misses from the log, or start on what differs, or on everything."""
         try:
             theirs = decode_context(pull.context)
@@ -152,18 +153,18 @@ class Recovery:
             self._counters["malformed"] += 1
             return []
         if pull.audit:
-            return self._state_for(peer, theirs, True, now)
+            return self._state_for(peer, theirs, True, now, wall)
         if theirs.dominates(self.replication.context()):
             return [Send((peer,), Push((), pull.number, parts=1))]
         batches = self.replication.missing(theirs)
         if batches is None:
-            return self._state_for(peer, theirs, False, now)
+            return self._state_for(peer, theirs, False, now, wall)
         run = self.replication.first_run(batches)
         pushes = self.replication.pushes([entry.payload for entry in run])
         more = len(run) < len(batches)
         return [Send((peer,), Push(push.batches, pull.number, len(pushes), more)) for push in pushes]
 
-    def _state_for(self, peer: int, theirs: Context, audit: bool, now: float) -> list[Effect]:
+    def _state_for(self, peer: int, theirs: Context, audit: bool, now: float, wall: int) -> list[Effect]:
         if self.transfers.busy or not self.replication.settled:  # or a transaction is open
             self._counters["states_refused"] += 1
             return [Send((peer,), Busy())]
@@ -171,10 +172,10 @@ class Recovery:
         message: Message
         if self.replication.shares_nothing(theirs):
             self._counters["states_sent"] += 1
-            message = self.transfers.offer(peer, state_parts(store.state(), self._settings.part_bytes), now)
+            message = self.transfers.offer(peer, state_parts(store.state(), self._settings.part_bytes), now, wall)
         else:
             self._counters["differences_sent"] += 1
-            message = self.transfers.compare(peer, Telling(store.state(), store.sums), audit, now)
+            message = self.transfers.compare(peer, Telling(store.state(), store.sums), audit, now, wall)
         send = Send((peer,), message)
         if self.replication.exposable:
             return [send]
@@ -198,13 +199,17 @@ class Recovery:
 
     # -- taking in ----------------------------------------------------------------------------------------------------
 
-    def arrived(self, peer: int, message: Sums | StatePart, now: float) -> list[Effect] | Arrived:
-        """A message of a state came: what to say to it, or the state, when it is all here."""
+    def arrived(self, peer: int, message: Sums | StatePart, now: float, wall: int) -> list[Effect] | Arrived:
+        """A message of a state came: what to say to it, or the state, when it is all here.
+
+        Raises `ClockSkew` for the state of a peer whose clock is ahead: it lacks what has not ended yet.
+        """
         if self.transfers.receiving is None and not self.repair.asked(peer):
             self._counters["unasked"] += 1
             return []
         if self.transfers.receiving not in (None, peer):
             return [Send((peer,), Busy(message.transfer))]
+        observe(0, at(message.clock), wall, int(self._settings.max_clock_skew * 1000))
         result: Arrived | StateNext | None
         try:
             if isinstance(message, Sums):

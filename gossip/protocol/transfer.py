@@ -56,13 +56,13 @@ class _Outgoing:
         """The message after `current`. Raises `Malformed`."""
         transfer, number = self.current.transfer, self.current.number + 1
         if self.telling is not None and number < _COMPARED:
-            return Sums(transfer, number, self.telling.ranges(wanted))
+            return Sums(transfer, number, self.telling.ranges(wanted), self.current.clock)
         if self.telling is not None:
             self.parts = self.telling.parts(wanted, limit)
             self.telling, self.coming = None, next(self.parts)
         assert self.coming is not None
         payload, self.coming = self.coming, next(self.parts, None)
-        return StatePart(transfer, number, self.coming is None, payload)
+        return StatePart(transfer, number, self.coming is None, payload, self.current.clock)
 
 
 @dataclass(slots=True)
@@ -111,18 +111,18 @@ class Transfers:
         going = sum(not outgoing.at_end for outgoing in self._outgoing.values())
         return going >= self._settings.max_transfers
 
-    def offer(self, peer: int, parts: Iterator[bytes], now: float) -> StatePart:
+    def offer(self, peer: int, parts: Iterator[bytes], now: float, wall: int) -> StatePart:
         """Starts to send a state to a peer, in place of an earlier one to it. Look first whether we are `busy`."""
         self._number += 1
         first, second = next(parts), next(parts, None)
-        part = StatePart(self._number, 0, second is None, first)
+        part = StatePart(self._number, 0, second is None, first, wall)
         self._outgoing[peer] = _Outgoing(part, now + self._settings.transfer_timeout, None, parts, second)
         return part
 
-    def compare(self, peer: int, telling: Telling, audit: bool, now: float) -> Sums:
+    def compare(self, peer: int, telling: Telling, audit: bool, now: float, wall: int) -> Sums:
         """Starts to send a peer that of a state in which it differs from what the peer has."""
         self._number += 1
-        sums = Sums(self._number, 0, telling.groups(), audit)
+        sums = Sums(self._number, 0, telling.groups(), wall, audit)
         self._outgoing[peer] = _Outgoing(sums, now + self._settings.transfer_timeout, telling, iter(()), None)
         return sums
 

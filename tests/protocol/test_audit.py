@@ -184,7 +184,7 @@ def test_a_state_that_knows_more_of_my_writes_than_i_do_is_refused() -> None:
         wire.perform(ann, ann.engine.recovery.pull(bob.instance, wire.now))
     claimed = State(Context({ann.instance: 2**62}), frozenset(), {})
     (head,) = state_parts(claimed)
-    assert ann.hear(bob.engine.codec.encode(bob.instance, StatePart(1, 0, True, head))) == []
+    assert ann.hear(bob.engine.codec.encode(bob.instance, StatePart(1, 0, True, head, 0))) == []
     assert ann.engine.counters["malformed"] == 1
     assert ann.instance not in ann.store.context
     ann.write(k="mine")

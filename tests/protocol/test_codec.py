@@ -93,9 +93,9 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Gossip, claims),
     st.builds(Push, st.lists(some_bytes, max_size=4).map(tuple), number, number, st.booleans(), part),
     st.builds(Pull, number, some_bytes, st.booleans()),
-    st.builds(StatePart, number, number, st.booleans(), some_bytes),
+    st.builds(StatePart, number, number, st.booleans(), some_bytes, number),
     st.builds(StateNext, number, number, some_bytes),
-    st.builds(Sums, number, number, some_bytes),
+    st.builds(Sums, number, number, some_bytes, number, st.booleans()),
     st.builds(Sync, number, some_bytes, st.booleans()),
     st.builds(Synced, number, st.booleans()),
     st.builds(Busy, number),
@@ -141,8 +141,8 @@ def examples() -> list[Message]:
         Gossip((ME._replace(status=Status.SUSPECT), PEER)),
         Push((batch, encode_batch(Batch(5, 1, 1, (), True))), 7, 2, True),
         Pull(1, encode_context(Context({7: 1, 2: 1}))),
-        StatePart(1, 0, False, first),
-        StatePart(1, 0, len(parts) == 1, first),
+        StatePart(1, 0, False, first, 0),
+        StatePart(1, 0, len(parts) == 1, first, 0),
         StateNext(1, 1),
         Busy(),
     ]
@@ -295,7 +295,7 @@ def test_a_bomb_takes_neither_memory_nor_time(bomb: bytes) -> None:
         HEADER + b"\x94\x06\x02" + bomb,
         SHOP.encode(2, Push((bomb,))),
         SHOP.encode(2, Pull(1, bomb)),
-        SHOP.encode(2, StatePart(1, 0, True, bomb)),
+        SHOP.encode(2, StatePart(1, 0, True, bomb, 0)),
     ]
     feed(wrapped[0])  # the first time imports and caches
     for payload in wrapped:

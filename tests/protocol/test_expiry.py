@@ -9,10 +9,11 @@ from typing import Any
 
 from crdt import FOREVER, WITH_AUTHOR, LWWMap, Store, chain, decode_value, encode_element, visible
 from crdt.timestamp import at
-from gossip.protocol.effects import Appeared, Changed, Reborn
+from gossip.protocol.effects import Appeared, Changed, Reborn, Warned
 from gossip.protocol.expiry import Expiry
 from gossip.protocol.members import Status
 from gossip.protocol.messages import Gossip, Push
+from gossip.protocol.settings import Settings
 from tests.protocol.wire import EPOCH, Node, Wire
 
 
@@ -169,3 +170,25 @@ def test_what_ended_lately_is_known_from_the_last_that_had_to_be_forgotten() -> 
     assert expiry.since(7_000.0) == {keys[0]}, "of a death another node may hear much later"
     expiry.remember(keys[:4_096], 6_001.0, owned=False)
     assert expiry.since(6_200.0) is None and expiry.since(6_301.0) == set(), "and for minutes that is missed"
+
+
+def test_a_node_whose_clock_is_ahead_takes_from_nobody_what_has_not_ended_yet() -> None:
+    """Ours: it drops what is over by its clock, without a write; and whoever merged its state, or began with it, had
+    lost it too. Nothing showed that: what ends by itself is in no fingerprint."""
+    wire = Wire(Settings(log_bytes=1))
+    ann, bob, fast = wire.cluster("ann", "bob", "fast")
+    put(ann, "session", "s", expires=at(EPOCH + 1_800_000))
+    put(ann, "other", 1)
+    fast.clock = 3_600_000
+    wire.advance(2.0)
+    assert seen(fast) == {"other": 1} and seen(bob) == {"other": 1, "session": "s"}
+    with wire.losing(lambda packet: isinstance(packet.message, Push) and packet.target == "bob"):
+        put(ann, "missed", 1)
+    wire.perform(bob, bob.engine.recovery.pull(fast.instance, wire.now))
+    wire.deliver()
+    assert seen(bob)["session"] == "s" and [each.kind for each in bob.saw(Warned)] == ["skewed"]
+    wire.until(lambda: "missed" in seen(bob), within=10.0)
+    assert seen(bob)["session"] == "s", "ann's state is as good as any"
+    late = wire.start("late")
+    late.join("fast")
+    wire.until(lambda: "session" in seen(late), within=10.0)

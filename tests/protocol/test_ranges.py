@@ -206,7 +206,7 @@ def test_a_part_of_a_state_is_never_taken_for_the_whole() -> None:
     head, tail = state_parts(claimed, ranges=frozenset())
     bob.engine.recovery.pull(ann.instance, wire.now)
     for number, part in enumerate((head, tail)):
-        message = StatePart(1, number, number == 1, part)
+        message = StatePart(1, number, number == 1, part, 0)
         bob.hear(ann.engine.codec.encode(ann.instance, message))
     assert bob.state == before
     assert bob.engine.counters["malformed"] == 1
@@ -215,7 +215,7 @@ def test_a_part_of_a_state_is_never_taken_for_the_whole() -> None:
 def test_sums_that_nobody_asked_for_are_not_compared() -> None:
     wire = Wire(NO_LOG)
     ann, bob = filled(wire, "ann", "bob")
-    assert bob.hear(ann.engine.codec.encode(ann.instance, Sums(1, 0, bytes(1024)))) == []
+    assert bob.hear(ann.engine.codec.encode(ann.instance, Sums(1, 0, bytes(1024), 0))) == []
     assert bob.engine.counters["unasked"] == 1
 
 

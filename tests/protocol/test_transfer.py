@@ -37,7 +37,7 @@ def all_of(sender: Transfers, receiver: Transfers, part: StatePart | Sums | None
 
 def test_a_state_goes_part_by_part_as_it_is_asked_for() -> None:
     sender, receiver = Transfers(SMALL), Transfers(SMALL)
-    first = sender.offer(2, parts(), now=0.0)
+    first = sender.offer(2, parts(), now=0.0, wall=0)
     assert receiver.deadline == inf
     arrived = all_of(sender, receiver, first)
     assert len(arrived.state.objects[(1, "m")]) == 5
@@ -46,7 +46,7 @@ def test_a_state_goes_part_by_part_as_it_is_asked_for() -> None:
 
 def test_a_state_of_one_part_is_whole_at_once() -> None:
     sender, receiver = Transfers(SMALL), Transfers(SMALL)
-    first = sender.offer(2, parts(0), now=0.0)
+    first = sender.offer(2, parts(0), now=0.0, wall=0)
     assert first is not None
     assert first.last
     assert isinstance(receiver.receive(1, first, now=0.0), Arrived)
@@ -54,7 +54,7 @@ def test_a_state_of_one_part_is_whole_at_once() -> None:
 
 def test_a_lost_part_is_asked_for_again_and_sent_again() -> None:
     sender, receiver = Transfers(SMALL), Transfers(SMALL)
-    first = sender.offer(2, parts(), now=0.0)
+    first = sender.offer(2, parts(), now=0.0, wall=0)
     assert first is not None
     ask = receiver.receive(1, first, now=0.0)
     assert ask == StateNext(1, 1)
@@ -70,7 +70,7 @@ def test_a_lost_part_is_asked_for_again_and_sent_again() -> None:
 
 def test_a_part_twice_or_out_of_order_or_of_another_is_passed_over() -> None:
     sender, receiver = Transfers(SMALL), Transfers(SMALL)
-    first = sender.offer(2, parts(), now=0.0)
+    first = sender.offer(2, parts(), now=0.0, wall=0)
     assert first is not None
     second, third = sender.asked(2, StateNext(1, 1), now=0.0), sender.asked(2, StateNext(1, 2), now=0.0)
     assert isinstance(second, StatePart) and isinstance(third, StatePart)
@@ -87,8 +87,8 @@ def test_a_part_twice_or_out_of_order_or_of_another_is_passed_over() -> None:
 def test_the_same_peer_may_begin_anew() -> None:
     """It was asked twice, so what it began first is no longer there to be asked for."""
     sender, receiver = Transfers(SMALL), Transfers(SMALL)
-    first = sender.offer(2, parts(), now=0.0)
-    again = sender.offer(2, parts(), now=0.0)
+    first = sender.offer(2, parts(), now=0.0, wall=0)
+    again = sender.offer(2, parts(), now=0.0, wall=0)
     assert first and again
     assert receiver.receive(1, first, now=0.0) == StateNext(1, 1)
     assert sender.asked(2, StateNext(1, 1), now=0.0) is None
@@ -100,7 +100,7 @@ def test_the_same_peer_may_begin_anew() -> None:
 
 def test_it_gives_up_after_five_more_tries() -> None:
     sender, receiver = Transfers(SMALL), Transfers(SMALL)
-    first = sender.offer(2, parts(), now=0.0)
+    first = sender.offer(2, parts(), now=0.0, wall=0)
     assert first is not None
     receiver.receive(1, first, now=0.0)
     asked = 0
@@ -118,7 +118,7 @@ def test_it_gives_up_after_five_more_tries() -> None:
 def test_a_transfer_over_a_bad_line_goes_on_as_long_as_each_part_comes_in_the_end() -> None:
     """Far more is lost in all than a single part may be, and all of it takes far longer than a part may take."""
     sender, receiver = Transfers(SMALL), Transfers(SMALL)
-    part: StatePart | Sums | None = sender.offer(2, parts(8), now=0.0)
+    part: StatePart | Sums | None = sender.offer(2, parts(8), now=0.0, wall=0)
     now = 0.0
     while isinstance(part, StatePart) and not isinstance(answer := receiver.receive(1, part, now), Arrived):
         for _ in range(4):
@@ -136,7 +136,7 @@ def test_only_so_many_go_out_at_a_time_and_those_sent_to_their_end_do_not_count(
     sender = Transfers(SMALL)
     for peer in range(2, 2 + SMALL.max_transfers):
         assert not sender.busy
-        sender.offer(peer, parts(1), now=0.0)
+        sender.offer(peer, parts(1), now=0.0, wall=0)
     assert sender.busy
     last = sender.asked(3, StateNext(2, 1), now=0.0)
     assert isinstance(last, StatePart) and last.last
@@ -146,7 +146,7 @@ def test_only_so_many_go_out_at_a_time_and_those_sent_to_their_end_do_not_count(
 
 def test_a_state_larger_than_allowed_is_given_up() -> None:
     sender, receiver = Transfers(SMALL), Transfers(Settings(max_state=500))
-    part = sender.offer(2, parts(), now=0.0)
+    part = sender.offer(2, parts(), now=0.0, wall=0)
     with pytest.raises(Malformed):
         all_of(sender, receiver, part)
     assert not receiver.receiving
@@ -154,7 +154,7 @@ def test_a_state_larger_than_allowed_is_given_up() -> None:
 
 def test_of_a_peer_that_is_gone_nothing_is_kept() -> None:
     transfers = Transfers(SMALL)
-    part = transfers.offer(2, parts(), now=0.0)
+    part = transfers.offer(2, parts(), now=0.0, wall=0)
     assert part is not None
     transfers.receive(2, part, now=0.0)
     transfers.gone(3)
@@ -270,7 +270,7 @@ def test_a_state_that_nobody_asked_for_is_not_let_in() -> None:
     """It would be merged: a stranger's context can hold whatever he likes."""
     wire = Wire()
     ann, bob = filled(wire, "ann"), wire.start("bob")
-    part = StatePart(1, 0, True, next(state_parts(ann.store.state())))
+    part = StatePart(1, 0, True, next(state_parts(ann.store.state())), 0)
     assert bob.hear(ann.engine.codec.encode(ann.instance, part)) == []
     assert bob.engine.counters["unasked"] == 1
     assert not bob.engine.transfers.receiving

@@ -280,7 +280,7 @@ class Watch:
                 demand(self.history.payloads.issuperset(batches), "a batch that nobody published")
             case Pull(_, context):
                 self._context(context)
-            case StatePart(_, _, _, payload) if type((head := unpack(payload))[0]) is bytes:
+            case StatePart(_, _, _, payload, _) if type((head := unpack(payload))[0]) is bytes:
                 told = decode_context(head[0])  # with `full` it has waited for the disk, and more has left meanwhile
                 demand(self._may_tell.dominates(told), "a state of what has not left", told)
 

@@ -154,7 +154,7 @@ class Network:
                         decode_batch(batch)
                 case Pull(_, context):
                     decode_context(context)
-                case StatePart(_, 0, _, part):
+                case StatePart(_, 0, _, part, _):
                     Stage().add(part)
         except Malformed:
             return True
