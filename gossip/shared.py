@@ -165,7 +165,7 @@ class Map(Handle, MutableMapping[K, V]):
             return None  # what can not be a key is not here; only who writes it is told
 
     def clear(self) -> None:
-        """Deletes every key that is here now, whatever its type, in visible steps of 10 000 keys."""
+        """Deletes every key that is here now, whatever its type, in visible steps of 2 000 keys."""
         self._clear(self._view)
 
     def entry(self, key: K) -> Entry[V]:
@@ -270,11 +270,11 @@ class Set(Handle, MutableSet[T]):
             self._node._write(self._view.remove, self._schema.dump(value))
 
     def clear(self) -> None:
-        """Removes every element that is here now, whatever its type, in visible steps of 10 000 elements."""
+        """Removes every element that is here now, whatever its type, in visible steps of 2 000 elements."""
         self._clear(self._view)
 
     def update(self, *others: Iterable[T]) -> None:
-        """Adds all of these, in visible steps of 10 000 elements."""
+        """Adds all of these, in visible steps of 2 000 elements."""
         elements = [element for other in others for element in other]
         for start in range(0, len(elements), STEP):
             with self._node.batch():

@@ -82,6 +82,8 @@ from gossip.protocol.transfer import Arrived
 
 _MOST_SKEWED = 1024
 """Replicas remembered as skewed."""
+_TAIL = 1 << 16
+"""Bytes of its last writes that a node sends again when it goes on as another instance."""
 _MOST_NAMES = 8
 """Objects named in one warning."""
 
@@ -384,6 +386,8 @@ class Engine:
         self.replication.become(born.instance)
         why = "others called it dead; it went on as a new instance"
         effects += [MemberChanged(self.members.table[old.instance], old, why), Reborn(born)]
+        # what it wrote last may be lost, and what it writes from here on is of another replica, and waits for nobody
+        effects += self._pushed([entry.payload for entry in self.replication.log.tail(old.instance, _TAIL)])
         return effects + self._own_anew(old.instance, now)
 
     def _own_anew(self, old: int, now: float) -> list[Effect]:
@@ -495,6 +499,7 @@ class Engine:
         effects: list[Effect] = []
         if before != store.context:
             effects.append(Persist(arrived.parts, state=True))
+            self.expiry.begin(now)
         effects += map(Persist, delivered.payloads)
         effects += self._show(delivered.steps, now)
         self.repair.served(sender, self.digest)
@@ -516,6 +521,7 @@ class Engine:
         if not changes:
             return []
         self.counters["repaired"] += len(changes)
+        self.expiry.remember((key for key, _, _ in changes), now, owned=True)  # no log tells of them either
         names = sorted({key[1] for key, _, _ in changes})
         what = f"{len(changes)} entries that were missing here were taken from it, of {', '.join(names[:_MOST_NAMES])}"
         return [Warned("repaired", sender, what), Rewrite(), *self._show([tuple(changes)], now)]

@@ -53,7 +53,7 @@ class Expiry:
         return {key for at, owned, key in self._ended if owned or at >= time}
 
     def begin(self, now: float) -> None:
-        """The node begins: what ended before, it does not know."""
+        """The node begins, or is given a state: what ended before that, it does not know."""
         self._since = now
 
     def remember(self, keys: Iterable[Key], now: float, owned: bool) -> None:

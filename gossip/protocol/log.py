@@ -86,6 +86,17 @@ class Log:
         missing.reverse()
         return missing
 
+    def tail(self, replica: int, size: int) -> list[Entry]:
+        """The newest batches of a replica, of about so many bytes."""
+        found: list[Entry] = []
+        for first, last, payload, more in reversed(self._runs.get(replica, ())):
+            if size < 0:
+                break
+            size -= len(payload)
+            found.append(Entry(replica, first, last, payload, more))
+        found.reverse()
+        return found
+
     def find(self, replica: int, sequence: int) -> bytes | None:
         """The batch in which this write is, if it is still here."""
         run = self._runs.get(replica, ())

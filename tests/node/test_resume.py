@@ -611,3 +611,22 @@ def test_who_was_away_for_more_than_is_soon_looked_through_gets_everything_anew(
                 assert (await anext(again)).kind == "lagged" and (await anext(again)).kind == "present"
 
     asyncio.run(story())
+
+
+def test_a_key_that_is_replaced_again_and_again_does_not_carry_the_cursor_past_another(cluster: str) -> None:
+    async def story() -> None:
+        async with old_enough(cluster, 1) as (node,):
+            m = node.map("m", int)
+            async with m.watch() as changes:
+                m["first"] = 0
+                while (await anext(changes)).key != "first":
+                    pass
+                assert changes.cursor, "all up to here was read"
+                m["a"] = m["b"] = 1
+                assert changes.cursor
+                for number in range(5):
+                    m["a"] = number
+                async with m.watch(resume=changes.cursor) as again:
+                    assert {(await anext(again)).key, (await anext(again)).key} >= {"a", "b"}
+
+    asyncio.run(story())

@@ -192,3 +192,17 @@ def test_a_node_whose_clock_is_ahead_takes_from_nobody_what_has_not_ended_yet() 
     late = wire.start("late")
     late.join("fast")
     wire.until(lambda: "session" in seen(late), within=10.0)
+
+
+def test_the_end_of_a_conflict_that_is_not_shown_is_not_forgotten_with_those_that_were_replaced() -> None:
+    store = Store()
+    store.merge(store.write((1, "m", b"\xa1k"), b"\x01", 1, 1, expires=at(5_000)))
+    other = Store()
+    store.merge(other.write((1, "m", b"\xa1k"), b"\x02", 2, 2, expires=at(9_000)))
+    expiry = Expiry(store)
+    expiry.note([((1, "m", b"\xa1k"), None, store.shown((1, "m", b"\xa1k")))], {}, 0.0)
+    expiry._tidy()
+    assert len(list(chain(store.shown((1, "m", b"\xa1k"))))) == 2
+    (change,) = expiry.tick(1.0, at(5_001))
+    assert [live[3] for live in chain(change[2])] == [b"\x02"]
+    assert len(expiry.tick(2.0, at(9_001))) == 1 and not store.objects

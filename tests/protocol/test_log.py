@@ -162,3 +162,11 @@ def test_runs_that_are_dropped_again_and_again_leave_nothing() -> None:
     assert len(log._oldest) < 100
     assert log.size == 10 + OVERHEAD
     assert ranges(log.since(8, delivered=0, upto=1)) == [(1, 1)]
+
+
+def test_the_tail_of_a_replica_is_its_newest_batches_in_order() -> None:
+    log = Log(100_000)
+    for number in range(1, 8):
+        log.append(Entry(7, number, number, b"x" * 10))
+    assert [entry.first for entry in log.tail(7, 25)] == [5, 6, 7]
+    assert [entry.first for entry in log.tail(7, 1_000)] == list(range(1, 8)) and log.tail(8, 10) == []

@@ -11,6 +11,7 @@ from crdt import (
     Inbox,
     LWWMap,
     Malformed,
+    Note,
     Stage,
     State,
     Store,
@@ -269,13 +270,15 @@ def test_an_audit_takes_nothing_that_was_deleted_nor_what_has_not_come_yet() -> 
     ahead, behind = Store(), Store()
     for number in range(4):
         write = LWWMap(ahead, "m").set(f"k{number}", number, 1, stamp=1 + number)
-        ahead.merge(write)
+        ahead.merge(write, Note("ann", f"why {number}"))
         if number < 3:
-            behind.merge(write)
+            behind.merge(write, Note("ann", f"why {number}"))
+    del behind.notes[1, 2]
     behind._tally(behind.shown((1, "m", encode_element("k1"))), -1)  # type: ignore[arg-type]
     behind._put((1, "m", encode_element("k1")), None)
     assert [key[2] for key, _, _ in behind.adopt(ahead.state())] == [encode_element("k1")]
     assert set(LWWMap(behind, "m").keys()) == {"k0", "k1", "k2"} and behind.context == {1: 3}
+    assert behind.notes == {(1, number + 1): Note("ann", f"why {number}") for number in range(3)}, "each with its note"
 
 
 def test_who_can_not_take_a_state_does_not_end_one_that_comes_from_him() -> None:

@@ -11,7 +11,7 @@ from crdt import Batch, Write, encode_batch
 from gossip.protocol.codec import Codec
 from gossip.protocol.members import Status
 from gossip.protocol.messages import Gossip, Pull, Push
-from gossip.protocol.relay import Part, handed
+from gossip.protocol.relay import Part, Recent, handed
 from gossip.protocol.settings import Settings
 from tests.protocol.wire import EPOCH, Node, Wire, agree
 
@@ -249,3 +249,17 @@ def test_who_lacks_nothing_pulls_little_while_others_write_all_the_time() -> Non
     pulls = len(wire.packets(Pull))
     assert pulls <= 8 * 30 / 4, f"{pulls} pulls of 8 nodes in 30 s"
     wire.until(lambda: agree(*nodes), within=5.0)
+
+
+def test_what_was_handed_on_is_remembered_for_a_second_or_two() -> None:
+    recent, part = Recent(), Part(1, 9)
+    recent.turn(10.0)
+    recent.add(7, part, (b"x",))
+    recent.turn(10.9)
+    recent.turn(11.0)
+    assert recent.lost(8) == [] and recent.lost(7) == [(part, (b"x",))], "it is kept beyond one turn"
+    assert recent.lost(7) == []
+    recent.add(7, part, (b"x",))
+    recent.turn(12.1)
+    recent.turn(13.2)
+    assert recent.lost(7) == []

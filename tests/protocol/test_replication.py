@@ -543,3 +543,39 @@ def test_who_is_called_dead_while_its_disk_is_behind_goes_on_at_once_and_shows_n
     assert ann.engine.replication.written == {old: 2, ann.instance: 1}
     wire.advance(10.0)
     assert ann.engine.digest == bob.engine.digest
+
+
+def test_what_was_lost_of_who_goes_on_as_another_comes_before_what_it_writes_then() -> None:
+    """Ours: order is kept for each replica, and it was another one from there on: `ready` was seen without the data."""
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    ann.write(first=1)
+    with wire.losing(lambda packet: isinstance(packet.message, Push)):
+        ann.write(data="there")
+    buried = ann.engine.me._replace(status=Status.DEAD)
+    wire.perform(ann, ann.hear(bob.engine.codec.encode(bob.instance, Gossip((buried,)))))
+    ann.set("ready", 1)
+    ann.flush()
+    wire.deliver()
+    shown = [dict.fromkeys(key for key, _ in step) for step in bob.steps()]
+    assert shown[-2:] == [{encode_element("data"): None}, {encode_element("ready"): None}]
+    assert bob.data == {"first": 1, "data": "there", "ready": 1}
+
+
+def test_what_waits_for_the_disk_is_among_what_was_touched() -> None:
+    """A reader of this node sees it, so one who goes on here has to be told."""
+    wire = Wire(Settings(durability="full", log_bytes=2_000))
+    ann, _bob = wire.cluster("ann", "bob")
+    ann.set("first", 1)
+    ann.flush()
+    wire.perform(ann, ann.engine.stored(1))
+    replication, before = ann.engine.replication, Context(ann.store.context)
+    ann.set("waits", 1)
+    ann.flush()
+    ann.set("gathered", 1)
+    key = LWWMap(ann.store, "m")._key
+    assert replication.touched(before) == {key("waits"), key("gathered")}
+    for number in range(40):
+        ann.set("large", "x" * 100 * number)
+        ann.flush()
+    assert replication.touched(before) is None, "some of it was forgotten"

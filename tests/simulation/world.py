@@ -57,6 +57,8 @@ class Observed(Replication):
     def __init__(self, store: Store, settings: Settings, replica: int, recent: Log) -> None:
         super().__init__(store, settings, replica, recent)
         self.watch: Watch | None = None
+        self._unkept: deque[bytes] = deque()
+        """What it has forgotten, and others find by comparing ranges."""
 
     def update(self, write: Write, note: Note | None = None) -> Change:
         change = super().update(write, note)
@@ -73,10 +75,17 @@ class Observed(Replication):
             self.stored(self.released)  # nothing leaves, and nothing else was to
         return payloads
 
+    def _bound_storing(self) -> None:
+        before = list(self._storing)
+        super()._bound_storing()
+        self._unkept += (entry.payload for entry in before[: len(before) - len(self._storing)])
+
     def stored(self, upto: int) -> list[bytes]:
+        forgotten = len(self._forgotten)
         payloads = super().stored(upto)
+        gone = [self._unkept.popleft() for _ in range(forgotten - len(self._forgotten))]
         assert self.watch is not None
-        for replica, of_replica in groupby(payloads, key=lambda payload: decode_batch(payload).replica):
+        for replica, of_replica in groupby([*gone, *payloads], key=lambda payload: decode_batch(payload).replica):
             self.watch.published(replica, list(of_replica))
         if not payloads:
             self.watch.published(self.replica, payloads)

@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 
+from crdt import Store
 from gossip.errors import StartError
+from gossip.storage import Storage
 from tests.storage.processes import LONG, in_memory, why_no_strace
-from tests.storage.story import found_in
+from tests.storage.story import CLUSTER, append, found_in, steps
 from tests.storage.trace import Op, killed, lay_out, power_cuts, record, said_before
+from tests.waiting import until_here
 
 pytestmark = pytest.mark.skipif(bool(why_no_strace()), reason=why_no_strace())
 
@@ -98,3 +101,22 @@ def test_the_power_fails_again_while_the_next_start_goes_on(tmp_path: Path) -> N
                 if cut > len(safe):
                     said = said_before(later, cut - len(safe), "synced")
                     check(after, start + said, seed, f"start {number} after op {place}, cut {cut}", base)
+
+
+def test_what_a_killed_predecessor_had_not_synced_is_synced_before_it_is_vouched_for(tmp_path: Path) -> None:
+    """It is with the kernel and may not be on the disk; whoever opens it says `durable` of what he has read."""
+    kept = Storage(
+        tmp_path / "kept", CLUSTER, durability="interval", stored=print, synced=print, failed=print
+    )  # its disk takes its time, as far as anybody outside can know
+    kept.open(Store())
+    for step in steps(3, 5):
+        append(kept, step)
+    until_here(lambda: kept.counters["steps"] == 5)
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "kept", copy)
+    kept.close()
+    (copy / "lock").unlink()
+    ops = record(copy, tmp_path / "trace", seed=3, count=0, start=5)
+    syncs = [place for place, op in enumerate(ops) if op.what == "sync" and op.name.endswith("-wal")]
+    says = [place for place, op in enumerate(ops) if op.what == "say"]
+    assert syncs and says and syncs[0] < says[0], ops
