@@ -50,13 +50,13 @@ class Telling:
 
     def ranges(self, wanted: bytes) -> bytes:
         """The sums of the ranges of the groups that the other side `wanted`. Raises `Malformed`."""
-        self._groups = _members(wanted, GROUPS)
+        self._groups = _places(wanted, GROUPS)
         return _packed([self._sums[place] for place in _ranges_of(self._groups)])
 
     def parts(self, wanted: bytes, limit: int) -> Iterator[bytes]:
         """The parts of the state, as far as it lies in the ranges `wanted` of these groups. Raises `Malformed`."""
         ranges = _ranges_of(self._groups)
-        chosen = _members(wanted, len(ranges))
+        chosen = _places(wanted, len(ranges))
         return state_parts(self._state, limit, frozenset(ranges[place] for place in chosen))
 
 
@@ -122,7 +122,7 @@ def _chosen(places: Sequence[int], of: int) -> bytes:
     return sum(1 << place for place in places).to_bytes((of + 7) // 8, "big")
 
 
-def _members(chosen: bytes, of: int) -> list[int]:
+def _places(chosen: bytes, of: int) -> list[int]:
     demand(len(chosen) == (of + 7) // 8, "a choice has a bit for each place")
     bits = int.from_bytes(chosen, "big")
     demand(bits >> of == 0, "a choice is of places that there are")

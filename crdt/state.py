@@ -120,7 +120,7 @@ class Stage:
         self._context: Context | None = None
         self._named: frozenset[Dot] = frozenset()
         self._scope: Scope | None = None
-        self._scoped = False
+        self._is_answer = False
         """Whether it is of the ranges that its receiver asked for."""
         self._counted: int | None = None
         """How many live writes there should be: the first part says it, or the last."""
@@ -179,7 +179,7 @@ class Stage:
             self._counted = last
             return
         demand(type(last) is tuple and len(last) in (0, 2), "a state tells how many live writes it has, or its scope")
-        self._scoped = last == ()
+        self._is_answer = last == ()
         if last:
             self._scope = _scope(*last)
 
@@ -215,7 +215,7 @@ class Stage:
         """
         if self._context is None or self._broken or self._counted != self._count:
             raise Malformed("a state of which a part is missing, or was refused")
-        demand(self._scoped == (scope is not None), "a state is of what was asked for")
+        demand(self._is_answer == (scope is not None), "a state is of what was asked for")
         return State(self._context, self._named, self._objects, scope or self._scope, self._notes)
 
 

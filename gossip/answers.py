@@ -265,7 +265,10 @@ def _live(node: Node, request: Request) -> tuple[str, str, Live | None]:
             return kind, f"{element!r} in {handle.name}", handle._shown(handle._view.live(element))
         case "register":
             return kind, handle.name, handle._shown(handle._view.live)
-    raise ValueError(f"a {kind} is explained by its {'key' if kind == 'map' else 'element'}, and a counter by nobody")
+    if kind == "counter":
+        raise ValueError("a counter is a sum of what all have counted: nobody in particular wrote it")
+    what = "KEY" if kind == "map" else "ELEMENT"
+    raise ValueError(f"say which {what.lower()} of the {kind}: gossip explain {handle.name} {what}")
 
 
 def _replaced(node: Node, shown: Live) -> list[dict[str, Any]] | None:

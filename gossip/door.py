@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,8 @@ log = logging.getLogger("gossip")
 _LONGEST = 1.0
 """Seconds that a thread's block may take. What others of this process write meanwhile waits for its end, and so does
 whoever starts elsewhere and needs our state."""
+_LOOK = 0.1
+"""Seconds between two looks whether one does."""
 _HANDLER = "a signal handler can not open a batch while the program writes: set a flag in it"
 NO_AWAIT = (
     "no await inside a batch: what other tasks write meanwhile would become a part of it, and wait for its end. What "
@@ -47,11 +50,12 @@ TOO_LONG = (
 class Block:
     """A batch of the program that is open, or was."""
 
-    __slots__ = ("notes", "over", "task", "thread")
+    __slots__ = ("began", "notes", "over", "task", "thread")
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
         self.task = _current_task()
+        self.began = 0.0
         self.notes: list[Note | None] = []
         """One for each block of its task that is open: one inside another is a part of it, and may say more."""
         self.over = False
@@ -81,6 +85,8 @@ class Door:
         """What signal handlers wanted done while their thread was inside."""
         self._blocks: dict[int, Block] = {}
         """The open blocks by thread: one of the loop's and one of another thread's at most."""
+        self._guarded = self._begun = False
+        """Whether somebody looks after the blocks of threads, and whether one began since the last look."""
         self._waiting: deque[Block] = deque()
         """Those of other threads that wait for their turn. In order: a thread that begins one after another would
         otherwise let nobody in."""
@@ -145,8 +151,11 @@ class Door:
             finally:
                 self._waiting.remove(block)
                 self._no_block.notify_all()
-            self._loop.call_soon_threadsafe(self._loop.call_later, _LONGEST, self._expire, block)
-        self._blocks[block.thread] = block
+            if not self._guarded:  # one guard for all: with one for each block the loop had no time for anything else
+                self._loop.call_soon_threadsafe(self._guard)
+                self._guarded = True
+        block.began = time.monotonic()
+        self._blocks[block.thread], self._begun = block, True
         self._transaction(True)
         return block
 
@@ -161,8 +170,22 @@ class Door:
             self._close(block)
             return ""
 
+    def _guard(self) -> None:
+        """Looks again and again whether the block of a thread takes too long, as long as threads have any."""
+        try:
+            with self.lock:
+                now, blocks = time.monotonic(), [each for each in self._blocks.values() if each.thread != self._thread]
+                for block in blocks:
+                    if now - block.began >= _LONGEST:
+                        self._close(block)
+                self._guarded = bool(blocks) or self._begun
+                self._begun = False
+        finally:  # also where a signal handler raised
+            if self._guarded:
+                self._loop.call_later(_LOOK, self._guard)
+
     def _expire(self, block: Block) -> None:
-        """Its turn of the loop, or its time, is over."""
+        """Its turn of the loop is over."""
         try:
             self._close(block)
         except BaseException:  # a signal handler raised

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from math import isfinite
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar
 
 from crdt import (
     FOREVER,
@@ -169,6 +169,9 @@ class Handle:
     def __repr__(self) -> str:
         content = f": {self._content()}" if self._node._is_running else ""
         return f"<{type(self).__name__} {self.name!r} of cluster {self._node.config.cluster!r}{content}>"
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # as `dataclasses.asdict` copies what is in a change
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

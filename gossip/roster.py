@@ -96,11 +96,11 @@ class Roster:
         return any(name in (member.name, member) for member in self)
 
     def __getitem__(self, name: str | int) -> Member:
-        """The living member of this name, or the one of this instance, gone or not: the author of an entry."""
+        """The living member of this name, or that of this instance (or `id`), gone or not: the author of an entry."""
         for member in self.all:
-            if name == member.instance or (name == member.name and member.status in ("alive", "suspect")):
+            if name in (member.instance, member.id) or (name == member.name and member.status in ("alive", "suspect")):
                 return member
-        raise KeyError(name)
+        raise KeyError(f"no member is called {name!r}, and none has that instance")
 
     def __repr__(self) -> str:
         try:

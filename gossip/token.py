@@ -8,7 +8,7 @@ what the token's author had written when it was made.
     then      replica (8 bytes) and sequence (as many bytes as it needs, 7 bits each), for each replica
     4 bytes   checksum    BLAKE2b of all before: cookies are cut, and people copy badly
 
-in base64 for URLs, without padding: 23 characters for the first 127 writes of a node.
+in base64 for URLs, without padding: 24 characters for the first 127 writes of a node.
 
 Invariant: `parse` gives what `make` was given, or raises `ValueError`. A token is no secret and no proof: it only says
 what to wait for.

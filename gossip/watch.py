@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, NoReturn, Self, TypeVar
@@ -38,15 +38,8 @@ V = TypeVar("V")
 Kind = Literal["present", "complete", "set", "deleted", "lagged"]
 
 
-class _Told:
-    __slots__ = ("source",)
-    source: Any
-    """The object that a change is about: `change.source is flags`; None for a mark. No field, for `asdict` copies
-    those, and a handle can not be copied."""
-
-
 @dataclass(frozen=True, slots=True)
-class Change(_Told, Generic[K, V]):
+class Change(Generic[K, V]):
     """One visible change of an object, or a mark.
 
     `kind` is `present` for what was there when the watch began, `set` or `deleted`. Two are marks, with no key:
@@ -61,10 +54,8 @@ class Change(_Told, Generic[K, V]):
     kind: Kind
     author: int
     stamp: int
-    of: InitVar[Any] = None
-
-    def __post_init__(self, of: Any) -> None:
-        object.__setattr__(self, "source", of)
+    source: Any = field(default=None, compare=False, repr=False)
+    """The object that it is about: `change.source is flags`; None for a mark."""
 
     @property
     def time(self) -> datetime:
@@ -256,7 +247,7 @@ class Watch(Generic[K, V]):
         """How far this reader is, as text: `watch(resume=...)` goes on there, at this node or another of the cluster.
 
         It may lag behind what was read, so that some of it is told again, and is never ahead of it. Before the present
-        state was read to its end it is the beginning. 25 characters, and 12 more for each node that ever wrote.
+        state was read to its end it is the beginning. 20 characters, and 12 to 14 more for each node that ever wrote.
         """
         with self._lock:
             if not self._ended:  # what changes from its end on, it is not told

@@ -40,7 +40,6 @@ LAYERS = (
         "gossip.waits",
         "gossip.storage",
         "gossip.transport",
-        "gossip.watch",
     },
     # a node makes handles and lends them itself
     {
@@ -51,6 +50,7 @@ LAYERS = (
         "gossip.restore",
         "gossip.shared",
         "gossip.thread",
+        "gossip.watch",
         "gossip.watches",
     },
     {"gossip.coordination", "gossip.history"},

@@ -48,7 +48,10 @@ def command(
 
 def _lines(told: dict[str, Any]) -> list[str]:
     lines = [f"{printable(told['what'])}: {shown(told['value'])}"] if "value" in told else [printable(told["what"])]
-    lines.append(f"  written by {printable(told['author'])} ({told['instance']}) at {told['at']}")
+    who = f"{printable(told['author'])} ({told['instance']})"
+    if told["author"] == told["instance"]:
+        who = f"{told['instance']}, whom nobody remembers here,"
+    lines.append(f"  written by {who} at {told['at']}")
     lines += _noted(told)
     if told["expires"]:
         lines.append(f"  expires at {told['expires']}")

@@ -334,7 +334,7 @@ class Engine:
             case StatePart() | Sums():
                 return self._arrived(sender, message, now, wall)
             case StateNext():
-                return self.recovery.next(sender, message, now)
+                return self.recovery.next_part(sender, message, now)
 
     # -- members --------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Which recent batches can be sent again?
 
 The batches as their authors encoded them, own and others', within a budget of bytes. Oldest in, oldest out. A peer that
-misses only what is here gets just that; who misses more needs the full state.
+misses only what is here gets just that; who misses more gets what differs in the state.
 
 Invariant: of each replica the log holds one run of batches without a gap, up to its newest; so it can tell exactly
 whether it can complete what a peer has. Not here: what was delivered (the store's context says).

@@ -31,7 +31,7 @@ Every message is a frozen value. The three conversations:
                    |<--- StatePart(2, ...) ---|              as above
 
 A `Digest` rides on pings and acks: agreement is noticed without a message of its own.
-Not here: bytes and bounds (`codec`), who sends what when (`engine`).
+Not here: bytes and bounds (`codec`), who sends what when (`engine`, `membership`, `recovery`).
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ class Recovery:
         self._stored_first = [each for each in self._stored_first if each[0] > self.replication.released]
         return ready
 
-    def next(self, peer: int, ask: StateNext, now: float) -> list[Effect]:
+    def next_part(self, peer: int, ask: StateNext, now: float) -> list[Effect]:
         """A peer asks for the next part of a state."""
         try:
             message = self.transfers.asked(peer, ask, now)

@@ -20,8 +20,9 @@ from typing import NamedTuple, TypeAlias
 
 _RING = 1 << 64
 _MOST = 256
+"""Pushes of a second that are kept to be handed on once more; of who writes more some go by repair."""
 _LARGEST = 16 << 10
-"""Bytes of batches that are kept to be handed on once more: with `_MOST` of them twice, 8 MiB at most."""
+"""Bytes of such a push: with `_MOST` of them twice, 8 MiB at most."""
 
 
 class Part(NamedTuple):

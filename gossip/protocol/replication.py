@@ -2,7 +2,7 @@
 
 The door of the store. Own writes gather until the end of the turn, then leave as batches; those of others come in as
 batches, are held back while something before them is missing, and are logged as they came. A peer's context
-tells what it misses: batches from the log, or, where the log does not reach back, the full state.
+tells what it misses: batches from the log, or, where the log does not reach back, what differs in the state.
 
 Invariants:
   - nothing of an unfinished transaction, and no write that may still be coalesced away, is ever visible outside:
@@ -11,7 +11,7 @@ Invariants:
   - whatever is refused (too early and no room, a stamp from the future) leaves no trace, so it is pulled again.
 
 Source: push and pull of Demers et al. (1987); Enes et al. (2019) for not sending again what was not new.
-Not here: whom to send to, and when to ask (`engine`).
+Not here: whom to send to (`engine`), and when to ask (`recovery`).
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Settings:
     max_clock_skew: float = 10.0
     """How far ahead of our clock a stamp may be. NTP keeps milliseconds; a wrong time zone is not let in."""
     log_bytes: int = 64 << 20
-    """Recent batches kept for peers that missed some; who missed more gets the full state."""
+    """Recent batches kept for peers that missed some; who missed more gets what differs in the state."""
     held_bytes: int = 32 << 20
     """Batches that came early. Twice a transaction, so that one always fits."""
     max_transaction: int = 8 << 20
@@ -54,17 +54,17 @@ class Settings:
     push_bytes: int = 1 << 20
     """Of batches in one message."""
     part_bytes: int = 256 << 10
-    """Of one part of a full state: small enough not to hold up pings on the same stream."""
+    """Of one part of a state: small enough not to hold up pings on the same stream."""
     max_transfers: int = 4
     """Full states being sent at a time; each keeps a copy of the outer maps alive."""
     transfer_timeout: float = 10.0
-    """After which a full state that nobody asks on for is given up."""
+    """After which a state that nobody asks on for is given up."""
     max_state: int = 4 << 30
-    """Bytes of a full state being received."""
+    """Bytes of a state being received."""
     durability: str = "interval"
     """With `data_dir`: `interval` survives the end of the process, and a power cut but for the last 10 ms. With `full`
     own writes are safe on the disk before they leave this node."""
     datagram: int = 1200
     """Bytes of a probe with the claims riding on it: fits every path on the Internet without fragments."""
     full_fanout: int = 16
-    """Up to so many peers are told of a member's change directly; beyond, some are, and they pass it on."""
+    """Up to so many peers are told directly, of writes and of what is said of members; beyond, some pass it on."""

@@ -320,6 +320,9 @@ def test_nodes_and_handles_can_not_be_pickled_or_copied(cluster: str) -> None:
     node = gossip.Node(cluster)
     for each in (node, node.map("x"), node.set("x"), node.counter("x"), node.register("x")):
         for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+            if attempt is copy.deepcopy and each is not node:
+                assert attempt(each) is each, "what holds a handle, as a change does, can be copied"
+                continue
             with pytest.raises(TypeError, match=r"can not be pickled: .* other process"):
                 attempt(each)
 
