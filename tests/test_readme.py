@@ -242,3 +242,10 @@ def test_the_tests_that_hold_the_promises_exist() -> None:
     for file, test in named:
         text = (README.parent / file).read_text(encoding="utf-8")
         assert re.search(rf"^(async )?def {test}\(", text, re.MULTILINE), f"README names {file}::{test}"
+
+
+def test_each_test_that_the_readme_names_exists() -> None:
+    named = re.findall(r"`(tests/[a-z_/]+\.py)::(test_[a-z_0-9]+)`", README.read_text(encoding="utf-8"))
+    assert len(named) > 20
+    missing = [f"{path}::{name}" for path, name in named if f"def {name}(" not in (README.parent / path).read_text()]
+    assert not missing

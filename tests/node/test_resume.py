@@ -416,7 +416,7 @@ def test_a_batch_of_a_thread_is_not_seen_in_part_by_the_watches_of_its_own_proce
     asyncio.run(story())
 
 
-def test_a_change_can_be_copied_as_a_dict_though_its_object_can_not(cluster: str) -> None:
+def test_a_change_can_be_copied_and_still_names_its_object(cluster: str) -> None:
     async def story() -> None:
         async with gossip.Node(cluster) as node:
             node.map("m")["k"] = 1
