@@ -91,9 +91,7 @@ async def _live(node: Node, as_json: bool) -> None:
         starting.result()
         _say_ready(node, as_json)
         await ending
-    for each in signals:
-        loop.remove_signal_handler(each)  # who cannot wait for us says it twice
-    starting.cancel()
+    starting.cancel()  # who says it twice is heard already: it takes less than a second
     try:
         async with asyncio.timeout(_LEAVE):
             await asyncio.gather(starting, return_exceptions=True)

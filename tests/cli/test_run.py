@@ -172,3 +172,16 @@ def test_keygen_makes_keys_and_overwrites_none(shell: Shell, tmp_path: Path) -> 
     assert (again.code, again.error["kind"]) == (4, "refused")
     assert file.read_text() == written
     assert shell.run("keygen", str(tmp_path / "none" / "key")).code == 4
+
+
+def test_who_is_told_twice_to_end_leaves_all_the_same(shell: Shell) -> None:
+    """Ours: the second signal, a moment after the first, killed it, and the others saw it die."""
+    bob = shell.daemon("bob")
+    for number in range(5):
+        ann = shell.daemon(f"ann-{number}")
+        until("they know each other", lambda ann=ann: status_of(shell, bob, ann) == "alive")
+        ann.process.signal(signal.SIGTERM)
+        ann.process.signal(signal.SIGTERM)
+        ann.process.signal(signal.SIGINT)
+        assert ann.process.wait().code == 0
+        until("it has left", lambda ann=ann: status_of(shell, bob, ann) == "left")
