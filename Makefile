@@ -49,7 +49,7 @@ bench: $(STAMP)  ## how fast the store is, how fast a write spreads, what a disk
 	$(BIN)/python benchmarks/growth.py $(GROWTH_ARGS)
 
 soak: $(STAMP)  ## what takes long: hundreds of kills and every crash of the disk, properties searched anew
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/integration/test_disk.py tests/storage tests/crdt $(ARGS)
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --timeout 3600 tests/integration/test_disk.py tests/storage tests/crdt tests/protocol/test_comings.py tests/node/test_lives.py $(ARGS)
 
 sim: $(STAMP)  ## thousands of simulated clusters; SEEDS=7 replays one, SEEDS=0:2000 is the default range
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
