@@ -64,6 +64,8 @@ class Keeping:
         self._readers: set[asyncio.Future[Kept | None]] = set()
         self._stale = False
         """Whether the steps that were kept do not lead to what the store holds."""
+        self._lost = False
+        """Whether a step of own batches may be among those that are missing."""
 
     async def open(self, store: Store, recent: Log) -> int:
         """Fills the store with what was kept, and the log with what came last; gives the greatest stamp in it. Raises
@@ -119,13 +121,17 @@ class Keeping:
             return
         self._stale = False
         self._storage.compact(state(), self._stamp())
-        self._own.append((self._appended, own))  # a step that was lost may have been meant to say so
+        if (
+            self._lost
+        ):  # what was to say so of a step never came here: the next step comes after the state that covers it
+            self._lost = False
+            self._own.append((self._appended + 1, own))
 
     def lost(self) -> None:
         """A step may have been lost on its way here."""
         if self._storage is not None and not self.failed:
             self._storage.lost()
-            self._stale = True
+            self._stale = self._lost = True
 
     def rewrite(self) -> None:
         """What was kept does not lead to what the store holds: a state replaces it as soon as one can be taken."""
