@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 import gossip
+from crdt import FOREVER, chain
+from crdt.timestamp import at
 from tests.waiting import nodes, until
 
 
@@ -58,6 +60,13 @@ async def old_enough(cluster: str, count: int = 2, **settings: Any) -> AsyncIter
 
 def dict_of(node: gossip.Node) -> dict[Any, Any]:
     return dict(node.map("m").items())  # as of one moment: `dict` itself asks for the keys first, and one may end
+
+
+def ends_soon(node: gossip.Node) -> bool:
+    """Whether something here, shown or not, expires within the next seconds."""
+    soon = at(int(time.time() * 1000) + 10_000)
+    heads = [live for elements in node._store.objects.values() for live in elements.values()]
+    return any(FOREVER < live[4] < soon for head in heads for live in chain(head))
 
 
 async def agree(*those: gossip.Node) -> None:
@@ -324,6 +333,8 @@ def test_a_reader_that_is_cut_off_again_and_again_has_everything_in_the_end(clus
                             break
                         reader.take(change, changes.cursor)
             await agree(*members)
+            # what ends in a moment has ended, or it would between the reading and the look whether it was right
+            await until(lambda: not any(ends_soon(node) for node in members))
             await until(lambda: all(dict_of(node) == dict_of(members[0]) for node in members))
             await reader.read(members[0].map("m").watch(resume=reader.cursor), lambda: dict_of(members[0]))
             assert reader.state == dict_of(members[0])
