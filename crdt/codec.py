@@ -38,6 +38,8 @@ MAX_RANGE: Final = 1 << 16
 """Sequences of one batch, blanks included, so that no few bytes can claim a replica's whole future."""
 MAX_REPLICAS: Final = 1 << 16
 """Replicas of a context."""
+MAX_64: Final = 2**64 - 1
+"""The greatest stamp, and the greatest id of a replica."""
 MAP: Final = 1
 SET: Final = 2
 COUNTER: Final = 3
@@ -46,7 +48,6 @@ REGISTER: Final = 4
 
 _KEYED = frozenset({MAP, SET})
 _VALUED = frozenset({MAP, REGISTER})
-_MAX_64 = 2**64 - 1
 _MAX_SEQUENCE = 2**63 - 1
 _MAX_UNWALKED = 1200
 _MAX_SHORT = 1200
@@ -303,7 +304,10 @@ def _write(flat: Any, replica: int, first: int) -> Write:
         type(offset) is int
         and 0 <= offset < MAX_RANGE
         and is_key(kind, name, element)
-        and is_content(stamp, value, expires)
+        and type(stamp) is type(expires) is int
+        and 0 <= stamp <= MAX_64
+        and (value is None or (type(value) is bytes and len(value) <= MAX_VALUE))
+        and WITH_AUTHOR <= expires <= MAX_64
         and (expires != FOREVER or len(flat) == 7)
     ):
         raise Malformed("broken rule of the format: a write's fields are of their types and within their bounds")
@@ -327,28 +331,19 @@ def is_key(kind: Any, name: Any, element: Any) -> bool:
     )
 
 
-def is_content(stamp: Any, value: Any, expires: Any) -> bool:
-    """Whether these are the contents of a write, each within its bounds."""
-    return (
-        type(stamp) is int
-        and 0 <= stamp <= _MAX_64
-        and (value is None or (type(value) is bytes and len(value) <= MAX_VALUE))
-        and type(expires) is int
-        and WITH_AUTHOR <= expires <= _MAX_64
-    )
-
-
 def check_element(kind: int, element: bytes, value: bytes | None, replica: int) -> None:
     """Whether element and value are such as a call could make: others could never be deleted, nor a map be read.
 
     Types of a later version pass: who does not read them only keeps and forwards them.
     """
     if kind in _KEYED:
-        if element[:1] and 0xA0 <= element[0] <= 0xBF and len(element) == element[0] - 0x9F:
-            canonical = _is_text(element[1:])  # short text, the usual case, without taking it apart
+        size = len(element)
+        if 0 < size <= 32 and element[0] == 0x9F + size:  # short text, the usual case, without taking it apart
+            canonical = _is_text(element[1:])
         else:
             canonical = _is_canonical(element)
-        demand(canonical, "an element is in its one canonical encoding")
+        if not canonical:
+            raise Malformed("broken rule of the format: an element is in its one canonical encoding")
     elif kind == COUNTER:
         _check_counter(element, value, replica)
     elif kind == REGISTER:
@@ -377,7 +372,7 @@ def _check_counter(element: bytes, value: bytes | None, replica: int) -> None:
     demand(element == replica.to_bytes(8, "big"), "a counter's part is written by its own replica")
     parts = None if value is None else unpack(value)
     demand(
-        type(parts) is tuple and len(parts) == 2 and all(type(part) is int and 0 <= part <= _MAX_64 for part in parts),
+        type(parts) is tuple and len(parts) == 2 and all(type(part) is int and 0 <= part <= MAX_64 for part in parts),
         "a counter's part is (increments, decrements)",
     )
 
@@ -428,7 +423,7 @@ def dots_of(numbers: Any, limit: int) -> tuple[Dot, ...]:
 
 def is_replica(replica: Any) -> bool:
     """Whether this is a replica's id."""
-    return type(replica) is int and 0 < replica <= _MAX_64
+    return type(replica) is int and 0 < replica <= MAX_64
 
 
 def demand(condition: bool, what: str) -> None:

@@ -13,22 +13,23 @@ from typing import Any, Final, TypeAlias
 
 from crdt.causality import RANGES, Context, Dot, range_of
 from crdt.codec import (
+    MAX_64,
     MAX_ELEMENT,
     MAX_REPLICAS,
+    MAX_VALUE,
     Malformed,
     check_element,
     decode_context,
     demand,
     dots_of,
     encode_context,
-    is_content,
     is_key,
     note_of,
     pack,
     size_of_note,
     unpack,
 )
-from crdt.store import Live, Note, Object, Scope, State, chain
+from crdt.store import WITH_AUTHOR, Live, Note, Object, Scope, State, chain
 
 _LOOKED: Final = 1 << 14
 """Live writes looked at for one part: some 5 ms."""
@@ -161,12 +162,7 @@ class Stage:
             return
         elements = self._objects.setdefault((kind, name), {})
         self._count += len(flats)
-        for flat in flats:
-            demand(type(flat) is tuple and len(flat) in (6, 7), "a live write has six fields or seven")
-            self._add(kind, name, elements, flat[:6])
-            if len(flat) == 7:
-                demand(type(flat[6]) is int and 0 <= flat[6] < len(notes), "a live write has a note of its part")
-                self._notes[flat[2], flat[3]] = notes[flat[6]]
+        self._add(kind, elements, flats, notes)
 
     def _begin(self, fields: tuple[Any, ...]) -> None:
         demand(len(fields) == 3 and type(fields[0]) is bytes, "a state starts with its head")
@@ -183,29 +179,38 @@ class Stage:
         if last:
             self._scope = _scope(*last)
 
-    def _add(self, kind: int, name: str, elements: dict[bytes, Live], flat: tuple[Any, ...]) -> None:
-        """Adds one live write. They come least first, so each is the new head of the chain of its element.
+    def _add(self, kind: int, elements: dict[bytes, Live], flats: tuple[Any, ...], notes: list[Note]) -> None:
+        """Adds live writes of an object. They come least first, so each is the new head of the chain of its element.
 
-        The checks stand together: a newcomer waits for a million of them.
+        One loop with all checks in it: a newcomer waits for a million of them, and each call more for each of them is a
+        tenth of a second.
         """
-        element, stamp, replica, sequence, value, expires = flat
         assert self._context is not None
-        if not (
-            type(element) is bytes
-            and len(element) <= MAX_ELEMENT
-            and value is not None
-            and is_content(stamp, value, expires)
-            and type(replica) is type(sequence) is int
-            and 1 <= sequence <= self._context.get(replica, 0)
-        ):
-            raise Malformed("broken rule of the format: a live write has a key, a value, and a dot that was delivered")
-        check_element(kind, element, value, replica)
-        lesser = elements.get(element)
-        if lesser is not None:
-            demand((stamp, replica, sequence) > lesser[:3], "live writes come least first")
-        elements[element] = (stamp, replica, sequence, value, expires, lesser)
-        if stamp > self.newest:
-            self.newest = stamp
+        delivered, newest = self._context.get, self.newest
+        for flat in flats:
+            demand(type(flat) is tuple and len(flat) in (6, 7), "a live write has six fields or seven")
+            element, stamp, replica, sequence, value, expires = flat[:6]
+            if not (
+                type(element) is type(value) is bytes
+                and len(element) <= MAX_ELEMENT
+                and len(value) <= MAX_VALUE
+                and type(stamp) is type(expires) is type(replica) is type(sequence) is int
+                and 0 <= stamp <= MAX_64
+                and WITH_AUTHOR <= expires <= MAX_64
+                and 1 <= sequence <= delivered(replica, 0)
+            ):
+                raise Malformed("broken rule of the format: a live write has a key, a value, and a delivered dot")
+            check_element(kind, element, value, replica)
+            lesser = elements.get(element)
+            if lesser is not None and (stamp, replica, sequence) <= lesser[:3]:
+                raise Malformed("broken rule of the format: live writes come least first")
+            elements[element] = (stamp, replica, sequence, value, expires, lesser)
+            if stamp > newest:
+                newest = stamp
+            if len(flat) == 7:
+                demand(type(flat[6]) is int and 0 <= flat[6] < len(notes), "a live write has a note of its part")
+                self._notes[replica, sequence] = notes[flat[6]]
+        self.newest = newest
 
     def state(self, scope: Scope | None = None) -> State:
         """All that was added; `scope` is what was asked for, if that was not all.
