@@ -327,7 +327,9 @@ class World:
 
     def _harden(self, process: Process, asked: Harden) -> None:
         """Somebody wants to know when all that is here is safe."""
-        disk, context = process.disk, Context(process.engine.replication.store.context)
+        disk, replication = process.disk, process.engine.replication
+        context = Context(replication.store.context)
+        context[replication.replica] = replication.flushed  # of an open transaction nobody else can have asked
 
         def answer() -> None:
             if disk is not None and process in self.processes:
