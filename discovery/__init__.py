@@ -11,6 +11,7 @@ Deliberately not here: the handshake, membership, and any decision about whom to
 
 from discovery.address import LONGEST_UNIX_PATH, Address, check_peer, parse_address, parse_peer
 from discovery.host import MOST_ENTRIES, HostDirectory, Place, UnsafeDirectory, Witness, clusters, runtime_directory
+from discovery.process import process_of
 from discovery.seeds import MOST_SEEDS, Seeds, parse_seeds, read_seeds
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "parse_address",
     "parse_peer",
     "parse_seeds",
+    "process_of",
     "read_seeds",
     "runtime_directory",
 ]

@@ -181,13 +181,17 @@ def _status(node: Node, request: Request) -> Any:
 
 
 def _members(node: Node, request: Request) -> Any:
-    members, claims = node.members.all, node._running().engine.members.table
+    members, runtime = node.members.all, node._running()
+    claims, membership = runtime.engine.members.table, runtime.engine.membership
     return [
         {
             **asdict(member),
             "instance": member.id,
             "addresses": list(claims[member.instance].addresses),
             "me": member.instance == node.me.instance,
+            "skew": membership.skew.get(member.instance),
+            "datagrams": runtime.transport.by_datagram(member.instance)
+            and membership.detector.takes_datagrams(member.instance),
         }
         for member in members
         if member.instance in claims

@@ -25,8 +25,8 @@ MOST: Final = 1024
 """Events that a listener may leave unread."""
 
 EventKind = Literal[
-    "joined", "ready", "suspected", "refuted", "died", "left", "reborn", "skewed", "diverged", "repaired", "lagging",
-    "caught_up", "storage_failed", "missed",
+    "joined", "ready", "suspected", "stalled", "refuted", "died", "left", "reborn", "skewed", "diverged", "repaired",
+    "lagging", "caught_up", "storage_failed", "missed",
 ]  # fmt: skip
 
 
@@ -34,7 +34,8 @@ EventKind = Literal[
 class Event:
     """Something that happened, as this node knows it.
 
-    Of members: `joined`, `suspected`, `refuted` (a suspicion was wrong), `died`, `left`; `skewed` (its clock is too far
+    Of members: `joined`, `suspected`, `stalled` (it does not answer, and its process exists), `refuted` (it answers
+    again), `died`, `left`; `skewed` (its clock is too far
     ahead, and its writes wait), `lagging` (it takes less than is sent to it: what follows it will have to ask for) and
     `caught_up`. Of this node: `ready` (what the others share is here), `reborn` (it was called dead, and goes on as
     another instance), `storage_failed`, and `diverged` and `repaired`, which should never be. `missed` says how many
@@ -122,10 +123,12 @@ def kind_of(changed: MemberChanged) -> EventKind | None:
     match claim.status:
         case Status.ALIVE if status is None:
             return "joined"
-        case Status.ALIVE if status == Status.SUSPECT:
+        case Status.ALIVE if status in (Status.SUSPECT, Status.STALLED):
             return "refuted"
         case Status.SUSPECT if status != Status.SUSPECT:
             return "suspected"
+        case Status.STALLED if status != Status.STALLED:
+            return "stalled"
         case Status.DEAD if before is not None and not before.gone:
             return "died"
         case Status.LEFT if before is not None and not before.gone:

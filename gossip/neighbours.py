@@ -1,7 +1,8 @@
 """Where do the other nodes of this host find us, and has the process of one of them ended?
 
 A node has a place in the runtime directory: a lock that it holds for its life, and its sockets. Of each neighbour whose
-claim was heard, its lock is kept open: when the kernel frees it, the process has ended, which is proof.
+claim was heard, its lock is kept open: when the kernel frees it, the node has ended, which is proof. Of each to which a
+stream was opened, a pidfd is: it is readable when the process has ended, even where a forked child has its lock.
 
 Invariants: an end is proved only of processes whose lock was seen on this host, never by a file that is missing; a lock
 once taken is held until we end, even after somebody removed its file, for others may have it open as well.
@@ -10,9 +11,10 @@ Not here: who is a member, and what an end means (the engine's part).
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from discovery import HostDirectory, Place, Witness, parse_address, runtime_directory
+from discovery import HostDirectory, Place, Witness, parse_address, process_of, runtime_directory
 from gossip.errors import ConfigError, StartError
 
 _MOST_WITNESSES = 1024
@@ -30,6 +32,8 @@ class Neighbours:
         self._base = Path(base) if base else None
         self._former: list[Place] = []
         self._witnesses: dict[int, Witness] = {}
+        self._processes: dict[int, int] = {}
+        """Their pidfds."""
         try:
             self._directory = HostDirectory(runtime_directory(cluster, self._base))
             self.place = self._directory.claim(instance)
@@ -65,8 +69,25 @@ class Neighbours:
                     self._witnesses[instance] = witness
                     return
 
+    def process(self, instance: int, stream: int) -> int | None:
+        """A pidfd of the member to whom this stream was opened; None if there is none, or there was one before."""
+        if instance in self._processes or len(self._processes) >= _MOST_WITNESSES:
+            return None
+        pidfd = process_of(stream)
+        if pidfd is not None:
+            self._processes[instance] = pidfd
+        return pidfd
+
+    @property
+    def processes(self) -> dict[int, int]:
+        """The pidfd of each member that has one."""
+        return dict(self._processes)
+
     def forget(self, instance: int) -> None:
         """The member is gone."""
+        pidfd = self._processes.pop(instance, None)
+        if pidfd is not None:
+            os.close(pidfd)
         witness = self._witnesses.pop(instance, None)
         if witness is not None:
             witness.close()
@@ -84,12 +105,12 @@ class Neighbours:
         """Lets go of the place, and removes its files."""
         for place in [*self._former, self.place]:
             place.release()
-        for instance in list(self._witnesses):
+        for instance in {*self._witnesses, *self._processes}:
             self.forget(instance)
 
     def abandon(self) -> None:
         """In a forked child: lets go without removing anything, for it is the parent's."""
         for place in [*self._former, self.place]:
             place.abandon()
-        for instance in list(self._witnesses):
+        for instance in {*self._witnesses, *self._processes}:
             self.forget(instance)

@@ -498,8 +498,8 @@ class Node:
     # -- told by the runtime ----------------------------------------------------------------------------------------
 
     def _member_changed(self, effect: MemberChanged) -> None:
-        if effect.before is None or not effect.before.gone:  # why somebody is gone is not overwritten by an echo
-            self._since[effect.claim.instance] = (time.time(), effect.why)
+        if effect.before is None or (effect.before.status != effect.claim.status and not effect.before.gone):
+            self._since[effect.claim.instance] = (time.time(), effect.why)  # and not by an echo of that
         table = self._running().engine.members.table
         if len(self._since) > 2 * len(table):
             self._since = {instance: since for instance, since in self._since.items() if instance in table}

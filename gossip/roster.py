@@ -13,7 +13,8 @@ from typing import Literal
 from gossip.errors import NotRunning
 from gossip.protocol.members import Claim
 
-StatusName = Literal["alive", "suspect", "dead", "left"]
+StatusName = Literal["alive", "suspect", "stalled", "dead", "left"]
+_LIVING = ("alive", "suspect", "stalled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Member:
 
 def member_of(claim: Claim, since: float, evidence: str, rtt: float | None) -> Member:
     """A claim as a member."""
-    status: tuple[StatusName, ...] = ("alive", "suspect", "dead", "left")
+    status: tuple[StatusName, ...] = ("alive", "suspect", "stalled", "dead", "left")
     return Member(
         claim.name,
         claim.instance,
@@ -87,7 +88,7 @@ class Roster:
         return [member for member in self if tags.items() <= member.tags.items()]
 
     def __iter__(self) -> Iterator[Member]:
-        return iter([member for member in self.all if member.status in ("alive", "suspect")])
+        return iter([member for member in self.all if member.status in _LIVING])
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -98,7 +99,7 @@ class Roster:
     def __getitem__(self, name: str | int) -> Member:
         """The living member of this name, or that of this instance (or `id`), gone or not: the author of an entry."""
         for member in self.all:
-            if name in (member.instance, member.id) or (name == member.name and member.status in ("alive", "suspect")):
+            if name in (member.instance, member.id) or (name == member.name and member.status in _LIVING):
                 return member
         raise KeyError(f"no member is called {name!r}, and none has that instance")
 

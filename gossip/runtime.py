@@ -29,6 +29,7 @@ from discovery import Address, Place, parse_address
 from gossip import forks
 from gossip.config import Config
 from gossip.door import Door
+from gossip.endings import Endings
 from gossip.errors import NotRunning
 from gossip.events import EventKind
 from gossip.keeping import Keeping
@@ -60,9 +61,6 @@ from gossip.waits import Waits
 log = logging.getLogger("gossip")
 P = ParamSpec("P")
 
-_LOOKS = 20
-_LOOK_AGAIN = 0.01
-"""Seconds between two looks whether a lost neighbour's process has ended; much memory takes its time to die."""
 _BLOCK_LOOK = 0.005
 """Seconds between two looks whether the batch of a thread has ended, when the node leaves."""
 _LAST_WORDS = 0.25
@@ -108,8 +106,7 @@ class Runtime:
         self._tasks: set[asyncio.Task[None]] = set()
         self._hardening: set[tuple[int, int]] = set()
         """Questions of peers that wait for the disk."""
-        self._examined: set[int] = set()
-        """Lost neighbours that are being looked at."""
+        self._endings = Endings(self)
         self._seal: Seal | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -127,7 +124,12 @@ class Runtime:
         self.door = self._door()
         config = self.config
         self.transport = Transport(
-            self._receive, self._lost, config.send_buffer, config.max_connections, lags=self._lags
+            self._receive,
+            self._lost,
+            config.send_buffer,
+            config.max_connections,
+            lags=self._lags,
+            met=self._endings.met,
         )
         forks.enter(self)
         try:
@@ -230,6 +232,7 @@ class Runtime:
         if self._timer is not None:
             self._timer.cancel()
         if self._neighbours is not None:
+            self._endings.close()
             self._neighbours.release()
         self.waits.end()
         for task in list(self._tasks):
@@ -447,23 +450,17 @@ class Runtime:
         with self.lock:
             self._do(partial(self.engine.lost, peer, self._now()))
             self._schedule()
-        if self._neighbours is not None and self._neighbours.knows(peer) and peer not in self._examined:
-            self._examined.add(peer)
-            # in the next turn, when what came in together with the end, a goodbye perhaps, has been read
-            self._loop.call_soon(self._examine, peer, _LOOKS)
+        self._endings.lost(peer)
 
-    def _examine(self, peer: int, looks: int) -> None:
-        """Looks whether the process of a peer on this host has ended: its lock is free then, which is proof.
+    def watching(self, peer: int) -> None:
+        """The process of this member is watched from here on: it exists."""
+        with self.lock:
+            self._do(partial(self.engine.watching, peer, self._now()))
+            self._schedule()
 
-        Several times, since a process that dies closes its files one after the other, streams and lock among them.
-        """
-        assert self._neighbours is not None
-        ended = self.running and self._neighbours.has_ended(peer)
-        if self.running and not ended and looks > 1 and self._neighbours.knows(peer):
-            self._loop.call_later(_LOOK_AGAIN, self._examine, peer, looks - 1)
-            return
-        self._examined.discard(peer)
-        if ended:
+    def exited(self, peer: int) -> None:
+        """It is proved that the process of this member has ended."""
+        if self.running:
             with self.lock:
                 self._do(partial(self.engine.exited, peer, self._now()))
                 self._schedule()
@@ -539,12 +536,11 @@ class Runtime:
 
     def _follow(self, claim: Claim) -> None:
         """Keeps what is open for members in step with who is one."""
-        assert self._neighbours is not None
         if claim.gone:
             self.transport.forget(claim.instance)
-            self._neighbours.forget(claim.instance)
+            self._endings.forget(claim.instance)
         elif claim.instance != self.engine.me.instance:
-            self._neighbours.meet(claim.instance, claim.addresses)
+            self.neighbours.meet(claim.instance, claim.addresses)
 
     def _send(self, to: tuple[int, ...], effect: Send, datagram: bool) -> None:
         packet = self._sealed(self._encoded(effect))

@@ -53,7 +53,9 @@ class Transport:
     """The sockets of one node.
 
     `received` is called with every packet, and whether it came by a stream, and says whether it was one of our cluster;
-    `lost` with the peer whose stream ended or could not be opened. Both are called from the loop, and must not raise.
+    `lost` with the peer whose stream ended or could not be opened; `lags` with one that takes less than is sent to it,
+    or all of it again; `met` with one of this host to whom a stream was opened, and its descriptor. They are called
+    from the loop, and must not raise.
     """
 
     def __init__(
@@ -64,10 +66,12 @@ class Transport:
         max_connections: int,
         silence: float = _SILENCE,
         lags: Callable[[int, bool], None] = lambda peer, behind: None,
+        met: Callable[[int, int], None] = lambda peer, stream: None,
     ) -> None:
         self._received = received
         self._lost = lost
         self._lags = lags
+        self._met = met
         self._send_buffer = send_buffer
         self._max_connections = max_connections
         self._silence = silence
@@ -162,6 +166,11 @@ class Transport:
         """For a status: how many bytes wait for a peer, and whether it lags."""
         link = self._links.get(peer)
         return {"unsent": 0 if link is None else link.unsent, "lagging": link is not None and link.lagging}
+
+    def by_datagram(self, peer: int) -> bool | None:
+        """Whether probes of this peer go as datagrams; None if not, or if it is not known."""
+        link = self._links.get(peer)
+        return True if link is not None and link.endpoint and self._datagrams else None
 
     def dial(self, address: str, packet: bytes) -> None:
         """Sends a packet to whoever listens at an address; the stream is closed after it."""
@@ -361,6 +370,7 @@ class _Link(asyncio.Protocol):
         self._aborted = False
         self.lagging = False
         """Whether something was dropped, and what waits has not all left since."""
+        self._is_local = local is not None
         self.endpoint = None if local else _endpoint(remote)
         self.transport: asyncio.Transport | None = None
         owner._spawn(self._open(local or remote or ""))
@@ -390,6 +400,10 @@ class _Link(asyncio.Protocol):
             return
         self.transport.set_write_buffer_limits(high=0)  # so that `resume_writing` means: all is with the kernel
         self._flowing.set()
+        if self._is_local and not self._owner._closed:
+            stream = self.transport.get_extra_info("socket")
+            if stream is not None:  # uvloop has none any more if the other side closed at once
+                self._owner._met(self._peer, stream.fileno())
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         for frame in waiting:
             self.transport.write(frame)

@@ -34,6 +34,7 @@ LAYERS = (
         "gossip.runtime",
         "gossip.schema",
         "gossip.seal",
+        "gossip.endings",
         "gossip.search",
         "gossip.snapshot",
         "gossip.token",

@@ -87,4 +87,5 @@ class Broadcast:
 def size_of(claim: Claim) -> int:
     """At most so many bytes a claim takes in a message."""
     text = len(claim.name.encode()) + sum(len(address.encode()) + 5 for address in claim.addresses)
-    return 48 + text + sum(len(key.encode()) + len(value.encode()) + 10 for key, value in claim.tags)
+    tags = sum(len(key.encode()) + len(value.encode()) + 10 for key, value in claim.tags)
+    return 48 + text + tags + 9 * len(claim.by)

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from crdt import Malformed
 from crdt.codec import pack, unpack
-from gossip.protocol.members import Claim, Status
+from gossip.protocol.members import MOST_BY, Claim, Status
 from gossip.protocol.messages import (
     Ack,
     Busy,
@@ -29,6 +29,7 @@ from gossip.protocol.messages import (
     Gossip,
     Join,
     Message,
+    Nack,
     Ping,
     PingReq,
     Pull,
@@ -161,11 +162,14 @@ def _claims(field: Any) -> tuple[Claim, ...]:
 
 
 def _claim(field: Any) -> Claim:
-    _demand(type(field) is tuple and len(field) == 7, "a claim has seven fields")
-    instance, name, addresses, started, tags, incarnation, status = field
+    _demand(type(field) is tuple and len(field) == 8, "a claim has eight fields")
+    instance, name, addresses, started, tags, incarnation, status, by = field
     _demand(type(addresses) is tuple and len(addresses) <= MAX_ADDRESSES, "a member has few addresses")
     _demand(type(tags) is tuple and len(tags) <= MAX_TAGS, "a member has few tags")
     _demand(type(status) is int and 0 <= status < len(Status), "a status is a known one")
+    _demand(type(by) is tuple and len(by) <= MOST_BY, "few say one thing of a member")
+    sayers = tuple(map(_instance, by))
+    _demand(sayers == tuple(sorted(set(sayers))), "who says it says it once, in order")
     return Claim(
         _instance(instance),
         _text(name, MAX_NAME, "a name is short and printable"),
@@ -174,6 +178,7 @@ def _claim(field: Any) -> Claim:
         _tags(tags),
         _number(incarnation),
         Status(status),
+        sayers,
     )
 
 
@@ -192,7 +197,7 @@ _KINDS: Final[tuple[tuple[type[Any], tuple[_Check, ...]], ...]] = (
     (Join, (_claims, _digest)),
     (Welcome, (_claims, _digest)),
     (Ping, (_number, _digest, _claims)),
-    (Ack, (_number, _digest, _claims)),
+    (Ack, (_number, _digest, _claims, _number)),
     (PingReq, (_number, _instance)),
     (Gossip, (_claims,)),
     (Push, (_batches, _number, _number, _flag, _part)),
@@ -203,6 +208,7 @@ _KINDS: Final[tuple[tuple[type[Any], tuple[_Check, ...]], ...]] = (
     (Sync, (_number, _bytes, _flag)),
     (Synced, (_number, _flag)),
     (Sums, (_number, _number, _bytes, _number, _flag)),
+    (Nack, (_number,)),
 )
 """Every kind of message, in the order of their numbers on the wire, with the check of each field."""
 _NUMBERS = {message_type: number for number, (message_type, _) in enumerate(_KINDS)}

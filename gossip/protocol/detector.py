@@ -5,21 +5,41 @@ the end of the interval, it is suspected. A suspect that does not refute in time
 without a leave) starts the same probe at once, directly and through others, with a short end, and leaves a suspect
 little time. It never kills by itself: any ack cancels it. Whose death is *proved* is no concern of this file.
 
-Invariant: no verdict is given by a node that was late itself. If a tick comes late, everything that was due meanwhile
-is put off by as much: the acks may be waiting unread.
+A node judges itself first. If a tick comes late, everything that was due meanwhile is put off by as much: the acks may
+be waiting unread. And it keeps a score of its own *health*: a witness that should have said something, if only that it
+has no answer either, and did not, was not heard, and so was nobody else. The worse, the slower it probes and judges.
 
-Source: SWIM (Das, Gupta, Motivala 2002), Lifeguard (Dadgar et al. 2017) for judging oneself first.
+Invariants: no verdict is given by a node that was late itself; a suspicion that nobody confirms has six times as long
+as one that two others do.
+
+Source: SWIM (Das, Gupta, Motivala 2002); Lifeguard (Dadgar et al. 2017): local health, and suspicions that shorten.
 Not here: what a verdict means for the table (`members`), and whom to choose (`members.next_probe`).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, log10
-from typing import NamedTuple
+from math import inf, log, log10
+from typing import Final, NamedTuple
 
 from gossip.protocol.settings import Settings
+
+_WORST: Final = 7
+"""The worst that one's own health can be: intervals and timeouts are eight times as long then."""
+_STRETCH: Final = 6
+"""How many times as long a suspicion runs that nobody confirms."""
+_CONFIRMATIONS: Final = 2
+"""How many others have to confirm one for the least time."""
+_TRIPS: Final = 32
+"""Round trips remembered of a member; the longest of so few stands for their 99th percentile."""
+_TIMES: Final = 4
+"""A ping may take so many times as long as the longest of them."""
+_NACK: Final = 0.8
+"""Part of the timeout after which a witness says that it has no answer, so that this comes before the asker judges."""
+_STREAMED: Final = 3
+"""Probes in a row that were answered only by stream until we say that datagrams do not get through."""
 
 
 class Verdict(NamedTuple):
@@ -53,6 +73,8 @@ class _Probe:
     """Whether others were asked already."""
     witnesses: tuple[int, ...] = ()
     """Who was asked."""
+    nacks: int = 0
+    """How many of these said that they have no answer."""
 
 
 @dataclass(slots=True)
@@ -62,6 +84,14 @@ class _Relay:
     asker: int
     number: int
     target: int
+    nack_due: float
+    """When to say that there is no answer; infinite once that is said."""
+    due: float
+
+
+@dataclass(slots=True)
+class _Suspicion:
+    since: float
     due: float
 
 
@@ -72,8 +102,15 @@ class Detector:
         self._settings = settings
         self._probes: dict[int, _Probe] = {}
         self._relays: dict[int, _Relay] = {}
-        self._suspects: dict[int, float] = {}
+        self._suspects: dict[int, _Suspicion] = {}
         self._number = 0
+        self.health = 0
+        """How far this node mistrusts itself: 0 (well) to 7."""
+        self._trips: dict[int, deque[float]] = {}
+        self._streamed: dict[int, int] = {}
+        """Of how many probes in a row only those by stream were answered."""
+        self.heard: dict[int, float] = {}
+        """When each member answered last."""
         self.next_round = inf
         """When the next member is to be probed."""
         self.rtt: dict[int, float] = {}
@@ -83,12 +120,30 @@ class Detector:
     def deadline(self) -> float:
         """When `tick` is to be called next."""
         due = [probe.due for probe in self._probes.values()]
-        return min(self.next_round, *self._suspects.values(), *due, inf)
+        due += [suspicion.due for suspicion in self._suspects.values()]
+        due += [relay.nack_due for relay in self._relays.values()]
+        return min(self.next_round, *due, inf)
 
     def wake(self, now: float) -> None:
         """There is somebody to probe: start the rounds, unless they run."""
         if self.next_round == inf:
-            self.next_round = now + self._settings.probe_interval
+            self.next_round = now + self.interval
+
+    @property
+    def interval(self) -> float:
+        """Between two probes, as this node is."""
+        return self._settings.probe_interval * (self.health + 1)
+
+    def timeout(self, target: int) -> float:
+        """How long this member may take to answer."""
+        most = self._settings.probe_timeout
+        if trips := self._trips.get(target):
+            most = max(min(_TIMES * max(trips), most), min(self._settings.least_probe_timeout, most))
+        return most * (self.health + 1)
+
+    def ail(self, by: int) -> None:
+        """This node was not heard, or is not as well as it thought; a negative number is of better news."""
+        self.health = max(0, min(_WORST, self.health + by))
 
     def late(self, by: float, now: float) -> None:
         """Puts everything off: this node itself was late, so silence says nothing about the others.
@@ -99,15 +154,16 @@ class Detector:
         for probe in self._probes.values():
             if probe.started <= slept_at:
                 probe.due += by
-        for instance in self._suspects:
-            self._suspects[instance] += by
+        for suspicion in self._suspects.values():
+            suspicion.since += by
+            suspicion.due += by
 
     def probe(self, target: int, now: float, hint: str = "") -> Ask | None:
         """Starts a probe; None if one of this member is running that is as urgent."""
         for probe in self._probes.values():
             if probe.target == target and (probe.hint or not hint):
                 return None
-        timeout = self._settings.hint_timeout if hint else self._settings.probe_timeout
+        timeout = self._settings.hint_timeout if hint else self.timeout(target)
         number = self._next_number()
         self._probes[number] = _Probe(target, now, now + timeout, hint, widened=bool(hint))
         return Ask(target, number, others=bool(hint))
@@ -117,8 +173,23 @@ class Detector:
         for expired in [mine for mine, relay in self._relays.items() if relay.due < now]:
             del self._relays[expired]
         mine = self._next_number()
-        self._relays[mine] = _Relay(asker, number, target, now + 2 * self._settings.probe_interval)
+        self._relays[mine] = _Relay(
+            asker, number, target, now + _NACK * self.timeout(target), now + 2 * self._settings.probe_interval
+        )
         return mine
+
+    def nacks(self, now: float) -> list[tuple[int, int]]:
+        """Whom to tell that there is no answer yet: `(asker, number)`."""
+        due = [relay for relay in self._relays.values() if relay.nack_due <= now]
+        for relay in due:
+            relay.nack_due = inf
+        return [(relay.asker, relay.number) for relay in due]
+
+    def nacked(self, number: int, sender: int) -> None:
+        """A witness has no answer either: it hears us, so it is not we who are cut off."""
+        probe = self._probes.get(number)
+        if probe is not None and sender in probe.witnesses:
+            probe.nacks += 1
 
     def widened(self, number: int, witnesses: Sequence[int]) -> None:
         """These were asked to ping the target as well; their ack counts as its own."""
@@ -141,24 +212,44 @@ class Detector:
         probe = self._probes.get(number)
         if probe is not None and (probe.target == sender or sender in probe.witnesses):
             del self._probes[number]
-            if probe.target == sender:
-                self.rtt[sender] = now - probe.started
+            self.ail(-1)
+            self._answered(probe, sender, now)
             for other in [mine for mine, running in self._probes.items() if running.target == probe.target]:
                 del self._probes[other]
         return None
+
+    def _answered(self, probe: _Probe, sender: int, now: float) -> None:
+        if probe.target != sender:
+            return
+        self.heard[sender] = now
+        if probe.widened:  # by which of the two pings nobody knows
+            self._streamed[sender] = self._streamed.get(sender, 0) + (not probe.hint)
+            return
+        self._streamed.pop(sender, None)
+        self.rtt[sender] = now - probe.started
+        self._trips.setdefault(sender, deque(maxlen=_TRIPS)).append(now - probe.started)
+
+    def takes_datagrams(self, instance: int) -> bool | None:
+        """Whether this member answers datagrams, as far as is known."""
+        if self._streamed.get(instance, 0) >= _STREAMED:
+            return False
+        return True if instance in self.rtt else None
 
     def reborn(self) -> None:
         """We are somebody else now: what was asked in the name of the dead is not answered."""
         self._probes.clear()
 
-    def suspect(self, instance: int, members: int, now: float, hinted: bool = False) -> None:
-        """Starts the time in which a suspect may refute; a shorter one that runs already is kept.
+    def suspect(self, instance: int, members: int, accusers: int, now: float, hinted: bool = False) -> None:
+        """Starts the time in which a suspect may refute, or shortens it: so many suspect it by now.
 
         With a hint besides it is one interval: enough for a living one whose stream was reset, and for its answer.
+        Who is confirmed when the shorter time is over already has a moment all the same: it may hear of it only now.
         """
-        patience = self._settings.suspicion_factor * max(1.0, log10(members)) * self._settings.probe_interval
-        due = now + (self._settings.probe_interval if hinted else patience)
-        self._suspects[instance] = min(due, self._suspects.get(instance, inf))
+        least = self._settings.suspicion_factor * max(1.0, log10(members)) * self._settings.probe_interval
+        running = self._suspects.setdefault(instance, _Suspicion(now, inf))
+        due = running.since + _patience(least, members, accusers)
+        moment = self._settings.probe_interval if hinted else self._settings.probe_timeout
+        running.due = min(running.due, now + moment if hinted else max(due, now + moment))
 
     def clear(self, instance: int) -> None:
         """The suspicion is over: refuted, or the member is gone."""
@@ -167,7 +258,8 @@ class Detector:
     def gone(self, instance: int) -> None:
         """Forgets all about a member."""
         self.clear(instance)
-        self.rtt.pop(instance, None)
+        for known in (self.rtt, self._trips, self._streamed, self.heard):
+            known.pop(instance, None)
         for number in [number for number, probe in self._probes.items() if probe.target == instance]:
             del self._probes[number]
 
@@ -181,22 +273,46 @@ class Detector:
             if probe.widened:
                 del self._probes[number]
                 verdicts.append(self._verdict(probe, now))
+                if not probe.hint:
+                    self.ail(len(probe.witnesses) - probe.nacks if probe.witnesses else 1)
             else:
                 probe.widened = True
-                probe.due = max(probe.started + self._settings.probe_interval, now + self._settings.probe_timeout)
+                probe.due = max(probe.started + self.interval, now + self.timeout(probe.target))
                 asks.append(Ask(probe.target, number, others=True))
-        for instance, due in list(self._suspects.items()):
-            if due <= now:
+        for instance, suspicion in list(self._suspects.items()):
+            if suspicion.due <= now:
                 del self._suspects[instance]
-                verdicts.append(Verdict(instance, True, "it was suspected and did not refute in time"))
+                why = f"it was suspected and did not refute within {now - suspicion.since:.2f} s"
+                verdicts.append(Verdict(instance, True, why))
         return verdicts, asks
 
     def _verdict(self, probe: _Probe, now: float) -> Verdict:
         took = now - probe.started
         if probe.hint:
             return Verdict(probe.target, False, f"{probe.hint}, and nobody reached it within {took:.2f} s", hinted=True)
-        return Verdict(probe.target, False, f"no ack within {took:.2f} s, directly or through others")
+        asked = f", {len(probe.witnesses)} were asked and {probe.nacks} had no answer" if probe.witnesses else ""
+        heard = self.heard.get(probe.target)
+        last = "it never answered before" if heard is None else f"it answered last {now - heard:.1f} s ago"
+        return Verdict(probe.target, False, f"no ack within {took:.2f} s, directly or through others{asked}; {last}")
 
     def _next_number(self) -> int:
         self._number += 1
         return self._number
+
+
+def _patience(least: float, members: int, accusers: int) -> float:
+    """How long a suspect has, of whom so many say so: from six times the least, down to it (Lifeguard, section IV-B).
+
+    Where fewer others are left than would have to confirm it, as many as there are do.
+
+    >>> [round(_patience(4.0, members=10, accusers=accusers), 1) for accusers in (1, 2, 3)]
+    [24.0, 11.4, 4.0]
+    >>> _patience(4.0, members=2, accusers=1)
+    4.0
+    """
+    wanted = min(_CONFIRMATIONS, members - 2)
+    confirmed = min(max(accusers - 1, 0), wanted)
+    if wanted <= 0:
+        return least
+    most = _STRETCH * least
+    return most - (most - least) * log(confirmed + 1) / log(wanted + 1)

@@ -63,6 +63,7 @@ from gossip.protocol.messages import (
     Gossip,
     Join,
     Message,
+    Nack,
     Ping,
     PingReq,
     Pull,
@@ -227,7 +228,7 @@ class Engine:
     def leave(self, now: float) -> list[Effect]:
         """Says goodbye: what was written leaves first, then the claim that this instance has left."""
         effects = self.flush()
-        left = self.me._replace(status=Status.LEFT)
+        left = self.me.ended(Status.LEFT)
         self.members.become(left)
         peers = tuple(self.members.peers())
         return [*effects, Send(peers, Gossip((left,)))] if peers else effects
@@ -265,6 +266,11 @@ class Engine:
     def exited(self, instance: int, now: float) -> list[Effect]:
         """The process of this member is gone: proof, so it is dead at once, and all are told."""
         effects = self._follow(self.membership.exited(instance, now), now)
+        return [*effects, *self.membership.news()]
+
+    def watching(self, instance: int, now: float) -> list[Effect]:
+        """The process of this member is watched from here on: it exists, until `exited` says otherwise."""
+        effects = self._follow(self.membership.watching(instance, now), now)
         return [*effects, *self.membership.news()]
 
     def lags(self, instance: int, behind: bool) -> list[Effect]:
@@ -308,15 +314,18 @@ class Engine:
                 return [*effects, *self.recovery.compare(sender, digest, now)]
             case Ping(number, digest, claims):
                 effects = self._told(sender, claims, now)
-                ack = Ack(number, self.digest, self.membership.riding(sender))
+                ack = Ack(number, self.digest, self.membership.riding(sender), wall)
                 return [*effects, Send((sender,), ack), *self.recovery.compare(sender, digest, now)]
-            case Ack(number, digest, claims):
+            case Ack(_, digest, claims):
                 effects = self._told(sender, claims, now)
                 return [
                     *effects,
-                    *self.membership.acked(number, sender, now, self.digest),
+                    *self.membership.acked(message, sender, now, wall, self.digest),
                     *self.recovery.compare(sender, digest, now),
                 ]
+            case Nack(number):
+                self.membership.detector.nacked(number, sender)
+                return []
             case PingReq(number, target):
                 return self.membership.relay(sender, number, target, now, self.digest)
             case Gossip(claims):
@@ -361,7 +370,7 @@ class Engine:
                 done += self._reborn(now)
                 continue
             done.append(effect)
-            if isinstance(effect, MemberChanged) and (effect.claim.gone or effect.claim.status == Status.SUSPECT):
+            if isinstance(effect, MemberChanged) and effect.claim.status != Status.ALIVE:
                 done += self._handed_anew(effect.claim.instance)  # its last words may have crossed ours
             if isinstance(effect, MemberChanged) and effect.claim.gone:
                 self._slow.discard(effect.claim.instance)

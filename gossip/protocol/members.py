@@ -2,12 +2,13 @@
 
 A member is an *instance*: one start of one node, named by 64 random bits that are its replica id as well. What is
 said of an instance is a `Claim`, and claims of one instance form a lattice: dead and left beat everything, else
-the greater (incarnation, status) wins. So claims may be lost, repeated and reordered, and all tables agree in the end.
+the greater (incarnation, status) wins; of two that are equal in that, those who say so are put together. So claims may
+be lost, repeated and reordered, and all tables agree in the end.
 
 Invariants: a table's claim of an instance only rises; an instance that is dead or has left never comes back (it takes a
 new instance id); only an instance itself raises its incarnation.
 
-Source: SWIM (Das, Gupta, Motivala 2002), section 4.2.
+Source: SWIM (Das, Gupta, Motivala 2002), section 4.2; for counting accusers, Lifeguard (Dadgar et al. 2017).
 Not here: when to suspect (`detector`), whom to tell (`broadcast`).
 """
 
@@ -23,20 +24,30 @@ NOBODY = "!"
 that what is heard of it later holds."""
 
 
+MOST_BY = 3
+"""Who say one thing of an instance, at most: a suspicion that two others confirm has the least time that there is."""
+
+
 class Status(IntEnum):
-    """What an instance is said to be. The order is the lattice's."""
+    """What an instance is said to be. The order is the lattice's.
+
+    `STALLED`: it does not answer, and somebody on its host sees that its process exists. That is stronger than any
+    silence, so nobody calls it dead for that; what others wait for is not handed on to it.
+    """
 
     ALIVE = 0
     SUSPECT = 1
-    DEAD = 2
-    LEFT = 3
+    STALLED = 2
+    DEAD = 3
+    LEFT = 4
 
 
 class Claim(NamedTuple):
     """What is said of one instance.
 
     `addresses` are where it listens, best first; `started` is its start in wall-clock milliseconds; `tags` are sorted
-    pairs. `incarnation` is raised by the instance itself to overrule what others say of it.
+    pairs. `incarnation` is raised by the instance itself to overrule what others say of it. `by` are those who suspect
+    it, or see its process: the `MOST_BY` least of them, in order.
     """
 
     instance: int
@@ -46,6 +57,27 @@ class Claim(NamedTuple):
     tags: tuple[tuple[str, str], ...] = ()
     incarnation: int = 0
     status: Status = Status.ALIVE
+    by: tuple[int, ...] = ()
+
+    def by_whom(self, status: Status, by: int) -> Claim:
+        """The same instance, of which somebody says this."""
+        return self._replace(status=status, by=(by,))
+
+    def ended(self, status: Status = Status.DEAD) -> Claim:
+        """The same instance, for ever dead, or left."""
+        return self._replace(status=status, by=())
+
+    def joined(self, other: Claim) -> Claim:
+        """What holds of two claims of one instance.
+
+        >>> alive = Claim(1, "a", (), 0)
+        >>> alive.by_whom(Status.SUSPECT, 9).joined(alive.by_whom(Status.SUSPECT, 7)).by
+        (7, 9)
+        """
+        greater = self if self.rank >= other.rank else other
+        if self.rank[:3] != other.rank[:3]:
+            return greater
+        return greater._replace(by=tuple(sorted({*self.by, *other.by})[:MOST_BY]))
 
     @property
     def gone(self) -> bool:
@@ -79,7 +111,7 @@ class Members:
         self._living: dict[int, None] = {}
         """The living others: with 1 024 remembered dead, looking through the table at each flush took 132 us."""
         self.doubtful: dict[int, None] = {}
-        """Those of them that are suspected: nothing that others wait for is handed on to these."""
+        """Those of them that are suspected or stalled: nothing that others wait for is handed on to these."""
         self._put(me)
         self.gone_at: dict[int, float] = {}
         """When each dead or left instance was found so, oldest first."""
@@ -91,8 +123,10 @@ class Members:
         Claims about this node itself are not for the table to judge: ask `refutation` first.
         """
         before = self.table.get(claim.instance)
-        if before is not None and claim.rank <= before.rank:
-            return None
+        if before is not None:
+            claim = before.joined(claim)
+            if claim == before:
+                return None
         self._put(claim)
         if claim.gone and (before is None or not before.gone):
             self.gone_at[claim.instance] = now
@@ -125,7 +159,7 @@ class Members:
             self._living.pop(claim.instance, None)
         else:
             self._living[claim.instance] = None
-        if claim.status == Status.SUSPECT and claim.instance in self._living:
+        if claim.status in (Status.SUSPECT, Status.STALLED) and claim.instance in self._living:
             self.doubtful[claim.instance] = None
         else:
             self.doubtful.pop(claim.instance, None)

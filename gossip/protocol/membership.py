@@ -24,7 +24,7 @@ from gossip.protocol.codec import MAX_CLAIMS
 from gossip.protocol.detector import Ask, Detector, Verdict
 from gossip.protocol.effects import Effect, MemberChanged, Send
 from gossip.protocol.members import Claim, Members, Status
-from gossip.protocol.messages import Ack, Digest, Gossip, Join, Message, Ping, PingReq
+from gossip.protocol.messages import Ack, Digest, Gossip, Join, Message, Nack, Ping, PingReq
 from gossip.protocol.settings import Settings
 
 _LIST_BYTES = 1 << 20
@@ -48,6 +48,10 @@ class Membership:
         self.members = Members(me)
         self.detector = Detector(settings)
         self.broadcast = Broadcast()
+        self.watched: set[int] = set()
+        """Members of this host whose processes are watched: they live until their end is told."""
+        self.skew: dict[int, float] = {}
+        """By how many seconds the clock of a member is ahead of ours, as it answered last."""
         self.heal_due = inf
         self._settings = settings
         self._rng = rng
@@ -80,15 +84,19 @@ class Membership:
             before = self.members.hear(claim, now)
             if before is None:
                 continue
-            self.broadcast.add(claim)
-            effects.append(MemberChanged(claim, None if before is claim else before, why))
-            effects += self._follow(claim, before, now)
+            now_said = self.members.table[claim.instance]
+            self.broadcast.add(now_said)
+            effects.append(MemberChanged(now_said, None if before is claim else before, why))
+            effects += self._follow(now_said, before, now)
         return effects
 
     def _follow(self, claim: Claim, before: Claim, now: float) -> list[Effect | Buried]:
         """What a changed claim means for the probes."""
         if claim.gone:
             self.detector.gone(claim.instance)
+            self.watched.discard(claim.instance)
+            self.skew.pop(claim.instance, None)
+            self._unvouched(now)
             self.heal_due = min(self.heal_due, now + self._settings.heal_interval)
             self._forget(-inf)
             return []
@@ -96,13 +104,40 @@ class Membership:
         if claim.status == Status.SUSPECT:
             if before.incarnation < claim.incarnation:
                 self.detector.clear(claim.instance)  # it refuted in between, unheard: it has all its time again
-            self.detector.suspect(claim.instance, len(self.members.peers()) + 1, now)
-            return []
+            self.detector.suspect(claim.instance, len(self.members.peers()) + 1, len(claim.by), now)
+            return self._vouch(claim.instance, now)
         self.detector.clear(claim.instance)
+        if claim.status == Status.STALLED:
+            self._unvouched(now)
+            return []
         if self.members.superseded(claim):
-            return self.hear((claim._replace(status=Status.DEAD),), now, "somebody else listens at its address now")
-        older = [old._replace(status=Status.DEAD) for old in self.members.supersedes(claim)]
+            return self.hear((claim.ended(),), now, "somebody else listens at its address now")
+        older = [old.ended() for old in self.members.supersedes(claim)]
         return self.hear(older, now, f"{claim.name} listens at its address now")
+
+    def _vouch(self, instance: int, now: float) -> list[Effect | Buried]:
+        """Says of a suspect of this host that its process exists, if that is seen: it is slow, or stopped, not dead."""
+        if instance not in self.watched:
+            return []
+        stalled = self.members.table[instance].by_whom(Status.STALLED, self.members.me.instance)
+        return self.hear((stalled,), now, "it does not answer, and its process exists")
+
+    def _unvouched(self, now: float) -> None:
+        """Of whom is stalled, and nobody is left who saw his process, only the silence is known."""
+        for instance in self.members.doubtful:
+            claim = self.members.table[instance]
+            if claim.status == Status.STALLED and not self._is_vouched(claim):
+                self.detector.suspect(instance, len(self.members.peers()) + 1, len(claim.by), now)
+
+    def _is_vouched(self, claim: Claim) -> bool:
+        return claim.status == Status.STALLED and any(by in self.members for by in claim.by)
+
+    def watching(self, instance: int, now: float) -> list[Effect | Buried]:
+        """The process of this member is watched from here on, until `exited` is called: it exists."""
+        if instance not in self.members:
+            return []
+        self.watched.add(instance)
+        return self._vouch(instance, now) if self.members.table[instance].status == Status.SUSPECT else []
 
     def _forget(self, before: float) -> None:
         """Forgets the dead who were found so before this time, or are too many. Nobody is told of them any more: others
@@ -120,7 +155,7 @@ class Membership:
         effects: list[Effect | Buried] = []
         if not known.addresses and isinstance(message, Join | Ping | Ack | Gossip):
             # it was called dead by who knew nothing else of it: now it can be told
-            own = [claim._replace(status=known.status) for claim in message.claims if claim.instance == known.instance]
+            own = [claim.ended(known.status) for claim in message.claims if claim.instance == known.instance]
             effects += self.hear(own, now, "it spoke, and is called dead")
             known = self.members.table[known.instance]
         if isinstance(message, Join | Gossip):
@@ -140,6 +175,7 @@ class Membership:
         if claim.gone or raised.incarnation >= _UNREFUTABLE:
             return [Buried()]
         self._counters["refuted"] += 1
+        self.detector.ail(+1)  # they did not hear our acks: it may be our own fault
         self.members.become(raised)
         self.broadcast.add(raised)
         return []
@@ -150,7 +186,7 @@ class Membership:
         born = old._replace(instance=self._rng.getrandbits(64) | 1, incarnation=0, started=old.started + 1)
         self.detector.reborn()
         self.members.become(born)
-        self.members.hear(old._replace(status=Status.DEAD), now)
+        self.members.hear(old.ended(), now)
         self.broadcast.add(born)
         return born
 
@@ -209,6 +245,7 @@ class Membership:
             effects += self._judge(verdict, now, digest)
         for ask in asks:
             effects += self._ask(ask, digest)
+        effects += [Send((asker,), Nack(number)) for asker, number in self.detector.nacks(now)]
         if self.detector.next_round <= now:
             effects += self._next_round(now, digest)
         return effects
@@ -218,7 +255,7 @@ class Membership:
         if target is None:
             self.detector.next_round = inf
             return []
-        self.detector.next_round = now + self._settings.probe_interval
+        self.detector.next_round = now + self.detector.interval
         return self._ask(self.detector.probe(target, now), digest)
 
     def _ask(self, ask: Ask | None, digest: Digest) -> list[Effect]:
@@ -244,7 +281,7 @@ class Membership:
         """The process of this member is gone: proof, so it is dead at once."""
         if instance not in self.members:
             return []
-        return self.hear((self.members.table[instance]._replace(status=Status.DEAD),), now, "its process has ended")
+        return self.hear((self.members.table[instance].ended(),), now, "its process has ended")
 
     def relay(self, asker: int, number: int, target: int, now: float, digest: Digest) -> list[Effect]:
         """Somebody can not reach a member: pings it in his place."""
@@ -253,23 +290,32 @@ class Membership:
         mine = self.detector.relay(asker, number, target, now)
         return [Send((target,), Ping(mine, digest, self.riding(target)))]
 
-    def acked(self, number: int, sender: int, now: float, digest: Digest) -> list[Effect]:
+    def acked(self, ack: Ack, sender: int, now: float, wall: int, digest: Digest) -> list[Effect]:
         """An ack came; if the ping was in somebody's place, he gets it."""
-        relayed = self.detector.acked(number, sender, now)
+        relayed = self.detector.acked(ack.number, sender, now)
+        if sender in self.members:
+            self.skew[sender] = (ack.clock - wall) / 1000 + self.detector.rtt.get(sender, 0.0) / 2
         if relayed is None:
             return []
         asker, theirs = relayed
-        return [Send((asker,), Ack(theirs, digest, self.riding(asker)))]
+        return [Send((asker,), Ack(theirs, digest, self.riding(asker), wall))]
 
     def _judge(self, verdict: Verdict, now: float, digest: Digest) -> list[Effect | Buried]:
         if verdict.instance not in self.members:
             return []
         claim = self.members.table[verdict.instance]
+        if verdict.dead and claim.instance in self.watched:
+            return self._vouch(claim.instance, now)
+        if verdict.dead and self._is_vouched(claim):
+            return []
+        if verdict.dead:
+            return self.hear((claim.ended(),), now, verdict.why)
+        suspected = claim.by_whom(Status.SUSPECT, self.members.me.instance)
         if not verdict.hinted:
-            status = Status.DEAD if verdict.dead else Status.SUSPECT
-            return self.hear((claim._replace(status=status),), now, verdict.why)
-        self.detector.suspect(claim.instance, len(self.members.peers()) + 1, now, hinted=True)
-        effects = self.hear((claim._replace(status=Status.SUSPECT),), now, verdict.why)
+            return self.hear((suspected,), now, verdict.why)
+        if claim.status != Status.STALLED:
+            self.detector.suspect(claim.instance, len(self.members.peers()) + 1, 1, now, hinted=True)
+        effects = self.hear((suspected,), now, verdict.why)
         # at once, and with a ping, so that it hears of it and refutes
         return [*effects, *self.news(), *self._ask(self.detector.probe(claim.instance, now), digest)]
 

@@ -12,7 +12,8 @@ Every message is a frozen value. The three conversations:
                    |- PingReq(2, target) ->|  |              no ack in time: others try
                    |                       |- Ping(7) ->|
                    |                       |<- Ack(7) --|
-                   |<------ Ack(2) --------|
+                   |<------ Ack(2) --------|                         or, if it does not answer the witness either:
+                   |<------ Nack(2) -------|                         "you are heard, and it is not"
 
     writing     author                       peer
                    |---- Push(batches) ------>|              at the end of the turn in which they were made
@@ -79,11 +80,19 @@ class Ping(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """Yes; or, from a witness: yes, it is. `number` is that of the `Ping` or `PingReq`."""
+    """Yes; or, from a witness: yes, it is. `number` is that of the `Ping` or `PingReq`, `clock` that of who says it, in
+    milliseconds: a clock that is wrong is better known before writes have to wait for it."""
 
     number: int
     digest: Digest
     claims: tuple[Claim, ...]
+    clock: int
+
+
+class Nack(NamedTuple):
+    """From a witness: I heard you, and have no answer from it yet. Who gets neither may be the one who is cut off."""
+
+    number: int
 
 
 class PingReq(NamedTuple):
@@ -179,5 +188,19 @@ class StateNext(NamedTuple):
 
 
 Message: TypeAlias = (
-    Join | Welcome | Ping | Ack | PingReq | Gossip | Push | Pull | Busy | StatePart | StateNext | Sync | Synced | Sums
+    Join
+    | Welcome
+    | Ping
+    | Ack
+    | Nack
+    | PingReq
+    | Gossip
+    | Push
+    | Pull
+    | Busy
+    | StatePart
+    | StateNext
+    | Sync
+    | Synced
+    | Sums
 )

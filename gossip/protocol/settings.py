@@ -20,11 +20,15 @@ class Settings:
     probe_interval: float = 1.0
     """Between two probes of this node. One member is probed at a time, each once a round."""
     probe_timeout: float = 0.5
-    """How long a direct ping may take before others are asked to try."""
+    """How long a direct ping may take before others are asked to try, to a member of whom no round trip is known; else
+    four times the longest of the last ones, and no longer than this."""
+    least_probe_timeout: float = 0.05
+    """But at least so long: a loop that is busy for a moment is not silence."""
     indirect_probes: int = 3
     """How many others are asked (SWIM's k)."""
     suspicion_factor: float = 4.0
-    """A suspect has factor x max(1, log10 n) intervals to refute before it is called dead."""
+    """A suspect has at least factor x max(1, log10 n) intervals to refute before it is called dead, which is what it
+    has if two others suspect it as well; while nobody does, six times as many."""
     hint_timeout: float = 0.2
     """How long a member has to answer anybody after its stream ended without a leave."""
     heal_interval: float = 30.0

@@ -14,6 +14,12 @@ def detector() -> Detector:
     return Detector(Settings())
 
 
+def unheard(seconds: float) -> Verdict:
+    """Of member 7, of whom nobody was asked and nothing is known."""
+    why = f"no ack within {seconds:.2f} s, directly or through others; it never answered before"
+    return Verdict(7, False, why)
+
+
 def test_a_probe_goes_ping_then_others_then_suspicion() -> None:
     probes = detector()
     assert probes.deadline == inf
@@ -22,7 +28,10 @@ def test_a_probe_goes_ping_then_others_then_suspicion() -> None:
     assert probes.tick(0.4) == ([], [])
     assert probes.tick(0.5) == ([], [Ask(7, 1, others=True)])
     assert probes.deadline == 1.0
-    assert probes.tick(1.0) == ([Verdict(7, False, "no ack within 1.00 s, directly or through others")], [])
+    assert probes.tick(1.0) == (
+        [unheard(1.00)],
+        [],
+    )
     assert probes.deadline == inf
 
 
@@ -31,7 +40,10 @@ def test_others_have_the_rest_of_the_interval_however_short_the_timeout_is() -> 
     probes.probe(7, now=0.0)
     assert probes.tick(0.2) == ([], [Ask(7, 1, others=True)])
     assert probes.tick(4.9) == ([], [])
-    assert probes.tick(5.0) == ([Verdict(7, False, "no ack within 5.00 s, directly or through others")], [])
+    assert probes.tick(5.0) == (
+        [unheard(5.00)],
+        [],
+    )
 
 
 def test_an_ack_ends_the_probe_and_tells_the_round_trip() -> None:
@@ -92,8 +104,8 @@ def test_a_hint_leaves_a_suspect_after_200_milliseconds_and_little_time_then() -
     assert probes.tick(0.19) == ([], [])
     why = "its stream ended, and nobody reached it within 0.20 s"
     assert probes.tick(0.2) == ([Verdict(7, dead=False, why=why, hinted=True)], [])
-    probes.suspect(7, members=3, now=0.2, hinted=True)
-    probes.suspect(7, members=3, now=0.2)
+    probes.suspect(7, members=3, accusers=1, now=0.2, hinted=True)
+    probes.suspect(7, members=3, accusers=1, now=0.2)
     assert probes.deadline == 1.2, "the shorter time holds, whoever else suspects it"
 
 
@@ -106,31 +118,114 @@ def test_any_ack_ends_all_probes_of_the_member(number: int) -> None:
     assert probes.tick(5.0) == ([], [])
 
 
-def test_a_suspect_has_four_intervals_and_more_among_many() -> None:
-    for members, patience in ((2, 4.0), (10, 4.0), (100, 8.0), (1000, 12.0)):
-        probes = detector()
-        probes.suspect(7, members, now=1.0)
-        assert probes.deadline == pytest.approx(1.0 + patience)
-        assert probes.tick(1.01 + patience)[0] == [Verdict(7, True, "it was suspected and did not refute in time")]
-
-
-def test_a_suspicion_heard_again_runs_on_and_one_cleared_is_over() -> None:
+@pytest.mark.parametrize(("members", "least"), [(2, 4.0), (10, 4.0), (100, 8.0), (1000, 12.0)])
+def test_a_suspect_whom_three_suspect_has_four_intervals_and_more_among_many(members: int, least: float) -> None:
     probes = detector()
-    probes.suspect(7, 2, now=0.0)
-    probes.suspect(7, 2, now=3.0)
+    probes.suspect(7, members, accusers=3, now=1.0)
+    assert probes.deadline == pytest.approx(1.0 + least)
+    (verdict,) = probes.tick(1.01 + least)[0]
+    assert verdict == Verdict(7, True, f"it was suspected and did not refute within {0.01 + least:.2f} s")
+
+
+@pytest.mark.parametrize(
+    ("members", "accusers", "patience"),
+    [(10, 1, 24.0), (10, 2, 11.38), (10, 3, 4.0), (10, 9, 4.0), (3, 1, 24.0), (3, 2, 4.0), (2, 1, 4.0), (1, 1, 4.0)],
+)
+def test_a_suspicion_is_shorter_the_more_confirm_it(members: int, accusers: int, patience: float) -> None:
+    """Lifeguard: one accuser may be the one who is ill. Among three only one other can say so too, among two nobody."""
+    probes = detector()
+    probes.suspect(7, members, accusers, now=0.0)
+    assert probes.deadline == pytest.approx(patience, abs=0.01)
+
+
+def test_who_confirms_later_shortens_the_time_that_runs_and_does_not_begin_it_anew() -> None:
+    probes = detector()
+    probes.suspect(7, 10, accusers=1, now=0.0)
+    probes.suspect(7, 10, accusers=3, now=3.0)
+    assert probes.deadline == 4.0
+    probes.suspect(7, 10, accusers=1, now=3.5)
     assert probes.deadline == 4.0
     probes.clear(7)
     assert probes.tick(9.0) == ([], [])
 
 
+def test_a_timeout_follows_the_round_trips_within_its_bounds() -> None:
+    probes = detector()
+    assert probes.timeout(7) == 0.5, "nothing is known of it"
+    for trip, timeout in ((0.001, 0.05), (0.03, 0.12), (0.002, 0.12), (0.4, 0.5)):
+        ask = probes.probe(7, now=0.0)
+        assert ask is not None
+        probes.acked(ask.number, 7, now=trip)
+        assert probes.timeout(7) == pytest.approx(timeout)
+    assert probes.timeout(8) == 0.5
+
+
+def test_an_answer_that_came_by_stream_is_no_round_trip_of_a_datagram() -> None:
+    """Where datagrams are dropped every answer comes after the timeout, which would grow by it each time."""
+    probes = detector()
+    for turn in range(3):
+        assert probes.takes_datagrams(7) is None
+        probes.probe(7, now=float(turn))
+        probes.tick(turn + 0.5)
+        probes.acked(turn + 1, 7, now=turn + 0.51)
+    assert (probes.rtt, probes.timeout(7), probes.takes_datagrams(7)) == ({}, 0.5, False)
+    probes.probe(7, now=9.0)
+    probes.acked(4, 7, now=9.01)
+    assert probes.takes_datagrams(7) is True
+
+
+def failed_probe(probes: Detector, now: float, witnesses: list[int], nacks: list[int]) -> None:
+    ask = probes.probe(7, now)
+    assert ask is not None
+    probes.tick(now + probes.timeout(7))
+    probes.widened(ask.number, witnesses)
+    for sender in nacks:
+        probes.nacked(ask.number, sender)
+    assert probes.tick(now + probes.interval)[0]
+
+
+@pytest.mark.parametrize(
+    ("witnesses", "nacks", "health"),
+    [([], [], 1), ([8, 9], [8, 9], 0), ([8, 9], [8], 1), ([8, 9], [], 2), ([8], [5], 1)],
+)
+def test_who_is_not_heard_by_witnesses_mistrusts_itself(witnesses: list[int], nacks: list[int], health: int) -> None:
+    """A witness has an answer or says that it has none. If it says nothing, it may be we who are cut off."""
+    probes = detector()
+    failed_probe(probes, 0.0, witnesses, nacks)
+    assert probes.health == health
+    assert (probes.interval, probes.timeout(7)) == (health + 1.0, 0.5 * (health + 1))
+
+
+def test_health_is_bounded_and_comes_back_with_every_answer() -> None:
+    probes = detector()
+    for turn in range(9):
+        failed_probe(probes, 100.0 * turn, [8, 9], [])
+    assert (probes.health, probes.interval) == (7, 8.0)
+    for turn in range(9):
+        ask = probes.probe(7, now=2000.0 + turn)
+        assert ask is not None
+        probes.acked(ask.number, 7, now=2000.01 + turn)
+    assert (probes.health, probes.interval) == (0, 1.0)
+
+
+def test_a_witness_without_an_answer_says_so_once_before_the_asker_judges() -> None:
+    probes = detector()
+    mine = probes.relay(asker=5, number=77, target=7, now=0.0)
+    assert probes.deadline == pytest.approx(0.4)
+    assert probes.nacks(0.39) == []
+    assert probes.nacks(0.4) == [(5, 77)]
+    assert probes.nacks(0.5) == []
+    assert probes.acked(mine, 7, now=0.6) == (5, 77), "a late answer is passed on all the same"
+
+
 def test_lateness_puts_off_everything_that_was_under_way() -> None:
     probes = detector()
     probes.probe(7, now=0.0)
-    probes.suspect(8, 2, now=0.0)
+    probes.suspect(8, 2, accusers=1, now=0.0)
     probes.late(10.0, now=10.5)
     assert probes.tick(10.5) == ([], []), "what was due at that very moment has time as well"
     assert probes.tick(11.0) == ([], [Ask(7, 1, others=True)])
-    assert probes.tick(14.4)[0] == [Verdict(7, False, "no ack within 14.40 s, directly or through others")]
+    assert probes.tick(14.4)[0] == [unheard(14.40)]
     assert [verdict.instance for verdict in probes.tick(14.5)[0]] == [8]
 
 
@@ -155,6 +250,6 @@ def test_of_a_member_that_is_gone_nothing_is_kept() -> None:
     probes.acked(1, 7, now=0.1)
     probes.probe(7, now=1.0)
     probes.probe(7, now=1.0, hint="its stream ended")
-    probes.suspect(7, 2, now=1.0)
+    probes.suspect(7, 2, accusers=1, now=1.0)
     probes.gone(7)
     assert (probes.deadline, probes.rtt) == (inf, {})

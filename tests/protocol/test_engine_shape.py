@@ -56,9 +56,10 @@ def test_without_an_ack_it_asks_others_then_suspects_and_tells_everybody() -> No
         Send((target.instance,), Ping(1, EMPTY, (ANN,)), stream=True),  # where datagrams are filtered, streams may pass
         Send((other.instance,), PingReq(1, target.instance), stream=True),
     ]
-    suspect = target._replace(status=Status.SUSPECT)
+    suspect = target.by_whom(Status.SUSPECT, ANN.instance)
     judged, ping, *_ = engine.tick(now=2.0, wall=EPOCH)
-    assert judged == MemberChanged(suspect, target, "no ack within 1.00 s, directly or through others")
+    why = "no ack within 1.00 s, directly or through others, 1 were asked and 0 had no answer; it never answered before"
+    assert judged == MemberChanged(suspect, target, why)
     assert isinstance(ping, Send)
     assert suspect in ping.message.claims  # type: ignore[union-attr]
 
@@ -70,19 +71,19 @@ def test_a_tick_that_comes_late_accuses_nobody() -> None:
     engine.tick(now=1.5, wall=EPOCH)
     assert engine.deadline == 2.0
     assert not [effect for effect in engine.tick(now=30.0, wall=EPOCH) if isinstance(effect, MemberChanged)]
-    receive(engine, BOB, Ack(1, EMPTY, (BOB,)), now=30.1)
+    receive(engine, BOB, Ack(1, EMPTY, (BOB,), 0), now=30.1)
     assert not [effect for effect in engine.tick(now=30.6, wall=EPOCH) if isinstance(effect, MemberChanged)]
 
 
 def test_a_ping_is_answered_under_its_number() -> None:
-    assert receive(an_engine(ANN, BOB), BOB, Ping(77, EMPTY, (BOB,))) == [Send((2,), Ack(77, EMPTY, (ANN,)))]
+    assert receive(an_engine(ANN, BOB), BOB, Ping(77, EMPTY, (BOB,))) == [Send((2,), Ack(77, EMPTY, (ANN,), EPOCH))]
 
 
 def test_a_ping_request_is_a_ping_and_its_ack_goes_back() -> None:
     engine = an_engine(ANN, BOB, CAT)
     assert receive(engine, BOB, PingReq(77, target=3)) == [Send((3,), Ping(1, EMPTY, (ANN,)))]
-    assert receive(engine, CAT, Ack(1, EMPTY, (CAT,))) == [Send((2,), Ack(77, EMPTY, (ANN,)))]
-    assert receive(engine, CAT, Ack(1, EMPTY, (CAT,))) == []
+    assert receive(engine, CAT, Ack(1, EMPTY, (CAT,), 0)) == [Send((2,), Ack(77, EMPTY, (ANN,), EPOCH))]
+    assert receive(engine, CAT, Ack(1, EMPTY, (CAT,), 0)) == []
 
 
 def test_joining_is_a_dial_and_a_welcome() -> None:

@@ -64,7 +64,7 @@ def test_what_is_owned_is_gone_when_the_owner_is_and_kept_while_it_is_suspected(
     wire.crash(cat)
     wire.until(lambda: bob.status_of(cat.instance) == Status.SUSPECT, within=10.0)
     assert seen(bob) == {"k": "cat's"}
-    wire.until(lambda: ann.status_of(cat.instance) == bob.status_of(cat.instance) == Status.DEAD, within=20.0)
+    wire.until(lambda: ann.status_of(cat.instance) == bob.status_of(cat.instance) == Status.DEAD, within=30.0)
     assert seen(ann) == seen(bob) == {} and not ann.store.mortal and not bob.store.objects
 
 
@@ -91,7 +91,7 @@ def test_an_owned_write_that_comes_after_the_news_of_its_owners_death_is_not_sho
         put(cat, "k", "cat's", expires=WITH_AUTHOR)
     wire.cut("bob", "ann")
     wire.crash(cat)
-    wire.until(lambda: bob.status_of(cat.instance) == Status.DEAD, within=20.0)
+    wire.until(lambda: bob.status_of(cat.instance) == Status.DEAD, within=30.0)
     wire.heal()
     wire.until(lambda: bob.store.context == ann.store.context, within=60.0)
     wire.until(lambda: seen(ann) == {}, within=30.0)

@@ -269,7 +269,7 @@ class Watch:
 
     def _message(self, message: Message) -> None:
         match message:
-            case Ping(_, digest, _) | Ack(_, digest, _) | Join(_, digest) | Welcome(_, digest):
+            case Ping(_, digest, _) | Ack(_, digest, _, _) | Join(_, digest) | Welcome(_, digest):
                 demand(
                     digest._replace(ready=False) in (self._exposed, self._before),
                     "a digest of what has not left",
@@ -293,7 +293,7 @@ class Watch:
             return  # what others say of who one was before: one knows that one is dead
         demand(self._members.get(claim.instance) == before, "a member changed from what was never told", claim, before)
         demand(before is None or not before.gone or claim.gone, "a dead member came back", before, claim)
-        demand(before is None or claim.rank > before.rank, "a claim sank", before, claim)
+        demand(before is None or before.joined(claim) == claim != before, "a claim sank", before, claim)
         self._members[claim.instance] = claim
         self.news += 1
 

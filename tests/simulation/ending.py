@@ -110,10 +110,11 @@ def _patience(world: World, core: Sequence[Process]) -> float:
     Writes from the future wait until they are not. Then those who lost each other must meet: a round of discovery, or,
     where only healing brings them together, so many attempts at two of all dead addresses that missing each other has a
     chance of one in 10 000. Whoever is gone must be probed (one member an interval), suspected and buried, twice over
-    since the first round may go to members that are gone themselves. What comes from a disk may be owned by somebody
-    whom nobody knows; a minute later that is called dead. A difference in data is seen at the next probe
-    of each other; it may take three rounds of it (down the longest chain of who has what), each with a transfer that
-    is given up once.
+    since the first round may go to members that are gone themselves; nobody may be there to confirm it, which takes six
+    times as long, and who was ill probes slower until it has been answered seven times. What comes from a disk may be
+    owned by somebody whom nobody knows; a minute later that is called dead. A difference in data is seen at the next
+    probe of each other; it may take three rounds of it (down the longest chain of who has what), each with a transfer
+    that is given up once.
     """
     settings = world.options.settings
     right = (EPOCH + world.now) * 1000
@@ -122,8 +123,9 @@ def _patience(world: World, core: Sequence[Process]) -> float:
     future = max(0.0, ahead + NEAR - settings.max_clock_skew)
     believed = max(len(one.engine.members.peers()) for one in core) + len(core)
     rounds = believed * settings.probe_interval
-    suspicion = settings.suspicion_factor * max(1.0, log10(believed + 1)) * settings.probe_interval
-    burial = 2 * (rounds + 2 * settings.probe_interval + suspicion)
+    suspicion = 6 * settings.suspicion_factor * max(1.0, log10(believed + 1)) * settings.probe_interval
+    recovery = sum(range(1, 8)) * settings.probe_interval
+    burial = 2 * (rounds + 2 * settings.probe_interval + suspicion) + recovery
     transfer = 6 * settings.pull_timeout + settings.transfer_timeout
     meeting = DISCOVERY
     if not world.options.discovery:
