@@ -23,8 +23,8 @@ _NARROW = ("name", "status", "instance", "address", "rtt", "for", "tags", "evide
 def command(cluster: str | None, node: str | None, as_json: bool) -> None:
     """Print the members as one node knows them: the living first, then the dead and the left.
 
-    Columns: name, status (alive, suspect, stalled, dead, left), instance, address, last round trip, since when, tags, and the
-    evidence for the status.
+    Columns: name, status (alive, suspect, stalled, dead, left), instance, address, last round trip, since when, tags,
+    and the evidence for the status.
 
     \b
     Example:
