@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from gossip.protocol.members import Status
 from gossip.protocol.messages import Gossip
 from tests.simulation.network import Cut, Trouble
-from tests.simulation.options import CLOCKS, LIES, LINKS, LIVES, WEATHER
+from tests.simulation.options import CLOCKS, ILLS, LIES, LINKS, LIVES, WEATHER
+from tests.simulation.strangers import Stranger
 
 if TYPE_CHECKING:
     from tests.simulation.world import Process, World
@@ -34,7 +35,7 @@ class Faults:
         self.kinds = world.options.kinds
         self._begin: dict[str, Callable[[float], None]] = {
             **{kind: self._weather(kind) for kind in WEATHER},
-            **{kind: getattr(self, f"_{kind}") for kind in LINKS + LIVES + CLOCKS + LIES if kind != "skew"},
+            **{kind: getattr(self, f"_{kind}") for kind in LINKS + LIVES + ILLS + CLOCKS + LIES if kind != "skew"},
         }
         self._off: dict[Process, float] = {}
 
@@ -54,8 +55,8 @@ class Faults:
         world.network.cuts.clear()
         world.network.troubles.clear()
         for process in world.processes:
-            process.offset = max(-NEAR, min(NEAR, process.offset))
-            world.resume(process)
+            process.set_clock(_near(process.wrong(world.now)), world.now)
+            world.recover(process)
 
     def _for(self, seconds: float, end: Callable[[], None]) -> None:
         self.world.later(seconds, end, "fault")
@@ -70,7 +71,7 @@ class Faults:
         return frozenset(self.rng.sample(addresses, self.rng.randint(1, min(most, len(addresses) - 1))))
 
     def _running(self) -> Process | None:
-        running = [process for process in self.world.processes if not process.paused]
+        running = [process for process in self.world.processes if process.free(self.world.now)]
         return self.rng.choice(running) if running else None
 
     # -- weather and links -----------------------------------------------------------------------------------------
@@ -79,7 +80,10 @@ class Faults:
         """Packets suffer for a while. What is counted is each packet, by the network."""
         span = {
             "loss": (0.02, 0.5),
+            "datagram_loss": (0.05, 0.9),
+            "stream_loss": (0.05, 0.9),
             "delay": (0.02, 2.0),
+            "far": (0.1, 1.5),
             "duplicate": (0.05, 0.5),
             "reorder": (0.05, 0.5),
             "damage": (0.01, 0.05),
@@ -121,6 +125,16 @@ class Faults:
         cut = Cut("cut", frozenset({first}), frozenset({second}))
         self._cut_off(cut, self.rng.uniform(1.0, 30.0 * intensity + 2))
 
+    def _datagram_only(self, intensity: float) -> None:
+        """Streams are stopped by a firewall."""
+        self._firewall(Cut("datagram_only", self._some(), stream=True), intensity)
+
+    def _stream_only(self, intensity: float) -> None:
+        self._firewall(Cut("stream_only", self._some(most=99), stream=False), intensity)
+
+    def _firewall(self, cut: Cut, intensity: float) -> None:
+        self._cut_off(cut, self.rng.uniform(1.0, 30.0 * intensity + 2))
+
     # -- lives -----------------------------------------------------------------------------------------------------
 
     def _crash(self, intensity: float) -> None:
@@ -152,30 +166,103 @@ class Faults:
             self._happened("newcomer")
             self._start(None)
 
+    def _half_killed(self, intensity: float) -> None:
+        """Half of them at once; some of those come again somewhere else."""
+        victims = self.rng.sample(
+            self.world.processes, min(len(self.world.processes) // 2, len(self.world.processes) - 2)
+        )
+        for victim in victims:
+            self._happened("half_killed", victim)
+            self.world.crash(victim)
+            if self.rng.random() < 0.7:
+                self._for(self.rng.random() * 12.0, lambda: self._start(None))
+
+    def _mass_restart(self, intensity: float) -> None:
+        """All restart at once. That those who they were are dead still goes round, with great incarnations."""
+        old = list(self.world.processes)
+        stale = tuple(one.engine.me._replace(status=Status.DEAD, incarnation=100) for one in old)
+        liar = old[0]
+        payload = liar.engine.codec.encode(liar.engine.me.instance, Gossip(stale))
+        for process in old:
+            self.world.crash(process)
+        for process in old:
+            self._happened("mass_restart")
+            self._start(process.address)
+            if self.rng.random() < 0.5:
+                self.world.deliver(self.world.now + self.rng.random(), process.address, payload)
+
+    def _recycled(self, intensity: float) -> None:
+        """Where somebody was, a node of another cluster listens from now on."""
+        address = self._end_of_somebody("recycled")
+        if address is not None:
+            self.world.strangers[address] = Stranger(self.world, address, self.rng)
+
     def _end_of_somebody(self, kind: str) -> str | None:
         if len(self.world.processes) <= 2:
             return None
         process = self.rng.choice(self.world.processes)
         self._happened(kind, process)
-        if not process.paused and self.rng.random() < 0.3:
+        if process.free(self.world.now) and self.rng.random() < 0.3:
             self.world.dies_while_sending(process)
         else:
             self.world.crash(process)
         return process.address
 
     def _start(self, address: str | None) -> None:
-        if len(self.world.processes) < MOST and address not in self.world.listening:
+        taken = address in self.world.listening or address in self.world.strangers
+        if len(self.world.processes) < MOST and not taken:
             self.world.start(address, self.offset())
 
-    def _pause(self, intensity: float) -> None:
+    # -- ills ------------------------------------------------------------------------------------------------------
+
+    def _fallen_ill(self, kind: str) -> Process | None:
         process = self._running()
+        if process is not None:
+            self._happened(kind, process)
+            process.ill = True
+        return process
+
+    def _pause(self, intensity: float) -> None:
+        process = self._fallen_ill("pause")
         if process is None:
             return
-        self._happened("pause", process)
         process.paused = True
         long = self.rng.random() < 0.4
         seconds = self.rng.uniform(6.0, 25.0) if long else self.rng.uniform(0.05, 3.0)
         self._for(seconds, lambda: self.world.resume(process))
+
+    def _sleep(self, intensity: float) -> None:
+        """Its host sleeps: what is sent to it is lost, and on some systems the monotonic clock stands still."""
+        process = self._fallen_ill("sleep")
+        if process is None:
+            return
+        seconds, stands = self.rng.uniform(0.5, 5.0 + 30.0 * intensity), self.rng.random() < 0.7
+
+        def wakes() -> None:
+            process.behind += seconds * stands
+            self.world.resume(process)
+
+        process.paused = process.deaf = True
+        self._for(seconds, wakes)
+
+    def _gray(self, intensity: float) -> None:
+        """It gets 5 % of a CPU for a while."""
+        process = self._fallen_ill("gray")
+        if process is not None:
+            process.gray = 0.01 + 0.04 * intensity
+            self._for(self.rng.uniform(5.0, 25.0), lambda: setattr(process, "gray", 0.0))
+
+    def _blocked(self, intensity: float) -> None:
+        """Its program blocks the loop again and again."""
+        process = self._fallen_ill("blocked")
+        if process is not None:
+            self._block(process, self.rng.randint(1, 4), 0.2 + 5.0 * intensity)
+
+    def _block(self, process: Process, times: int, most: float) -> None:
+        seconds = self.rng.uniform(0.1, most)
+        self.world.block(process, seconds)
+        if times > 1:
+            self._for(seconds + self.rng.random(), lambda: self._block(process, times - 1, most))
 
     # -- clocks ----------------------------------------------------------------------------------------------------
 
@@ -187,10 +274,27 @@ class Faults:
         return self.rng.uniform(-NEAR, NEAR) * self.kinds["skew"]
 
     def _step_back(self, intensity: float) -> None:
-        process = self.rng.choice(self.world.processes)
-        if abs(process.offset) <= NEAR:
-            self._happened("step_back", process)
-            process.offset = self.rng.uniform(-NEAR, process.offset)
+        self._step("step_back", -NEAR)
+
+    def _step_forward(self, intensity: float) -> None:
+        self._step("step_forward", NEAR)
+
+    def _step(self, kind: str, towards: float) -> None:
+        process, now = self.rng.choice(self.world.processes), self.world.now
+        if abs(process.wrong(now)) <= NEAR:
+            self._happened(kind, process)
+            process.set_clock(self.rng.uniform(process.wrong(now), towards), now)
+
+    def _drift(self, intensity: float) -> None:
+        """It runs too fast or too slow for a while."""
+        process, now = self.rng.choice(self.world.processes), self.world.now
+        wrong = process.wrong(now)
+        if abs(wrong) > NEAR:
+            return
+        self._happened("drift", process)
+        seconds = self.rng.uniform(2.0, 20.0)
+        process.set_clock(wrong, now, rate=(self.rng.uniform(-NEAR, NEAR) - wrong) / seconds)
+        self._for(seconds, lambda: process.set_clock(_near(process.wrong(self.world.now)), self.world.now))
 
     def _future(self, intensity: float) -> None:
         self._wrong_clock("future", self.rng.uniform(12.0, 15.0 + 30.0 * intensity))
@@ -199,12 +303,13 @@ class Faults:
         self._wrong_clock("past", -self.rng.choice((15.0, 3600.0)))
 
     def _wrong_clock(self, kind: str, offset: float) -> None:
-        process = self.rng.choice(self.world.processes)
-        if abs(process.offset) > NEAR:
+        process, now = self.rng.choice(self.world.processes), self.world.now
+        right = process.wrong(now)
+        if abs(right) > NEAR:
             return
         self._happened(kind, process)
-        right, process.offset = process.offset, offset
-        self._for(self.rng.uniform(0.5, 15.0), lambda: setattr(process, "offset", right))
+        process.set_clock(offset, now)
+        self._for(self.rng.uniform(0.5, 15.0), lambda: process.set_clock(right, self.world.now))
 
     # -- lies ------------------------------------------------------------------------------------------------------
 
@@ -231,7 +336,7 @@ class Faults:
         claim = me._replace(status=status, incarnation=me.incarnation + raised)
         self._happened(kind, victim)
         payload = liar.engine.codec.encode(liar.engine.me.instance, Gossip((claim,)))
-        self.world.network.send(self.world.now, liar.address, hearer.address, payload)
+        self.world.network.send(self.world.now, liar.address, hearer.address, payload, stream=True)
 
     def _replay(self, intensity: float) -> None:
         """Old packets come again, to whoever listens at that address now."""
@@ -239,3 +344,13 @@ class Faults:
         for target, payload in self.rng.sample(past, min(len(past), 1 + int(20 * intensity))):
             self._happened("replay")
             self.world.deliver(self.world.now + self.rng.random(), target, payload)
+
+    def _wrong_cluster(self, intensity: float) -> None:
+        """A node of another cluster comes, and looks for others at our addresses."""
+        self._happened("wrong_cluster")
+        address = f"other:{self.world.happened['wrong_cluster']}"
+        self.world.strangers[address] = Stranger(self.world, address, self.rng)
+
+
+def _near(offset: float) -> float:
+    return max(-NEAR, min(NEAR, offset))

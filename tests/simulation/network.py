@@ -1,7 +1,8 @@
 """How does a packet get from one address to another, if at all?
 
 Bytes in, bytes out. Each link keeps order and has its own delay; *cuts* stop what crosses them, *troubles* lose, delay,
-double, reorder, damage or throttle packets. Packets on their way when a cut begins still arrive.
+double, reorder, damage or throttle packets. Packets on their way when a cut begins still arrive. A packet goes by a
+stream or as a datagram, as the runtime would send it; firewalls and bad weather may tell them apart.
 
 A damaged packet arrives only if the node can tell that it is damaged: whatever still decodes would have been dropped by
 the checksum of UDP or TCP, or by the seal, so it counts as lost.
@@ -34,9 +35,13 @@ class Cut:
     side: frozenset[str]
     other: frozenset[str] | None = None
     both: bool = True
+    stream: bool | None = None
+    """What it stops: streams, or datagrams; None: both."""
 
-    def stops(self, source: str, target: str) -> bool:
+    def stops(self, source: str, target: str, stream: bool) -> bool:
         """Whether a packet from here to there is lost."""
+        if self.stream not in (None, stream):
+            return False
         return self._crosses(source, target) or (self.both and self._crosses(target, source))
 
     def _crosses(self, source: str, target: str) -> bool:
@@ -51,8 +56,10 @@ class Trouble:
     amount: float
     where: frozenset[str] | None = None
 
-    def on(self, source: str, target: str) -> bool:
-        """Whether this link suffers from it."""
+    def on(self, source: str, target: str, stream: bool) -> bool:
+        """Whether a packet on this link suffers from it."""
+        if self.kind == ("datagram_loss" if stream else "stream_loss"):
+            return False
         return self.where is None or source in self.where or target in self.where
 
 
@@ -62,6 +69,7 @@ class Packet:
 
     payload: bytes
     delay: float
+    stream: bool
     copies: int = 1
     in_order: bool = True
     damaged: bool = False
@@ -71,7 +79,7 @@ class Network:
     """All links."""
 
     def __init__(
-        self, rng: Random, codec: Codec, post: Callable[[float, str, bytes, bool], None], happened: Counter[str]
+        self, rng: Random, codec: Codec, post: Callable[[float, str, Packet], None], happened: Counter[str]
     ) -> None:
         self.cuts: list[Cut] = []
         self.troubles: list[Trouble] = []
@@ -81,24 +89,24 @@ class Network:
         self._post = post
         self._happened = happened
         self._delays: dict[tuple[str, str], float] = {}
-        self._last: dict[tuple[str, str], float] = {}
+        self._last: dict[tuple[str, str, bool], float] = {}
         self._sent = 0
 
-    def cut(self, source: str, target: str) -> bool:
-        """Whether nothing gets from here to there now."""
-        return any(cut.stops(source, target) for cut in self.cuts)
+    def cut(self, source: str, target: str, stream: bool) -> bool:
+        """Whether nothing gets from here to there now, by a stream or as a datagram."""
+        return any(cut.stops(source, target, stream) for cut in self.cuts)
 
-    def send(self, now: float, source: str, target: str, payload: bytes) -> None:
+    def send(self, now: float, source: str, target: str, payload: bytes, stream: bool) -> None:
         """A packet leaves: it will arrive, or not, or twice."""
-        if self.cut(source, target):
+        if self.cut(source, target, stream):
             return
         self._remember(target, payload)
-        link = source, target
-        if link not in self._delays:
-            self._delays[link] = self._rng.uniform(0.0002, 0.004)
-        packet = Packet(payload, self._delays[link] * self._rng.uniform(1.0, 1.3))
+        link = source, target, stream
+        if link[:2] not in self._delays:
+            self._delays[link[:2]] = self._rng.uniform(0.0002, 0.004)
+        packet = Packet(payload, self._delays[link[:2]] * self._rng.uniform(1.0, 1.3), stream)
         for trouble in self.troubles:
-            if trouble.on(source, target) and not self._suffer(trouble, packet, now, link):
+            if trouble.on(source, target, stream) and not self._suffer(trouble, packet, now, link):
                 return
         for _ in range(packet.copies):
             arrival = now + packet.delay
@@ -106,21 +114,25 @@ class Network:
                 arrival = self._last[link] = max(arrival, self._last.get(link, 0.0))
             else:
                 arrival += self._rng.random() * 0.5
-            self._post(arrival, target, packet.payload, packet.damaged)
+            self._post(arrival, target, packet)
 
-    def _suffer(self, trouble: Trouble, packet: Packet, now: float, link: tuple[str, str]) -> bool:
+    def _suffer(self, trouble: Trouble, packet: Packet, now: float, link: tuple[str, str, bool]) -> bool:
         """What the weather does to a packet; False if that was the end of it."""
         if trouble.kind == "slow":
             arrival = max(now, self._last.get(link, 0.0)) + len(packet.payload) / trouble.amount
             packet.delay = max(packet.delay, arrival - now)
             self._happened["slow"] += 1
             return arrival < now + QUEUE
+        if trouble.kind == "far":
+            packet.delay += trouble.amount
+            self._happened["far"] += 1
+            return True
         chance = 0.3 if trouble.kind == "delay" else trouble.amount
         if self._rng.random() >= chance:
             return True
         self._happened[trouble.kind] += 1
         match trouble.kind:
-            case "loss":
+            case "loss" | "datagram_loss" | "stream_loss":
                 return False
             case "delay":
                 packet.delay += self._rng.random() * trouble.amount

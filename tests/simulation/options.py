@@ -13,16 +13,22 @@ from random import Random
 
 from gossip.protocol.settings import Settings
 
-WEATHER = ("loss", "delay", "duplicate", "reorder", "damage", "slow")
-LINKS = ("partition", "split", "one_way", "cut")
-LIVES = ("crash", "restart", "move", "leave", "pause", "newcomer")
-CLOCKS = ("skew", "step_back", "future", "past")
-LIES = ("hint", "suspect", "accuse", "replay")
-LIMITS = ("tiny_log", "tiny_parts", "small_held", "few_told", "late_disk")
-KINDS = WEATHER + LINKS + LIVES + CLOCKS + LIES + LIMITS
+WEATHER = ("loss", "datagram_loss", "stream_loss", "delay", "far", "duplicate", "reorder", "damage", "slow")
+LINKS = ("partition", "split", "one_way", "cut", "datagram_only", "stream_only")
+LIVES = ("crash", "restart", "move", "leave", "newcomer", "half_killed", "mass_restart", "recycled")
+ILLS = ("pause", "sleep", "gray", "blocked")
+CLOCKS = ("skew", "step_back", "step_forward", "drift", "future", "past")
+LIES = ("hint", "suspect", "accuse", "replay", "wrong_cluster")
+SETUP = ("tiny_log", "tiny_parts", "small_held", "few_told", "late_disk", "namesake")
+KINDS = WEATHER + LINKS + LIVES + ILLS + CLOCKS + LIES + SETUP
 """Every kind of fault."""
-HARMLESS = ("duplicate", "damage", "newcomer", "skew", "step_back", "hint", "suspect", *LIMITS)
-"""Under these alone no living member may ever be called dead; `damage` is rare enough then to be a rare loss."""
+HARMLESS = (
+    *("duplicate", "damage", "stream_only"),
+    *("crash", "restart", "move", "leave", "newcomer", "half_killed", "mass_restart", "pause", "gray", "blocked"),
+    *("skew", "step_back", "step_forward", "drift", "hint", "suspect", "wrong_cluster"),
+    *SETUP,
+)
+"""Under these alone no healthy member may ever be called dead; `damage` is rare enough then to be a rare loss."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Options:
 
     @property
     def harmless(self) -> bool:
-        """Whether nobody may be called dead who is not."""
+        """Whether nobody may be called dead who is well."""
         return all(kind in HARMLESS for kind in self.kinds)
 
     def __str__(self) -> str:
@@ -60,11 +66,11 @@ class Options:
 def draw(seed: int, nodes: int = 0, seconds: float = 0.0) -> Options:
     """The options of a seed; `nodes` and `seconds` overrule what it draws."""
     rng = Random(f"options {seed}")
-    share = rng.choice((0.15, 0.4, 0.4, 0.6))
+    share = rng.choice((0.1, 0.25, 0.25, 0.5))
     pool = HARMLESS if rng.random() < 0.1 else KINDS
     kinds = {kind: rng.random() for kind in KINDS if rng.random() < share and kind in pool}
     return Options(
-        nodes=nodes or rng.choice((3, 4, 4, 5, 5, 6, 7, 12)),
+        nodes=nodes or rng.choice((2, 3, 4, 4, 5, 5, 6, 7, 12)),
         seconds=seconds or rng.uniform(40.0, 90.0),
         kinds=kinds,
         pace=rng.choice((1.0, 2.0, 4.0)),

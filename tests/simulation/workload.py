@@ -45,7 +45,7 @@ class Workload:
 
     def _turn(self) -> None:
         self.start()
-        running = [process for process in self.world.processes if not process.paused]
+        running = [process for process in self.world.processes if process.free(self.world.now)]
         if running:
             self.turn(self.rng.choice(running))
 

@@ -2,7 +2,7 @@
 
 A heap of events in virtual time. An event is something that happens to one node: a packet, a deadline, a turn of
 writing; its effects are carried out, and the node is checked. A stopped node (SIGSTOP) gets nothing; what is for it
-waits in order.
+waits in order, as it does while the loop of a slow one is busy. A node that sleeps with its host gets nothing at all.
 
 Invariant: everything follows from the seed. Ties in time go by the order of scheduling, and no set of strings is ever
 walked through. `digest` tells whether two runs were the same, event by event and byte by byte.
@@ -23,10 +23,10 @@ from struct import pack
 
 from crdt import Change, Context, Note, Store, Write, decode_batch
 from gossip.protocol.codec import Codec
-from gossip.protocol.effects import Dial, Effect, Harden, Persist, Reborn, Send
+from gossip.protocol.effects import Dial, Effect, Harden, MemberChanged, Persist, Reborn, Send
 from gossip.protocol.engine import Engine
 from gossip.protocol.log import Log
-from gossip.protocol.members import Claim
+from gossip.protocol.members import Claim, Status
 from gossip.protocol.messages import Ack, Message, Ping, Push
 from gossip.protocol.replication import Replication
 from gossip.protocol.settings import Settings
@@ -35,8 +35,9 @@ from tests.simulation.checks import Watch
 from tests.simulation.disk import SLOW, Disk
 from tests.simulation.faults import Faults
 from tests.simulation.model import History, Violation, demand
-from tests.simulation.network import Network
-from tests.simulation.options import Options
+from tests.simulation.network import Network, Packet
+from tests.simulation.options import SETUP, Options
+from tests.simulation.strangers import Stranger
 from tests.simulation.workload import Workload
 
 CLUSTER = "simulated"
@@ -46,6 +47,8 @@ DISCOVERY = 15.0
 """Seconds between two rounds of discovery, as in the runtime."""
 STORM = 2_000
 """Packets that may arrive in one virtual second: the worst weather makes 600."""
+CONNECT = 5.0
+"""Seconds after which a stream is given up that can not be opened."""
 
 Act = Callable[[float, int], list[Effect]]
 """What happens to a node, given the time and what its clock shows."""
@@ -100,15 +103,36 @@ class Process:
         self.address = address
         self.engine = engine
         self.watch = watch
-        self.offset = offset
-        """By how many seconds its clock is wrong."""
+        self._offset, self._rate, self._set_at = offset, 0.0, 0.0
         self.disk: Disk | None = None
         self.paused = False
-        self.waiting: deque[tuple[str, Act, bytes]] = deque()
-        """What happened while it was stopped."""
+        self.deaf = False
+        """Whether its host sleeps: nothing reaches it."""
+        self.behind = 0.0
+        """For how many seconds its monotonic clock stood still, with its host."""
+        self.gray = 0.0
+        """Seconds that each packet and each timer takes it; 0 for a node that is well."""
+        self.busy = 0.0
+        """Until when its loop is."""
+        self.ill = False
+        """Whether it ever was slow, stopped or asleep, and may be called dead."""
+        self.waiting: deque[tuple[str, Act, bytes, bool]] = deque()
+        """What happened while it was stopped or busy."""
         self.armed = inf
         self.stamp = 0
         self.seeds: list[str] = []
+
+    def wrong(self, now: float) -> float:
+        """By how many seconds its clock is wrong."""
+        return self._offset + self._rate * (now - self._set_at)
+
+    def set_clock(self, offset: float, now: float, rate: float = 0.0) -> None:
+        """From now on its clock is wrong by this, and by so much more each second."""
+        self._offset, self._rate, self._set_at = offset, rate, now
+
+    def free(self, now: float) -> bool:
+        """Whether its program can do something now."""
+        return not self.paused and self.busy <= now and not self.waiting
 
 
 class World:
@@ -117,9 +141,7 @@ class World:
     def __init__(self, seed: int, options: Options, trace: Callable[[str], None] | None = None) -> None:
         self.options = options
         self.now = 0.0
-        self.happened: Counter[str] = Counter(
-            {kind: 1 for kind in options.kinds if kind.startswith(("tiny", "small", "few", "late"))}
-        )
+        self.happened: Counter[str] = Counter({kind: 1 for kind in options.kinds if kind in SETUP})
         self.events = 0
         self.writes = 0
         self.history = History()
@@ -130,8 +152,16 @@ class World:
         """By address; a node that starts somewhere else has lost its own."""
         self.where: dict[int, str] = {}
         """The address at which each instance listened, the dead included."""
+        self._started: dict[str, int] = {}
+        """When the last one at each address started, by its own clock."""
         self.sent: Counter[tuple[str, str]] = Counter()
         """Messages by kind and by address of the sender."""
+        self.pings: Counter[tuple[str, str]] = Counter()
+        """By address of the sender, and where to."""
+        self.suspected: set[tuple[int, int]] = set()
+        """Of those that were well and suspected, which instance and incarnation."""
+        self.strangers: dict[str, Stranger] = {}
+        """Nodes of another cluster, by address."""
         self.network = Network(Random(f"network {seed}"), Codec(CLUSTER), self._post, self.happened)
         self.faults = Faults(self, Random(f"faults {seed}"))
         self.workload = Workload(self, Random(f"workload {seed}"))
@@ -143,6 +173,8 @@ class World:
         self._trace = trace
         self._second, self._arrived = 0, 0
         self._died_at: dict[Process, int] = {}
+        self._opening: dict[tuple[str, str], float] = {}
+        """Streams that can not be opened, and until when that is tried."""
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -190,8 +222,11 @@ class World:
         address = address or f"sim:{number}"
         rng = Random(f"node {self._seed} {number}")
         started = int((EPOCH + self.now + offset) * 1000)
+        elder = self._started.get(address, 0) > started
+        self._started[address] = started
         tags = (("role", "x" * rng.choice((0, 0, 20, 240))),)
-        me = Claim(rng.getrandbits(64) | 1, f"node-{number}", (address,), started, tags)
+        name = "worker" if "namesake" in self.options.kinds else f"node-{number}"
+        me = Claim(rng.getrandbits(64) | 1, name, (address,), started, tags)
         settings = self.options.settings
         disk = self.disks.setdefault(address, Disk()) if self.options.disks else None
         recent = Log(settings.log_bytes)
@@ -202,6 +237,7 @@ class World:
         engine.replication.watch, process.disk = process.watch, disk
         self.happened["restored"] += bool(store.context)
         process.seeds = self._seeds(address)
+        process.ill = elder  # by its clock, so that it may be called dead for its predecessor's sake
         self.processes.append(process)
         self.listening[address] = process
         self.where[me.instance] = address
@@ -234,7 +270,7 @@ class World:
         if self.options.streams:
             instance = process.engine.me.instance
             for other in self.processes:
-                if not self.network.cut(process.address, other.address):
+                if not self.network.cut(process.address, other.address, stream=True):
                     self.later(self.rng.random() * 0.01, partial(self.lost, other, instance), "lost")
                 if self.rng.random() < 0.3:
                     self.happened["proof"] += 1
@@ -268,37 +304,84 @@ class World:
         if not process.paused:
             return
         self.note(process, f"goes on, {len(process.waiting)} waiting")
-        process.paused = False
+        process.paused = process.deaf = False
+        if process.gray:
+            self._read_on(process)
+            return
         waiting, process.waiting = process.waiting, deque()
         if self.rng.random() < 0.5:
             self._arm(process)
-        for kind, act, data in waiting:
-            self.event(process, kind, act, data)
+        for what in waiting:
+            self.event(process, *what)
+        self._arm(process)
+
+    def recover(self, process: Process) -> None:
+        """A slow or stopped node is as fast as others again, and does at once what waits for it."""
+        process.gray = process.busy = 0.0
+        process.paused = True
+        self.resume(process)
+
+    def block(self, process: Process, seconds: float) -> None:
+        """The loop of a node does nothing for so long."""
+        process.ill = True
+        process.busy = max(process.busy, self.now + seconds)
+        self.at(process.busy, lambda: self._read_on(process), "busy")
+
+    def _read_on(self, process: Process) -> None:
+        """The loop of a node is free again: first what is due, then what came."""
+        if self.listening.get(process.address) is not process or process.paused or process.busy > self.now:
+            return
+        if process.engine.deadline + process.behind <= self.now:
+            self._happen(process, "tick", partial(self._tick, process))
+        while process.waiting and process.busy <= self.now:
+            self._happen(process, *process.waiting.popleft())
         self._arm(process)
 
     # -- what happens to a node ------------------------------------------------------------------------------------
 
-    def event(self, process: Process, kind: str, act: Act, data: bytes = b"") -> None:
+    def event(self, process: Process, kind: str, act: Act, data: bytes = b"", stream: bool = True) -> None:
         """Something happens to a node now, or as soon as it goes on."""
         if self.listening.get(process.address) is not process:
             return
-        if process.paused:
-            process.waiting.append((kind, act, data))
+        if not process.free(self.now):
+            process.waiting.append((kind, act, data, stream))
             return
+        self._happen(process, kind, act, data, stream)
+
+    def _happen(self, process: Process, kind: str, act: Act, data: bytes = b"", stream: bool = True) -> None:
         self.events += 1
         self._hash.update(pack("<dI", self.now, process.number) + kind.encode() + data)
-        wall = int((EPOCH + self.now + process.offset) * 1000)
+        wall = int((EPOCH + self.now + process.wrong(self.now)) * 1000)
         if self._trace and kind != "update":
             self.note(process, f"{kind} {_short(process.engine.codec, data)}")
         try:
-            effects = act(self.now, wall)
+            effects = act(self.now - process.behind, wall)
         except Violation:
             raise
         except Exception as error:
             raise Violation(f"{kind} raised {error!r}") from error
         process.watch.after(effects, wall)
-        self._carry_out(process, effects)
+        self._judged(effects)
+        self._carry_out(process, effects, stream)
+        if process.gray and kind in ("receive", "tick"):
+            self.block(process, process.gray * self.rng.uniform(0.5, 1.5))
         self._arm(process)
+
+    def _judged(self, effects: Sequence[Effect]) -> None:
+        """What a node says of others: nobody is a member who never was, and, in weather that does no harm, nobody is
+        called dead who is well."""
+        for effect in effects:
+            if not isinstance(effect, MemberChanged):
+                continue
+            claim = effect.claim
+            demand(claim.instance in self.where, "a member that is none", claim)
+            victim = self.listening.get(self.where[claim.instance])
+            if victim is None or victim.engine.me.instance != claim.instance or victim.ill:
+                continue
+            if claim.status == Status.SUSPECT:
+                self.suspected.add((claim.instance, claim.incarnation))
+            harmed = claim.status == Status.DEAD and self.options.harmless
+            demand(not harmed, "a healthy member was called dead", victim.number, effect.why)
 
     def flush(self, process: Process) -> None:
         """The turn is over."""
@@ -372,8 +455,8 @@ class World:
         self.event(process, "exited", lambda now, wall: process.engine.exited(instance, now))
 
     def _arm(self, process: Process) -> None:
-        deadline = process.engine.deadline
-        if deadline < process.armed and not process.paused:
+        deadline = process.engine.deadline + process.behind
+        if deadline < process.armed and process.free(self.now):
             process.armed = max(deadline, self.now) + self.rng.random() * 0.002
             self.at(process.armed, partial(self._due, process, process.armed), "tick")
 
@@ -381,27 +464,34 @@ class World:
         if process.armed != due or self.listening.get(process.address) is not process:
             return
         process.armed = inf
-        if process.paused or process.engine.deadline > self.now:
+        if not process.free(self.now) or process.engine.deadline + process.behind > self.now:
             self._arm(process)
             return
+        self.event(process, "tick", partial(self._tick, process))
 
-        def act(now: float, wall: int) -> list[Effect]:
-            effects = process.engine.tick(now, wall)
-            demand(process.engine.deadline > now, "the deadline stands still", process.engine.deadline)
-            return effects
-
-        self.event(process, "tick", act)
+    def _tick(self, process: Process, now: float, wall: int) -> list[Effect]:
+        effects = process.engine.tick(now, wall)
+        demand(process.engine.deadline > now, "the deadline stands still", process.engine.deadline)
+        return effects
 
     # -- packets ---------------------------------------------------------------------------------------------------
 
-    def _carry_out(self, process: Process, effects: Sequence[Effect]) -> None:
+    def _carry_out(self, process: Process, effects: Sequence[Effect], stream: bool) -> None:
+        """Does what a node wants; `stream` says whether it was told by one, for so are pings answered."""
         me = process.engine.me.instance
         for effect in effects:
             match effect:
                 case Send(to, message):
-                    self._send(process, me, [_address(process.engine, instance) for instance in to], message)
+                    payload = self._encoded(process, me, message)
+                    probe = isinstance(message, Ping) or (isinstance(message, Ack) and not stream)
+                    streamed = effect.stream or not probe
+                    for instance in to:
+                        address = _address(process.engine, instance)
+                        self._send(process, address, message, payload, streamed)
+                        if streamed and self.options.streams:
+                            self._open(process, instance, address)
                 case Dial(address, message):
-                    self._send(process, me, [address], message)
+                    self._send(process, address, message, self._encoded(process, me, message), stream=True)
                 case Persist():
                     self._keep(process, effect)
                 case Harden():
@@ -412,21 +502,30 @@ class World:
             if self._trace and not isinstance(effect, Send | Dial):
                 self.note(process, f"  {effect}"[:300])
 
-    def _send(self, process: Process, me: int, targets: Sequence[str], message: Message) -> None:
+    def _open(self, process: Process, instance: int, address: str) -> None:
+        """A stream that can not be opened is given up after a while, and its owner told."""
+        link = process.address, address
+        if self._opening.get(link, 0.0) <= self.now and self.network.cut(*link, stream=True):
+            self._opening[link] = self.now + CONNECT
+            self.later(CONNECT, lambda: self.lost(process, instance), "lost")
+
+    def _encoded(self, process: Process, me: int, message: Message) -> bytes:
         payload = process.engine.codec.encode(me, message)
         if isinstance(message, Ping | Ack):
             room = self.options.settings.datagram - OVERHEAD
             demand(len(payload) <= room, "a probe is too long to be sealed and sent", len(payload), message)
         self._check_safe(process, message)
-        kind = type(message).__name__
-        for target in targets:
-            left = self._died_at.get(process)
-            if left is not None:
-                if left == 0:
-                    return
-                self._died_at[process] = left - 1
-            self.sent[process.address, kind] += 1
-            self.network.send(self.now, process.address, target, payload)
+        return payload
+
+    def _send(self, process: Process, target: str, message: Message, payload: bytes, stream: bool) -> None:
+        left = self._died_at.get(process)
+        if left is not None:
+            if left == 0:
+                return
+            self._died_at[process] = left - 1
+        self.sent[process.address, type(message).__name__] += 1
+        self.pings[process.address, target] += isinstance(message, Ping)
+        self.network.send(self.now, process.address, target, payload, stream)
 
     def _check_safe(self, process: Process, message: Message) -> None:
         """With `full`, own writes are on the disk before they leave."""
@@ -436,29 +535,31 @@ class World:
         own = [payload for payload in message.batches if decode_batch(payload).replica == process.engine.me.instance]
         demand(all(map(disk.has, own)), "an own write left before it was on the disk")
 
-    def _post(self, time: float, target: str, payload: bytes, damaged: bool) -> None:
-        if damaged:
-            self.at(time, lambda: self._damaged(target, payload), "packet")
+    def _post(self, time: float, target: str, packet: Packet) -> None:
+        if packet.damaged:
+            self.at(time, lambda: self._damaged(target, packet.payload), "packet")
         else:
-            self.deliver(time, target, payload)
+            self.deliver(time, target, packet.payload, packet.stream)
 
-    def deliver(self, time: float, target: str, payload: bytes) -> None:
+    def deliver(self, time: float, target: str, payload: bytes, stream: bool = False) -> None:
         """A packet will arrive at whoever listens there then."""
-        self.at(time, lambda: self._arrive(target, payload), "packet")
+        self.at(time, lambda: self._arrive(target, payload, stream), "packet")
 
-    def _arrive(self, target: str, payload: bytes) -> None:
+    def _arrive(self, target: str, payload: bytes, stream: bool = False) -> None:
         process = self.listening.get(target)
-        if process is None:
+        if process is None and target in self.strangers:
+            self.strangers[target].hear(payload)
+        if process is None or process.deaf:
             return
         if int(self.now) != self._second:
             self._second, self._arrived = int(self.now), 0
         self._arrived += 1
         demand(self._arrived < STORM, "a storm of packets", _short(process.engine.codec, payload))
-        self.event(process, "receive", lambda now, wall: process.engine.receive(payload, now, wall), payload)
+        self.event(process, "receive", lambda now, wall: process.engine.receive(payload, now, wall), payload, stream)
 
     def _damaged(self, target: str, payload: bytes) -> None:
         process = self.listening.get(target)
-        if process is None or process.paused:
+        if process is None or not process.free(self.now):
             return
         context = dict(process.engine.replication.store.context)
         members = dict(process.engine.members.table)
