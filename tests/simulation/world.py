@@ -361,15 +361,15 @@ class World:
         except Exception as error:
             raise Violation(f"{kind} raised {error!r}") from error
         process.watch.after(effects, wall)
-        self._judged(effects)
+        self._judged(process, effects)
         self._carry_out(process, effects, stream)
         if process.gray and kind in ("receive", "tick"):
             self.block(process, process.gray * self.rng.uniform(0.5, 1.5))
         self._arm(process)
 
-    def _judged(self, effects: Sequence[Effect]) -> None:
+    def _judged(self, process: Process, effects: Sequence[Effect]) -> None:
         """What a node says of others: nobody is a member who never was, and, in weather that does no harm, nobody is
-        called dead who is well."""
+        called dead who is well and not cut off."""
         for effect in effects:
             if not isinstance(effect, MemberChanged):
                 continue
@@ -377,6 +377,8 @@ class World:
             demand(claim.instance in self.where, "a member that is none", claim)
             victim = self.listening.get(self.where[claim.instance])
             if victim is None or victim.engine.me.instance != claim.instance or victim.ill:
+                continue
+            if self.network.cut(process.address, victim.address, stream=True):
                 continue
             if claim.status == Status.SUSPECT:
                 self.suspected.add((claim.instance, claim.incarnation))
