@@ -249,7 +249,7 @@ class Faults:
         """It gets 5 % of a CPU for a while."""
         process = self._fallen_ill("gray")
         if process is not None:
-            process.gray = 0.01 + 0.04 * intensity
+            process.gray = 0.005 + 0.02 * intensity
             self._for(self.rng.uniform(5.0, 25.0), lambda: setattr(process, "gray", 0.0))
 
     def _blocked(self, intensity: float) -> None:
