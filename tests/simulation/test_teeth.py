@@ -7,6 +7,7 @@ this kind were shipped with; some are ours, from before the simulation found the
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
@@ -14,14 +15,15 @@ import pytest
 from crdt import Batch, Context, Inbox, PNCounter, Stage, State, Store
 from crdt.codec import encode_value
 from crdt.ranges import GROUPS, Comparison, _chosen
+from gossip.protocol.codec import Codec
 from gossip.protocol.confirm import Confirm
 from gossip.protocol.detector import Detector
 from gossip.protocol.effects import Changed, Send
 from gossip.protocol.engine import Engine
 from gossip.protocol.expiry import Expiry
-from gossip.protocol.members import Members, Status
+from gossip.protocol.members import Claim, Members, Status
 from gossip.protocol.membership import Membership
-from gossip.protocol.messages import Gossip, Synced
+from gossip.protocol.messages import Ack, Digest, Gossip, Synced
 from gossip.protocol.recovery import Recovery
 from gossip.protocol.repair import Repair
 from gossip.protocol.replication import Replication
@@ -298,9 +300,53 @@ def the_silent_are_never_called_dead(patch: pytest.MonkeyPatch) -> None:
 def a_false_hint_kills(patch: pytest.MonkeyPatch) -> None:
     def wrong(self: Engine, instance: int, now: float) -> Any:
         claim = self.members.table.get(instance)
-        return [] if claim is None else self._hear((claim._replace(status=Status.DEAD),), now, "its stream ended")
+        dead = [] if claim is None else [claim._replace(status=Status.DEAD)]
+        return [*self.membership.hear(dead, now, "its stream ended"), *self.membership.news()]
 
     patch.setattr(Engine, "lost", wrong)
+
+
+@planted("suspect")
+def a_suspicion_is_never_cleared(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Detector, "clear", lambda self, instance: None)
+
+
+@planted("suspect")
+def a_refutation_does_not_raise_the_incarnation(patch: pytest.MonkeyPatch) -> None:
+    refutation = Members.refutation
+
+    def wrong(self: Members, claim: Claim) -> Claim | None:
+        raised = refutation(self, claim)
+        return raised and raised._replace(incarnation=min(claim.incarnation, raised.incarnation))
+
+    patch.setattr(Members, "refutation", wrong)
+
+
+@planted("crash")
+def a_witness_vouches_for_whom_it_has_not_reached(patch: pytest.MonkeyPatch) -> None:
+    """The ack that it passes on is credited to the member that it was asked about, whoever answered."""
+
+    def wrong(self: Membership, asker: int, number: int, target: int, now: float, digest: Digest) -> Any:
+        return [Send((asker,), Ack(number, digest, ()))]
+
+    patch.setattr(Membership, "relay", wrong)
+
+
+@planted("newcomer")
+def a_member_is_skipped_in_each_round(patch: pytest.MonkeyPatch) -> None:
+    next_probe = Members.next_probe
+
+    def wrong(self: Members, rng: Random) -> int | None:
+        target = next_probe(self, rng)
+        return next_probe(self, rng) if target == max(self.peers(), default=None) else target
+
+    patch.setattr(Members, "next_probe", wrong)
+
+
+@planted("wrong_cluster")
+def packets_of_another_cluster_are_taken(patch: pytest.MonkeyPatch) -> None:
+    init = Codec.__init__
+    patch.setattr(Codec, "__init__", lambda self, cluster: init(self, "any"))
 
 
 @planted("split")
@@ -376,7 +422,8 @@ def test_a_planted_bug_is_found(plant: Plant, kinds: tuple[str, ...], monkeypatc
     failures = (run(seed, options=only(seed, *kinds) if kinds else None).failure for seed in range(SEEDS))
     found = next(filter(None, failures), "")
     assert found, f"{SEEDS} seeds let this pass: {plant.__name__}"
-    assert " raised TypeError" not in found, f"the plant itself is broken: {found}"
+    broken = (" raised TypeError", " raised AttributeError")
+    assert not any(mistake in found for mistake in broken), f"the plant itself is broken: {found}"
     print(found)
 
 
