@@ -48,8 +48,8 @@ bench: $(STAMP)  ## how fast the store is, how fast a write spreads, what a disk
 	$(BIN)/python benchmarks/relay.py $(RELAY_ARGS)
 	$(BIN)/python benchmarks/growth.py $(GROWTH_ARGS)
 
-soak: $(STAMP)  ## what takes long: hundreds of kills and every crash of the disk, properties searched anew
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --timeout 3600 tests/integration/test_disk.py tests/storage tests/crdt tests/protocol/test_comings.py tests/node/test_lives.py $(ARGS)
+soak: $(STAMP)  ## what takes long: hundreds of kills, every crash of the disk, broken and slow networks, a large cluster at rest, properties searched anew
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --timeout 3600 tests/integration/test_disk.py tests/storage tests/crdt tests/protocol/test_comings.py tests/node/test_lives.py tests/integration/test_partitions.py tests/integration/test_slow.py tests/integration/test_quiet.py $(ARGS)
 
 sim: $(STAMP)  ## thousands of simulated clusters; SEEDS=7 replays one, SEEDS=0:2000 is the default range
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)

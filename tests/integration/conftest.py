@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.integration.netns import Lan, lan_of
 from tests.integration.processes import Host, host
 
 
@@ -16,4 +17,10 @@ def cluster() -> str:
 @pytest.fixture
 def here(cluster: str) -> Iterator[Host]:
     with host(cluster) as made:
+        yield made
+
+
+@pytest.fixture
+def lan(here: Host) -> Iterator[Lan]:
+    with lan_of(here) as made:
         yield made

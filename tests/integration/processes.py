@@ -158,11 +158,12 @@ class Host:
         *,
         apart: bool = False,
         elsewhere: str = "",
+        before: Sequence[str] = (),
         cluster: str = "",
         key: str = "",
         **settings: Any,
     ) -> Worker:
-        """Starts a worker and does not wait for it."""
+        """Starts a worker and does not wait for it. `before` is a command that starts it, in a place of its own."""
         self._number += 1
         environment = {"GOSSAMESH_KEY": key} if key else {}
         if apart:
@@ -170,7 +171,7 @@ class Host:
             own.mkdir(mode=0o700)
             environment["GOSSAMESH_RUNTIME_DIR"] = str(own)
         settings["name"] = name or f"w{self._number}"
-        errors, before = self._directory / f"{self._number}.err", (*OWN_PLACE, elsewhere) if elsewhere else ()
+        errors, before = self._directory / f"{self._number}.err", (*OWN_PLACE, elsewhere) if elsewhere else before
         worker = Worker(cluster or self.cluster, environment, errors, before, **settings)
         self.workers.append(worker)
         return worker

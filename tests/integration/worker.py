@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -46,7 +49,48 @@ class Load:
         return self.done
 
 
-def obey(node: gossip.Node, load: Load, request: Request) -> Any:
+class Ear:
+    """What happened to whom, as this node was told: each as its kind and the name of the member."""
+
+    def __init__(self, node: gossip.Node) -> None:
+        self.heard: list[tuple[str, str]] = []
+        self._node = node
+
+    async def listen(self) -> None:
+        async with self._node.events() as events:
+            async for event in events:
+                self.heard.append((event.kind, event.member.name if event.member else ""))
+
+
+async def hold(mebibytes: int) -> list[bytes]:
+    """So much memory, and really there. A bit at a time: whose loop stands still is called dead before the kill."""
+    held = []
+    for _ in range(mebibytes):
+        held.append(b"\1" * (1 << 20))
+        await asyncio.sleep(0)
+    return held
+
+
+def inherit(by: str) -> int:
+    """A child that has a copy of every descriptor of ours, whatever Python would close in it; gives its pid."""
+    if by == "exec":
+        descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
+        return subprocess.Popen(["sleep", "1000"], pass_fds=[each for each in descriptors if _is_open(each)]).pid
+    libc = ctypes.PyDLL(None)  # holds the interpreter's lock, so that the child comes back to where nobody else is
+    pid = int(libc.fork())
+    while pid == 0:
+        libc.pause()
+    return pid
+
+
+def _is_open(descriptor: int) -> bool:
+    with contextlib.suppress(OSError):
+        os.fstat(descriptor)
+        return True
+    return False
+
+
+def obey(node: gossip.Node, load: Load, ear: Ear, request: Request) -> Any:
     name = request.get("name", "shared")
     match request["do"]:
         case "set":
@@ -85,6 +129,12 @@ def obey(node: gossip.Node, load: Load, request: Request) -> Any:
             return [asdict(member) for member in node.members.all]
         case "status":
             return node.status()
+        case "heard":
+            return ear.heard
+        case "block":
+            time.sleep(request["seconds"])  # waits: a loop that stands still is what is tried
+        case "have a child":
+            return inherit(request["by"])
         case "load":
             return load.done
         case "stop load":
@@ -106,11 +156,12 @@ async def write_on(node: gossip.Node) -> None:
         say({"kept": number})
 
 
-async def answers(node: gossip.Node, load: Load) -> None:
+async def answers(node: gossip.Node, load: Load, ear: Ear) -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=4 << 20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     working = None
+    held: list[bytes] = []
     while line := await reader.readline():
         request = json.loads(line)
         if request["do"] == "start load":
@@ -124,6 +175,10 @@ async def answers(node: gossip.Node, load: Load) -> None:
             except Exception as error:
                 say({"error": repr(error)})
             continue
+        if request["do"] == "hold":
+            held += await hold(request["mebibytes"])
+            say({"answer": None})
+            continue
         if request["do"] == "write on":
             working = asyncio.create_task(write_on(node))
             continue
@@ -132,7 +187,7 @@ async def answers(node: gossip.Node, load: Load) -> None:
             while not node._runtime.door._blocks:  # type: ignore[union-attr]
                 await asyncio.sleep(0)
         try:
-            say({"answer": None if request["do"] == "open a batch" else obey(node, load, request)})
+            say({"answer": None if request["do"] == "open a batch" else obey(node, load, ear, request)})
         except Exception as error:
             say({"error": repr(error)})
     if working is not None:
@@ -159,7 +214,10 @@ async def main(cluster: str, settings: dict[str, Any]) -> None:
         async with gossip.Node(cluster, **settings) as node:
             size = len(node.map("shared"))  # before anything is awaited: what was there when `start` returned
             say({"ready": {"pid": os.getpid(), "size": size, **asdict(node.me)}})
-            await answers(node, Load(node))
+            ear = Ear(node)
+            listening = asyncio.create_task(ear.listen())
+            await answers(node, Load(node), ear)
+            del listening  # held until here: it ends with the node
 
 
 if __name__ == "__main__":
