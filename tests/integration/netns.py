@@ -96,6 +96,11 @@ class Machine:
         """How many packets were dropped, since `refuse`: a network that was to be broken and dropped none was whole."""
         return sum(map(int, re.findall(r"counter packets (\d+)", self.run("nft", "list", "ruleset"))))
 
+    def give_up_streams(self) -> None:
+        """Has the kernel end all streams, as it does after minutes without an answer: what it has left to send over them
+        would else be there as soon as the network is whole again."""
+        self.run("ss", "--kill", "--tcp", "--numeric", "state", "connected")
+
     def deaf_to(self, *others: Machine) -> None:
         """Hears nothing of these any more, and all of the others."""
         self.refuse(*(f"ip saddr {other.ipv4}" for other in others))

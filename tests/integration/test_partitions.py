@@ -103,9 +103,9 @@ def write_on_both_sides(workers: list[Worker]) -> None:
 
 @pytest.mark.parametrize("memory", ["they remember", "they forgot"])
 def test_sides_that_called_each_other_dead_become_one_again(lan: Lan, memory: str) -> None:
-    """M3: also when both have forgotten that the other ever was, and only a seed of one side is left to look for."""
-    remember = {"remember_dead": 1.0} if memory == "they forgot" else {}
-    workers = lan.several(4, **remember, **FAST)
+    """M3: by the addresses of the dead alone; and when both have forgotten that the other ever was, by a seed alone."""
+    forgot = memory == "they forgot"
+    workers = lan.several(4, **FAST | ({"remember_dead": 1.0} if forgot else {"discovery_interval": 60.0}))
     workers[0].ask("set", key="before", value=1)
     agree(workers, "map", {"before": 1})
     lan.partition([1, 2], [3, 4])
@@ -114,9 +114,11 @@ def test_sides_that_called_each_other_dead_become_one_again(lan: Lan, memory: st
     for worker in workers:
         worker.until(lambda worker: len(worker.living()) == 2, "the other side is dead to it")
     print(f"called dead after {time.monotonic() - cut:.2f} s")
-    if remember:
+    if forgot:
         for worker in workers:
             worker.until(lambda worker: len(worker.ask("members")) == 2, "it has forgotten them")
+    for machine in lan.machines:
+        machine.give_up_streams()
     sides_agree_again(lan, workers)
     said = lan.gossip(workers[3], "members")
     assert sorted(each["name"] for each in said if each["status"] == "alive") == ["m1", "m2", "m3", "m4"]
@@ -165,7 +167,7 @@ def test_a_network_that_drops_all_streams_calls_nobody_dead(three: tuple[Lan, li
     workers[0].ask("set", key="meanwhile", value=1)
     begun = time.monotonic()
     while time.monotonic() < begun + A_WHILE:
-        assert ears.heard("died", "reborn") == {}
+        assert ears.heard(*TROUBLE) == {}
         time.sleep(0.1)  # waits: between two looks at what must not happen
     assert workers[1].ask("get", key="meanwhile") is None and lan.machines[1].refused() > 0
     mended(lan, workers)
