@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "python3-venv is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@echo "installing into $(VENV) (about half a minute) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cli,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cli,dns,mdns,dev]'
 	@touch $@
 
 demo: $(STAMP)  ## workers that share state, live in the terminal and in the browser

@@ -1,5 +1,5 @@
-"""Where might the others be? Addresses, from what this host, a list or a name has to say; nothing here knows
-of gossip.
+"""Where might the others be? Addresses, from what this host, a list, a name, a command or the link (`discovery.mdns`,
+which needs zeroconf) has to say; nothing here knows of gossip.
 
 Invariant: what is listed in `__all__` is public, all else may change. What a provider yields are candidates;
 whether somebody of ours is there is for the caller to find out.
@@ -10,20 +10,27 @@ Deliberately not here: the handshake, membership, and any decision about whom to
 """
 
 from discovery.address import LONGEST_UNIX_PATH, Address, check_peer, parse_address, parse_peer
+from discovery.command import CommandFailed, ask_command
+from discovery.dns import Resolver
 from discovery.host import MOST_ENTRIES, HostDirectory, Place, UnsafeDirectory, Witness, clusters, runtime_directory
 from discovery.process import process_of
-from discovery.seeds import MOST_SEEDS, Seeds, parse_seeds, read_seeds
+from discovery.seeds import MOST_SEEDS, Seed, Seeds, Service, parse_seeds, read_seeds
 
 __all__ = [
     "LONGEST_UNIX_PATH",
     "MOST_ENTRIES",
     "MOST_SEEDS",
     "Address",
+    "CommandFailed",
     "HostDirectory",
     "Place",
+    "Resolver",
+    "Seed",
     "Seeds",
+    "Service",
     "UnsafeDirectory",
     "Witness",
+    "ask_command",
     "check_peer",
     "clusters",
     "parse_address",

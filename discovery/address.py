@@ -79,6 +79,15 @@ class Address:
         return bool(self.path)
 
     @property
+    def is_name(self) -> bool:
+        """Whether its host is a name, which may have many addresses or none: see `Resolver`.
+
+        >>> [Address(host, 1).is_name for host in ("shop.default.svc", "10.0.0.1", "fe80::1%eth0")]
+        [True, False, False]
+        """
+        return not self.path and _as_ip(self.host) is None
+
+    @property
     def is_loopback(self) -> bool:
         """Whether this is 127.0.0.0/8, ::1 or the name `localhost`. False for unix sockets: they are no
         network at all.

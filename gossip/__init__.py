@@ -38,7 +38,8 @@ def _check_neighbours() -> None:
 _OURS = frozenset(
     """
     __init__ __main__ answers bell config control datadir door endings errors events forks handle keeping neighbours
-    node past records restore roster runtime schema seal search shared snapshot storage thread token transport waits
+    node past reach records restore roster runtime schema seal search shared snapshot sources storage thread token
+    transport waits
     watch watches
     """.split()  # noqa: SIM905
 )

@@ -15,14 +15,17 @@ import binascii
 import difflib
 import logging
 import os
+import shlex
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
+from types import NoneType
 from typing import Any, Self
 
 from crdt.codec import MAX_VALUE
-from discovery import parse_address, parse_peer, parse_seeds
+from discovery import Service, parse_address, parse_peer, parse_seeds
 from gossip.errors import ConfigError
 from gossip.protocol.codec import MAX_MESSAGE, MAX_NAME, MAX_TAG_BYTES, MAX_TAGS
 from gossip.protocol.settings import Settings
@@ -36,6 +39,7 @@ _TAKES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (float, int),
     "bool": (bool,),
+    "bool | None": (bool, NoneType),
     "bytes": (bytes, str),
 }
 """Which types of value a field of a type takes. Exactly these: True is no number here, and "no" no bool."""
@@ -67,9 +71,17 @@ class Config(Settings):
     advertise: str = ""
     """`host:port` where others reach this node, if that is not `bind`."""
     seeds: tuple[str, ...] = ()
-    """Addresses of nodes to try, again and again, for as long as the node lives."""
+    """Where other nodes may be, asked again and again for as long as the node lives: `10.0.0.5:7946`; a name, for all
+    the addresses that it has then (`shop.default.svc:7946`); a service with SRV records, which needs `gossamesh[dns]`
+    (`srv:_gossamesh._tcp.shop.example`)."""
     seeds_file: str = ""
-    """A file of such addresses, one a line, read anew each time."""
+    """A file of such seeds, one a line, read anew each time."""
+    seeds_command: str = ""
+    """A command that prints such seeds, one a line, run each time: its words as in a shell, without one, or a list of
+    them. It may take 5 s, and does not see `GOSSAMESH_KEY`."""
+    mdns: bool | None = None
+    """Whether to announce this node on its link, and to look for others there, by multicast DNS, which needs
+    `gossamesh[mdns]`. None: where `bind` is beyond loopback, but not in Kubernetes."""
     key: bytes = field(default=b"", repr=False)
     """32 bytes that every node of the cluster has, to seal what they say. Given as base64 text or as bytes."""
     insecure: bool = False
@@ -83,7 +95,7 @@ class Config(Settings):
     data_dir: str = ""
     """A directory of this node alone, in which its data survives it. Empty: data lives while any node has it."""
     discovery_interval: float = 15.0
-    """Between two looks at every source of addresses."""
+    """Between two looks at every source of addresses. While nobody is known, they are asked every second."""
     send_buffer: int = 16 << 20
     """Bytes that may wait for one peer; beyond, writes to it are dropped, and it pulls them when it can."""
     max_connections: int = 512
@@ -95,6 +107,7 @@ class Config(Settings):
         for each in ("runtime_dir", "seeds_file", "data_dir"):
             if isinstance(path := getattr(self, each), Path):
                 object.__setattr__(self, each, str(path))
+        object.__setattr__(self, "seeds_command", _command(self.seeds_command))
         self._check_types()
         self._check_identity()
         object.__setattr__(self, "key", _key(self.key))
@@ -131,11 +144,11 @@ class Config(Settings):
 
     def _check_network(self) -> None:
         if not self.bind:
-            if self.advertise or self.seeds or self.seeds_file:
+            if self.advertise or self.seeds or self.seeds_file or self.seeds_command or self.mdns:
                 raise ConfigError(
-                    "advertise and seeds (GOSSAMESH_SEEDS, for example) are for nodes on a network, and without bind "
-                    "this one has no port: add for example bind='0.0.0.0:7946'; or leave them away for workers that "
-                    "reach other hosts through one node of their host that has a port"
+                    "advertise, mdns and seeds (GOSSAMESH_SEEDS, for example) are for nodes on a network, and "
+                    "without bind this one has no port: add for example bind='0.0.0.0:7946'; or leave them away for "
+                    "workers that reach other hosts through one node of their host that has a port"
                 )
             return
         try:
@@ -244,7 +257,7 @@ def _parse(variable: str, text: str, kind: str) -> Any:
             return int(text)
         if kind == "float":
             return float(text)
-        if kind == "bool":
+        if kind.startswith("bool"):
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
         if kind.startswith("Mapping"):
             return dict(pair.split("=", 1) for pair in text.split(",") if pair)
@@ -253,7 +266,7 @@ def _parse(variable: str, text: str, kind: str) -> Any:
     except (ValueError, KeyError):
         shown = "" if variable.endswith("KEY") else f"={text!r}"
         form = {"bool": "1, true, yes, 0, false or no", "int": "an integer", "float": "a number"}.get(
-            kind, "of the form role=web,zone=a"
+            kind.partition(" ")[0], "of the form role=web,zone=a"
         )
         raise ConfigError(f"the environment's {variable}{shown} is not {form}") from None
     return text
@@ -275,6 +288,24 @@ def _key(key: bytes | str) -> bytes:
 
 def _seeds(seeds: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
     try:
-        return tuple(str(address) for address in parse_seeds(seeds, source="seeds"))
+        parsed = parse_seeds(seeds, source="seeds")
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from None
+    service = next((seed for seed in parsed if isinstance(seed, Service)), None)
+    if service is not None and find_spec("dns") is None:
+        raise ConfigError(
+            f"seed {str(service)!r} needs dnspython, which is not installed: pip install 'gossamesh[dns]'"
+        )
+    return tuple(str(seed) for seed in parsed)
+
+
+def _command(command: Any) -> Any:
+    """One text, whose words `shlex.split` gives; what is no command is left to the check of types."""
+    if isinstance(command, list | tuple) and all(type(word) is str for word in command):
+        command = shlex.join(command)
+    try:
+        if isinstance(command, str) and command and not shlex.split(command):
+            raise ConfigError("seeds_command has no words")
+    except ValueError as error:
+        raise ConfigError(f"seeds_command can not be split into words: {error}") from None
+    return command

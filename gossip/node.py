@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 from weakref import WeakValueDictionary
 
 from crdt import Live, Store, Write, visible
@@ -44,6 +44,9 @@ from gossip.waits import Peers
 from gossip.watch import Cursor, Source, Watch
 from gossip.watches import Watches
 
+if TYPE_CHECKING:
+    from zeroconf.asyncio import AsyncZeroconf
+
 log = logging.getLogger("gossip")
 H = TypeVar("H", Map[Any, Any], Set[Any], Register[Any])
 K = TypeVar("K")
@@ -55,9 +58,11 @@ class Node:
     """A place in a cluster.
 
     `cluster` is its name: nodes of one name, host and user find each other without any configuration. With `bind`
-    (`host:port`) the node also speaks to other hosts, found by `seeds`; beyond loopback only with a `key`. `name` and
-    `tags` are for others to see. With `data_dir`, a directory for this node alone, its data survives it. `config` is a
-    TOML file. Everything else that can be told stands in `gossip.Config`.
+    (`host:port`) the node also speaks to other hosts; beyond loopback only with a `key`. It finds them by `seeds`
+    (addresses, names that have many, `srv:` and the name of a service) and, with `gossamesh[mdns]` installed, on its
+    link by `mdns`; `zeroconf` is an `AsyncZeroconf` of your own for that, which must live in the same loop, and is not
+    closed. `name` and `tags` are for others to see. With `data_dir`, a directory for this node alone, its data survives
+    it. `config` is a TOML file. Everything else that can be told stands in `gossip.Config`.
 
     Raises `ConfigError` for a setting that is wrong.
 
@@ -80,11 +85,13 @@ class Node:
         data_dir: str | Path | None = None,
         tags: Mapping[str, str] | None = None,
         insecure: bool | None = None,
+        mdns: bool | None = None,
+        zeroconf: AsyncZeroconf | None = None,
         config: str | Path | Config | None = None,
         **more: Any,
     ) -> None:
         told: dict[str, object] = {"name": name, "bind": bind, "advertise": advertise, "key": key, "tags": tags}
-        told |= {"insecure": insecure, "data_dir": data_dir}
+        told |= {"insecure": insecure, "data_dir": data_dir, "mdns": mdns}
         if isinstance(config, Config):
             also = [each for each, value in {**told, "seeds": seeds, **more}.items() if value is not None]
             if also or config.cluster != cluster:
@@ -101,6 +108,9 @@ class Node:
                 **told,
                 **more,
             )
+        if zeroconf is not None and not self.config.bind:
+            raise ConfigError("zeroconf is for nodes on a network, and without bind this one has no port")
+        self._zeroconf = zeroconf
         self._store = Store()
         self._runtime: Runtime | None = None
         self._watches = Watches(self)
@@ -136,6 +146,7 @@ class Node:
             self._happened,
             self.leave,
             self._serve_control,
+            self._zeroconf,
         )
         try:
             await runtime.start()

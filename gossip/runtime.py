@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from random import Random
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 from crdt import Change, Context, Malformed, Store, Write
 from discovery import Address, Place, parse_address
@@ -53,6 +53,7 @@ from gossip.protocol.engine import Engine
 from gossip.protocol.log import Log
 from gossip.protocol.members import Claim
 from gossip.protocol.messages import Ack, Ping
+from gossip.reach import announced, reachable
 from gossip.seal import Seal
 from gossip.search import Search
 from gossip.transport import Transport
@@ -73,7 +74,7 @@ class Runtime:
     `changed` is called with the changes of each visible step, under the lock; `batch_began` when a batch of this
     process is open, and `batch_ended` when none is any more; `member_changed` with news of members, and `happened` with
     what else there is to tell, and of whom; `leave` if the loop is about to end while the node still runs, `settled`
-    when this node has a place on its host.
+    when this node has a place on its host. `zeroconf` is for the search.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Runtime:
         happened: Callable[[EventKind, int, str], None],
         leave: Callable[[], Coroutine[None, None, None]],
         settled: Callable[[Place], Coroutine[None, None, None]],
+        zeroconf: Any = None,
     ) -> None:
         self.config = config
         self.running = False
@@ -101,6 +103,10 @@ class Runtime:
         self.leave = leave
         self._settled = settled
         self._neighbours: Neighbours | None = None
+        self.bound: Address | None = None
+        """Where it listens on the network, if it does."""
+        self.announced: Address | None = None
+        """What it may say of that to whoever is on its links."""
         self.keeping = Keeping(config, self._stored, lambda: self.engine.stamp(_wall()), self._refused)
         self.waits = Waits(self)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -112,7 +118,7 @@ class Runtime:
         self._timer_at = 0.0
         self._flush_due = False
         self._warned = False
-        self._search = Search(self)
+        self._search = Search(self, zeroconf)
 
     # -- starting and stopping --------------------------------------------------------------------------------------
 
@@ -159,8 +165,9 @@ class Runtime:
         await self.transport.listen_unix(str(self.place.socket_path))
         addresses = [str(self.place.address)]
         if config.bind:
-            bound = await self.transport.listen_network(parse_address(config.bind, allow_port_zero=True))
-            addresses.append(config.advertise or str(_reachable(bound)))
+            bound = self.bound = await self.transport.listen_network(parse_address(config.bind, allow_port_zero=True))
+            addresses.append(config.advertise or str(reachable(bound)))
+            self.announced = announced(parse_address(addresses[-1]), bound)
             if config.insecure and not config.key and not bound.is_loopback:
                 log.warning("listening at %s without a key: whoever reaches it can read and write everything", bound)
         return tuple(addresses)
@@ -207,6 +214,7 @@ class Runtime:
         if not self.running:
             return
         deadline = deadline or self._now() + self.config.leave_timeout
+        self._search.hush()
         try:
             with self.lock:
                 self._do(self.engine.flush)
@@ -244,8 +252,7 @@ class Runtime:
                 await self.keeping.close(_LAST_WORDS)
             finally:
                 self.over = True
-                if search is not None:
-                    await asyncio.gather(search, return_exceptions=True)
+                await asyncio.gather(*search, return_exceptions=True)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -262,7 +269,7 @@ class Runtime:
         self.running = False
         self.forked = True
         self.door = self._door()  # whoever was inside does not exist here
-        forks.let_go(self.transport.descriptors())
+        forks.let_go([*self.transport.descriptors(), *self._search.descriptors()])
         if self._neighbours is not None:
             self._neighbours.abandon()
 
@@ -569,20 +576,6 @@ def _default_name() -> str:
 
 def _wall() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _reachable(bound: Address) -> Address:
-    """Where others reach us, if we listen on every interface: the address from which we would reach the world."""
-    if not bound.is_unspecified:
-        return bound
-    family = socket.AF_INET6 if ":" in bound.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            # connecting a datagram socket sends nothing: it only asks the routing table
-            probe.connect(("2001:db8::1" if family == socket.AF_INET6 else "192.0.2.1", 9))
-            return Address(probe.getsockname()[0], bound.port)
-        except OSError:
-            return Address("::1" if family == socket.AF_INET6 else "127.0.0.1", bound.port)
 
 
 _numbers = itertools.count(1)

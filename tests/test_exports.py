@@ -22,7 +22,7 @@ import pytest
 from tests.readme import README, blocks, names
 
 PACKAGES = ("crdt", "discovery", "gossip")
-ONLY_WHEN_USED = ("aiohttp", "click", "cryptography", "rich", "uvloop", "zeroconf", "zstandard")
+ONLY_WHEN_USED = ("aiohttp", "click", "cryptography", "dns", "rich", "uvloop", "zeroconf", "zstandard")
 
 each_package = pytest.mark.parametrize("package", PACKAGES)
 

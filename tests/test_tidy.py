@@ -60,10 +60,13 @@ def crdt_imports_the_standard_library_and_msgpack(source: Source) -> Iterator[st
 @rule(
     under("discovery"),
     bad=[("discovery/dns.py", "import gossip.errors"), ("discovery/dns.py", "from crdt import Store")],
-    good=[("discovery/mdns.py", "import asyncio\nfrom zeroconf.asyncio import AsyncZeroconf\nfrom .address import A")],
+    good=[
+        ("discovery/mdns.py", "import asyncio\nfrom zeroconf.asyncio import AsyncZeroconf\nfrom .address import A"),
+        ("discovery/dns.py", "from dns import resolver"),
+    ],
 )
-def discovery_imports_the_standard_library_and_zeroconf(source: Source) -> Iterator[str]:
-    yield from foreign(source, "discovery", "zeroconf")
+def discovery_imports_the_standard_library_zeroconf_and_dnspython(source: Source) -> Iterator[str]:
+    yield from foreign(source, "discovery", "zeroconf", "dns")
 
 
 @rule(

@@ -35,7 +35,15 @@ _LEAVE = 0.75
 @click.option("--name", help="What others see. Default: host and process.")
 @click.option("--bind", metavar="HOST:PORT", help="Where to speak to other hosts. Default: this host only, no port.")
 @click.option("--advertise", metavar="HOST:PORT", help="Where others reach this node, if not at --bind.")
-@click.option("--seed", "seeds", metavar="HOST:PORT", multiple=True, help="A node to try. Repeatable.")
+@click.option(
+    "--seed",
+    "seeds",
+    metavar="HOST:PORT",
+    multiple=True,
+    help="A node to try; a name stands for all its addresses, srv:NAME for its SRV records. Repeatable.",
+)
+@click.option("--seeds-command", metavar="COMMAND", help="A command that prints such seeds, run again and again.")
+@click.option("--mdns/--no-mdns", default=None, help="Whether to find nodes on this link. Default: if beyond loopback.")
 @click.option(
     "--key-file",
     type=click.Path(),
@@ -59,6 +67,7 @@ def command(
     Example:
       gossip run -c shop
       gossip run -c shop --bind 0.0.0.0:7946 --seed 10.0.0.5:7946 --key-file shop.key --tag role=store
+      gossip run -c shop --bind 0.0.0.0:7946 --seed shop.default.svc:7946 --key-file shop.key --no-mdns
     """
     if not cluster:
         raise click.UsageError("which cluster? gossip run -c shop, or GOSSAMESH_CLUSTER")

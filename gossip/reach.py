@@ -1,0 +1,47 @@
+"""At which addresses is a node of this host reached?
+
+Invariant: nothing is sent to find out: the routing table and the interfaces are asked.
+Not here: what is listened at (`transport`), and what members say of their addresses (the protocol).
+"""
+
+from __future__ import annotations
+
+import socket
+
+from discovery import Address
+
+
+def reachable(bound: Address) -> Address:
+    """Where others reach us, if we listen on every interface: the address from which we would reach the world."""
+    if not bound.is_unspecified:
+        return bound
+    family = _family(bound)
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            # connecting a datagram socket sends nothing: it only asks the routing table
+            probe.connect(("2001:db8::1" if family == socket.AF_INET6 else "192.0.2.1", 9))
+            return Address(probe.getsockname()[0], bound.port)
+        except OSError:
+            return Address("::1" if family == socket.AF_INET6 else "127.0.0.1", bound.port)
+
+
+def announced(told: Address, bound: Address) -> Address | None:
+    """What a node that tells everybody the first announces on its links: an address that can be used as it stands."""
+    for each in (told, reachable(bound)):
+        if not each.is_name and (bound.is_loopback or not each.is_loopback):
+            return each
+    return None
+
+
+def is_of_this_host(address: Address) -> bool:
+    """Whether an interface of this host has it: nothing else can be bound to."""
+    try:
+        with socket.socket(_family(address), socket.SOCK_DGRAM) as probe:
+            probe.bind((address.host, 0))
+    except OSError:
+        return False
+    return True
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address.host else socket.AF_INET
