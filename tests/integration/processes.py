@@ -10,12 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from discovery import runtime_directory
+from tests.namespaces import Place
 from tests.waiting import TooLate, until_here
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -144,7 +145,7 @@ def can_be_elsewhere() -> bool:
 
 class Host:
     """Workers of one cluster. They share a runtime directory, as on one host, or with `apart` have one each; one for
-    which there is another directory at `elsewhere` is as in a container."""
+    which there is another directory at `elsewhere` is as in a container; one at a `place` is on a host of its own."""
 
     def __init__(self, cluster: str, directory: Path) -> None:
         self.cluster = cluster
@@ -159,19 +160,22 @@ class Host:
         apart: bool = False,
         elsewhere: str = "",
         before: Sequence[str] = (),
+        place: Place | None = None,
+        environment: Mapping[str, str] | None = None,
         cluster: str = "",
         key: str = "",
         **settings: Any,
     ) -> Worker:
         """Starts a worker and does not wait for it. `before` is a command that starts it, in a place of its own."""
         self._number += 1
-        environment = {"GOSSAMESH_KEY": key} if key else {}
-        if apart:
+        environment = dict(environment or {}) | ({"GOSSAMESH_KEY": key} if key else {})
+        if apart or place is not None:
             own = self._directory / f"{self._number}"
             own.mkdir(mode=0o700)
             environment["GOSSAMESH_RUNTIME_DIR"] = str(own)
         settings["name"] = name or f"w{self._number}"
         errors, before = self._directory / f"{self._number}.err", (*OWN_PLACE, elsewhere) if elsewhere else before
+        before = place.before if place is not None else before
         worker = Worker(cluster or self.cluster, environment, errors, before, **settings)
         self.workers.append(worker)
         return worker
