@@ -42,6 +42,9 @@ _ASKED_AGAIN = 16
 """Services of which only the name is known that are asked for their place in one go."""
 _ANSWER = 1000
 """Milliseconds that those are waited for."""
+_LASTING = 4500
+"""Seconds for which what we say of our place holds. The usual two minutes are for addresses that are lent; ours is gone
+with its name. And where thousands of services are announced, the caches of all give up first what ends first."""
 
 
 class Mdns:
@@ -107,7 +110,7 @@ class Mdns:
         host = self._own.removesuffix(_TYPE) + "local."  # not the name of this host, which is nobody's business
         return AsyncServiceInfo(
             _TYPE, self._own, address.port, server=host, parsed_addresses=[address.host.partition("%")[0]],
-            properties=self._properties,
+            properties=self._properties, host_ttl=_LASTING,
         )  # fmt: skip
 
     async def close(self) -> None:

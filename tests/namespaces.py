@@ -38,8 +38,10 @@ def no_namespaces() -> str:
 class Place:
     """One of these hosts: `address` on the link, `files` with its resolv.conf and hosts."""
 
-    def __init__(self, name: str, address: str, address6: str, files: Path) -> None:
-        self.name, self.address, self.address6, self.files = name, address, address6, files
+    def __init__(self, hub: str, name: str, number: int, files: Path) -> None:
+        self.name, self.files = name, files
+        self.address, self.address6 = f"10.93.0.{number}", f"fd93::{number}"
+        self.hub, self.port = hub, f"p{number}"
 
     @property
     def before(self) -> tuple[str, ...]:
@@ -51,8 +53,7 @@ class Place:
 
     def plug(self, plugged: bool) -> None:
         """Puts the cable in, or pulls it out."""
-        state = "up" if plugged else "down"
-        subprocess.run(["ip", "-n", self.name, "link", "set", "eth0", state], check=True)
+        subprocess.run(["ip", "-n", self.hub, "link", "set", self.port, "up" if plugged else "down"], check=True)
 
 
 @contextmanager
@@ -70,19 +71,18 @@ def link(count: int) -> Iterator[list[Place]]:
                 files.mkdir()
                 (files / "resolv.conf").write_text("nameserver 127.0.0.1\n")
                 (files / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
-                place = Place(f"gm{mark}n{number}", f"10.93.0.{number}", f"fd93::{number}", files)
-                places.append(place)
-                _join(place, hub, number)
+                places.append(Place(hub, f"gm{mark}n{number}", number, files))
+                _join(places[-1])
             yield places
         finally:
             for name in [*(place.name for place in places), hub]:
                 subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
-def _join(place: Place, hub: str, number: int) -> None:
+def _join(place: Place) -> None:
     _ip("netns", "add", place.name)
-    _ip("-n", place.name, "link", "add", "eth0", "type", "veth", "peer", "name", f"p{number}", "netns", hub)
-    _ip("-n", hub, "link", "set", f"p{number}", "master", "br0", "up")
+    _ip("-n", place.name, "link", "add", "eth0", "type", "veth", "peer", "name", place.port, "netns", place.hub)
+    _ip("-n", place.hub, "link", "set", place.port, "master", "br0", "up")
     _ip("-n", place.name, "link", "set", "lo", "up")
     _ip("-n", place.name, "addr", "add", f"{place.address}/24", "dev", "eth0")
     _ip("-n", place.name, "addr", "add", f"{place.address6}/64", "dev", "eth0", "nodad")
@@ -96,8 +96,8 @@ def _ip(*words: str) -> None:
     assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"
 
 
-def started(place: Place, command: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+def started(place: Place, command: Sequence[str], folder: Path, stderr: int | None = None) -> subprocess.Popen[str]:
     """A process on one of these hosts, that can be spoken to by its input and output."""
     return subprocess.Popen(
-        [*place.before, *command], cwd=folder, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [*place.before, *command], cwd=folder, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
     )
