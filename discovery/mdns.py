@@ -42,6 +42,10 @@ _ASKED_AGAIN = 16
 """Services of which only the name is known that are asked for their place in one go."""
 _ANSWER = 1000
 """Milliseconds that those are waited for."""
+_CLOSED = "the zeroconf that was passed is closed: close it after the node has left"
+_ALONE, _ASKED = 15.0, 60.0
+"""Seconds until the whole link is asked again, while nobody is remembered and otherwise: zeroconf asks four times in
+14 s and never again, and two whose link was cut meanwhile would never hear of each other."""
 _LASTING = 4500
 """Seconds for which what we say of our place holds. The usual two minutes are for addresses that are lent; ours is gone
 with its name. And where thousands of services are announced, the caches of all give up first what ends first."""
@@ -66,6 +70,7 @@ class Mdns:
         self._lent = lent
         self._zeroconf: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
+        self._asked_at = 0.0
         self._info: AsyncServiceInfo | None = None
         self._announcing: asyncio.Future[Any] | None = None
         self._places: dict[str, Address] = {}
@@ -84,10 +89,10 @@ class Mdns:
                 raise OSError("the zeroconf that was passed lives in another event loop than this node")
             self._zeroconf = self._lent or AsyncZeroconf(zc=self._zeroconf_of_ours())
             zeroconf = self._zeroconf.zeroconf
+            if zeroconf.done:
+                raise OSError(_CLOSED)
             await zeroconf.async_wait_for_start()
-            self._browser = AsyncServiceBrowser(
-                zeroconf, _TYPE, handlers=[self._changed], question_type=DNSQuestionType.QM
-            )
+            self._browse(zeroconf)
             if self._address is not None:
                 self._info = self._announcement(self._address)
                 # no probing for the name: it is 64 random bits, and probing takes most of a second
@@ -105,6 +110,11 @@ class Mdns:
         if self._bind.is_name or self._bind.is_unspecified:
             return _ToTheGroupAlone(interfaces=InterfaceChoice.All, ip_version=version)
         return _ToTheGroupAlone(interfaces=[self._bind.host], ip_version=version)
+
+    def _browse(self, zeroconf: Zeroconf) -> None:
+        # asks the group, and to be answered so: what is sent to one alone, ours does not send
+        self._browser = AsyncServiceBrowser(zeroconf, _TYPE, handlers=[self._changed], question_type=DNSQuestionType.QM)
+        self._asked_at = asyncio.get_running_loop().time()
 
     def _announcement(self, address: Address) -> AsyncServiceInfo:
         host = self._own.removesuffix(_TYPE) + "local."  # not the name of this host, which is nobody's business
@@ -155,12 +165,24 @@ class Mdns:
         return list(self._places.values())
 
     async def look_again(self) -> None:
-        """Ask for what is missing of some, and speak on the interfaces that there are now. Takes seconds at most."""
+        """Ask again: now and then for everybody, each time for what is missing of some, and on the interfaces that
+        there are now. Takes seconds at most. Raises OSError where there is no multicast any more."""
         if self._zeroconf is None:
             return
-        zeroconf = self._zeroconf.zeroconf
+        try:
+            await self._look_again(self._zeroconf.zeroconf)
+        except (OSError, RuntimeError, Error) as error:
+            raise OSError(str(error) or type(error).__name__) from error
+
+    async def _look_again(self, zeroconf: Zeroconf) -> None:
+        if zeroconf.done:
+            raise OSError(_CLOSED)
         if self._zeroconf is not self._lent:
             await zeroconf.async_update_interfaces()
+        if asyncio.get_running_loop().time() - self._asked_at >= (_ASKED if self._places else _ALONE):
+            if self._browser is not None:
+                await self._browser.async_cancel()
+            self._browse(zeroconf)
         names = list(self._placeless)[:_ASKED_AGAIN]
         for name in names:  # to the end of the line
             self._placeless.pop(name, None)

@@ -130,6 +130,27 @@ def test_two_hosts_share_over_a_sealed_network_and_hear_the_leave(shell: Shell, 
     assert status_of(shell, bob, ann) == "left"
 
 
+def test_a_command_names_its_seeds_and_mdns_is_asked_for(shell: Shell) -> None:
+    here, there = shell.directory / "here", shell.directory / "there"
+    ann = shell.daemon("ann", "shop", "--bind", "127.0.0.1:0", "--no-mdns", GOSSAMESH_RUNTIME_DIR=str(here))
+    command = f"echo {ann.ready['addresses'][1]} '# ann'"
+    told = ("--bind", "127.0.0.1:0", "--seeds-command", command, "--mdns")
+    bob = shell.daemon("bob", "shop", *told, GOSSAMESH_RUNTIME_DIR=str(there))
+    until("bob has it", lambda: shell.run("get", "flags", "beta", GOSSAMESH_RUNTIME_DIR=str(there)).code == 1)
+    assert shell.run("set", "flags", "beta", "true", GOSSAMESH_RUNTIME_DIR=str(here)).code == 0
+    until("bob has it", lambda: shell.run("get", "flags", "beta", GOSSAMESH_RUNTIME_DIR=str(there)).out == "true\n")
+    seconds, _ = bob.terminate()
+    assert seconds < SECOND
+    for options, part in (
+        (("--bind", "127.0.0.1:0", "--seeds-command", "echo '"), "seeds_command"),
+        (("--mdns",), "bind"),
+        (("--bind", "127.0.0.1:0", "--seed", "srv:shop"), "srv:_gossamesh._tcp.shop.example"),
+    ):
+        result = shell.run("run", "-c", "shop", *options)
+        assert (result.code, result.out) == (2, "")
+        assert part in result.err
+
+
 def test_what_it_can_not_use_is_said(shell: Shell, tmp_path: Path) -> None:
     empty = tmp_path / "empty.key"
     empty.touch()

@@ -72,6 +72,11 @@ class World:
             case "announced":
                 assert self.mdns is not None and self.mdns._announcing is not None
                 await self.mdns._announcing
+            case "asked enough":
+                # as after 14 s, when zeroconf has asked four times; and a minute later it is time to ask again
+                assert self.mdns is not None and self.mdns._browser is not None
+                self.mdns._browser.query_scheduler.stop()
+                self.mdns._asked_at -= 60
             case "listen":
                 self.ear = ear()
             case "heard":

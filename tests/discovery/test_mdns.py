@@ -269,6 +269,21 @@ def test_what_was_lost_of_an_announcement_is_asked_for(three: list[Neighbour]) -
     until_here(lambda: bob.ask("look again") or bob.ask("candidates") == ["10.93.0.1:7946"])
 
 
+def test_two_whose_link_was_cut_when_they_asked_hear_of_each_other_all_the_same(three: list[Neighbour]) -> None:
+    ann, bob, _ = three
+    ann.place.plug(False)
+    ann.open()
+    bob.open(port=7947)
+    for each in (ann, bob):
+        each.ask("announced")
+        each.ask("asked enough")
+    ann.place.plug(True)
+    ann.ask("look again")
+    ann.until("10.93.0.2:7947")
+    bob.ask("look again")
+    bob.until("10.93.0.1:7946")
+
+
 def test_a_zeroconf_of_the_program_is_used_and_left_as_it_was(three: list[Neighbour]) -> None:
     ann, bob, _ = three
     ann.ask("lend")

@@ -78,6 +78,11 @@ def test_a_whole_config_is_taken_as_it_is_and_alone() -> None:
         ({"bind": "127.0.0.1:1", "advertise": "x"}, "advertise"),
         ({"bind": "127.0.0.1:1", "advertise": "0.0.0.0:1"}, "advertise"),
         ({"advertise": "127.0.0.1:1"}, "bind="), ({"seeds": ["127.0.0.1:1"]}, "bind="), ({"seeds_file": "x"}, "bind="),
+        ({"seeds_command": "x"}, "bind="), ({"mdns": True}, "bind="), ({"mdns": 1, "bind": "127.0.0.1:0"}, "mdns"),
+        ({"bind": "127.0.0.1:1", "seeds": ["srv:shop.example"]}, "srv:_gossamesh._tcp.shop.example"),
+        ({"bind": "127.0.0.1:1", "seeds_command": "echo 'a"}, "seeds_command"),
+        ({"bind": "127.0.0.1:1", "seeds_command": " "}, "seeds_command"),
+        ({"bind": "127.0.0.1:1", "seeds_command": ["x", 7]}, "seeds_command"),
         ({"bind": "127.0.0.1:1", "seeds": ["nowhere"]}, "nowhere"),
         ({"bind": "127.0.0.1:1", "seeds": ["0.0.0.0:1"]}, "seeds"),
         ({"bind": "127.0.0.1:1", "seeds": [7]}, "text"), ({"key": "not base64!"}, "key"),
@@ -105,7 +110,8 @@ def test_a_wrong_setting_is_named_with_its_remedy(settings: dict[str, Any], said
     ("variable", "text"),
     [
         ("PROBE_INTERVAL", "fast"), ("MAX_CONNECTIONS", "1.5"), ("INSECURE", "perhaps"), ("TAGS", "role"),
-        ("SEEDS", "127.0.0.1"), ("BIND", "7946"), ("KEY", KEY[:-8]), ("KEY", KEY + "!"),
+        ("SEEDS", "127.0.0.1"), ("MDNS", "perhaps"), ("SEEDS_COMMAND", "'"),
+        ("BIND", "7946"), ("KEY", KEY[:-8]), ("KEY", KEY + "!"),
     ],
 )  # fmt: skip
 def test_a_wrong_variable_is_named(variable: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,6 +184,33 @@ def test_a_seed_that_is_wrong_in_the_file_is_no_reason_not_to_start(cluster: str
 def test_seeds_may_be_one_text() -> None:
     node = gossip.Node("shop", bind="127.0.0.1:0", seeds="127.0.0.1:7946, 127.0.0.1:7947")
     assert node.config.seeds == ("127.0.0.1:7946", "127.0.0.1:7947")
+
+
+def test_names_services_and_a_command_are_told_alike_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = ("shop.default.svc:7946", "srv:_gossamesh._tcp.shop.example")
+    words = "list-nodes --zone 'north, west'"
+    file = tmp_path / "gossamesh.toml"
+    file.write_text(
+        f'bind = "127.0.0.1:0"\nseeds = {list(seeds)}\n'
+        'seeds_command = ["list-nodes", "--zone", "north, west"]\nmdns = false\n'
+    )
+    by_file = gossip.Config.load("shop", file)
+    monkeypatch.setenv("GOSSAMESH_SEEDS", ", ".join(seeds))
+    monkeypatch.setenv("GOSSAMESH_SEEDS_COMMAND", words)
+    monkeypatch.setenv("GOSSAMESH_MDNS", "no")
+    by_environment = gossip.Config.load("shop", bind="127.0.0.1:0")
+    by_keyword = gossip.Node("shop", bind="127.0.0.1:0", seeds=seeds, seeds_command=words, mdns=False).config
+    assert by_file == by_environment == by_keyword
+    assert by_file.seeds == seeds and by_file.seeds_command == words and by_file.mdns is False
+
+
+def test_a_service_without_the_library_is_refused_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gossip.config.find_spec", lambda name: None)
+    with pytest.raises(gossip.ConfigError, match=r"gossamesh\[dns\]"):
+        gossip.Node("shop", bind="127.0.0.1:0", seeds="srv:_gossamesh._tcp.shop.example")
+    gossip.Node("shop", bind="127.0.0.1:0", seeds="shop.example:7946")
 
 
 def test_a_misspelt_variable_of_the_environment_is_told(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
