@@ -6,6 +6,7 @@ import tracemalloc
 from collections.abc import Iterator
 from random import Random
 from time import perf_counter
+from typing import get_args
 
 import msgpack
 import pytest
@@ -147,6 +148,9 @@ def examples() -> list[Message]:
         StatePart(1, 0, len(parts) == 1, first, 0),
         StateNext(1, 1),
         Busy(),
+        Sync(4, encode_context(Context({7: 1, 2: 1})), True),
+        Synced(4, True),
+        Sums(1, 0, bytes(range(8)) * 128, EPOCH),
     ]
 
 
@@ -183,6 +187,10 @@ def decodes(payload: bytes) -> bool:
     assert 0 < sender < 2**64
     assert SHOP.decode(SHOP.encode(sender, message)) == (sender, message)
     return True
+
+
+def test_there_is_an_example_of_each_kind_of_message() -> None:
+    assert {type(example) for example in examples()} == set(get_args(Message))
 
 
 @pytest.mark.parametrize("example", NAMED)
@@ -234,7 +242,7 @@ def test_noise_behind_a_good_header_is_malformed_or_a_message(noise: bytes) -> N
 
 @given(st.recursive(number | st.none() | st.binary(max_size=9) | text | st.booleans(), st.lists, max_leaves=12))
 def test_any_msgpack_behind_a_good_header_is_malformed_or_a_message(content: object) -> None:
-    for kind in range(12):
+    for kind in range(len(get_args(Message))):
         feed(raw(kind, 2, *(content if isinstance(content, list) else [content])))
 
 
