@@ -207,6 +207,7 @@ class Runtime:
         """Introduces this node to whoever is at these addresses."""
         with self.lock:
             self._do(partial(self.engine.join, candidates, self._loop.time()))
+            self._schedule()  # if nobody answers, nothing else does
 
     async def stop(self, deadline: float | None = None) -> None:
         """Leaves: says so, hands over what was not sent yet (until `deadline`, a time of the loop, or for
