@@ -12,7 +12,8 @@ Deliberately not here: the handshake, membership, and any decision about whom to
 from discovery.address import LONGEST_UNIX_PATH, Address, check_peer, parse_address, parse_peer
 from discovery.command import CommandFailed, ask_command
 from discovery.dns import Resolver
-from discovery.host import MOST_ENTRIES, HostDirectory, Place, UnsafeDirectory, Witness, clusters, runtime_directory
+from discovery.host import HostDirectory, Place, Witness
+from discovery.meeting import MOST_ENTRIES, UnsafeDirectory, clusters, meeting_places, runtime_directory
 from discovery.process import process_of
 from discovery.seeds import MOST_SEEDS, Seed, Seeds, Service, parse_seeds, read_seeds
 
@@ -33,6 +34,7 @@ __all__ = [
     "ask_command",
     "check_peer",
     "clusters",
+    "meeting_places",
     "parse_address",
     "parse_peer",
     "parse_seeds",

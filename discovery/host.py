@@ -11,120 +11,37 @@ both have checked, after locking, that the name still shows the file they locked
     there is no second sweeper, who after us would take the next owner's files for the last one's).
 Hence an exclusive lock always means an owner, which makes the answer to "who lives" exact while others sweep.
 
-Source: flock(2), unix(7), the XDG Base Directory Specification ($XDG_RUNTIME_DIR).
+Source: flock(2), unix(7).
 
-Deliberately not here: sockets (whoever holds a place binds them), asking whether a node answers (the
-handshake does), other hosts, and Windows, which has neither flock nor owners in this sense.
+Deliberately not here: which directory that is (`meeting`), sockets (whoever holds a place binds them), asking
+whether a node answers (the handshake does), other hosts, and Windows, which has neither flock nor owners in
+this sense.
 """
 
 from __future__ import annotations
 
-import base64
 import errno
 import fcntl
-import hashlib
 import os
 import re
 import stat
-import tempfile
 import time
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
-from discovery.address import LONGEST_UNIX_PATH, Address
+from discovery.address import Address
+from discovery.meeting import MOST_ENTRIES, UnsafeDirectory, check_length, check_private, make_private
 
-__all__ = ["MOST_ENTRIES", "HostDirectory", "Place", "UnsafeDirectory", "Witness", "clusters", "runtime_directory"]
-
-MOST_ENTRIES: Final = 4096
-"""Directory entries looked at in one go, three a node: more nodes than that on one host is not what this is
-for."""
+__all__ = ["HostDirectory", "Place", "Witness"]
 
 _LOCK, _SOCKET, _CONTROL = ".lock", ".sock", ".ctl"
 _LOCK_NAME = re.compile(r"([0-9a-f]{16})\.lock", re.ASCII)
-_DIRECTORY_NAME = re.compile(r"([a-z0-9-]{1,12}-)?[a-z2-7]{16}", re.ASCII)
-_VARIABLE = "GOSSAMESH_RUNTIME_DIR"
-_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 # Seconds. A look takes microseconds, but whoever looks may lose the processor just then.
 _PATIENCE = 0.5
-
-
-class UnsafeDirectory(OSError):
-    """A directory that another user could change, or a file in it that is not what it should be, was refused.
-
-    Whoever can write there could pose as our neighbours. The message says what was found and what to do.
-    """
-
-
-def runtime_directory(cluster: str, base: Path | None = None) -> Path:
-    """Make, check and give the directory in which the nodes of `cluster` on this host meet.
-
-    It lies in `gossamesh/` below `base`, else `$GOSSAMESH_RUNTIME_DIR`, else `$XDG_RUNTIME_DIR` where that is
-    really ours, else a directory `gossamesh-<uid>` in the system's temporary one. `cluster` may be any text
-    but the empty one; different texts give different directories, whose names are short and safe.
-
-    Raises ValueError for an empty cluster or a relative base, UnsafeDirectory where another user could
-    interfere, and OSError where a directory cannot be made or sockets in it would have too long a path
-    (ENAMETOOLONG).
-
-    >>> with tempfile.TemporaryDirectory() as base:
-    ...     directory = runtime_directory("../Shop", Path(base))
-    ...     directory.relative_to(base).as_posix(), oct(directory.stat().st_mode & 0o777)
-    ('gossamesh/shop-rhdjh6txqwotgixs', '0o700')
-    """
-    if not cluster:
-        raise ValueError("a cluster needs a name, or strangers would meet: give any text but the empty one")
-    root = base if base is not None else _configured_base()
-    made_by_us = root is None
-    if root is None:
-        root = _default_base()
-    if not root.is_absolute():
-        raise ValueError(
-            f"runtime directory {str(root)!r} is not absolute, so each worker would look elsewhere: "
-            f"give the whole path in {_VARIABLE}"
-        )
-    directory = root / "gossamesh" / _directory_name(cluster)
-    _check_length(directory)
-    if made_by_us:
-        _make_private(root)
-    else:
-        _make_base(root)
-    _make_private(directory.parent)
-    _make_private(directory)
-    return directory
-
-
-def clusters(cluster: str | None = None, base: Path | None = None) -> list[Path]:
-    """The directories in which nodes of this user's clusters met so far, or of one `cluster`; nothing is made.
-
-    They lie in `gossamesh/` below `base`, else `$GOSSAMESH_RUNTIME_DIR`; else below both places of which
-    `runtime_directory` takes the first that it can, since a shell, a cron job and a service of one user do not
-    all have a `$XDG_RUNTIME_DIR`. A name can not be told from its directory: ask who lives there
-    (`HostDirectory.controls`, which also refuses what others could write to).
-
-    Raises OSError where a directory cannot be read.
-
-    >>> with tempfile.TemporaryDirectory() as base:
-    ...     shop, _ = runtime_directory("shop", Path(base)), runtime_directory("bank", Path(base))
-    ...     [path.name[:5] for path in clusters(base=Path(base))], clusters("shop", Path(base)) == [shop]
-    (['bank-', 'shop-'], True)
-    """
-    root = base if base is not None else _configured_base()
-    roots = [_default_base()] if root is None else [root]
-    if base is None and root is not None and not os.environ.get(_VARIABLE) and _is_ours(str(_default_base())):
-        roots.append(_default_base())
-    found: list[Path] = []
-    for each in roots:
-        if not each.is_absolute():
-            raise ValueError(f"runtime directory {str(each)!r} is not absolute: give the whole path in {_VARIABLE}")
-        with suppress(FileNotFoundError), os.scandir(each / "gossamesh") as entries:
-            names = [entry.name for entry in islice(entries, MOST_ENTRIES) if entry.is_dir(follow_symlinks=False)]
-            found += [each / "gossamesh" / name for name in sorted(names) if _DIRECTORY_NAME.fullmatch(name)]
-    return [path for path in found if cluster is None or path.name == _directory_name(cluster)]
 
 
 class Place:
@@ -231,6 +148,8 @@ class Witness:
     That is proof and no guess: the kernel frees a lock when, and only when, nobody is left who holds it. A missing file
     proves nothing, since somebody may have cleaned up, so a name is never looked at again.
 
+    >>> import tempfile
+    >>> from discovery import runtime_directory
     >>> with tempfile.TemporaryDirectory() as base:
     ...     directory = HostDirectory(runtime_directory("shop", Path(base)))
     ...     with directory.claim(255) as place:
@@ -274,6 +193,8 @@ class HostDirectory:
     long for sockets.
 
     >>> import socket
+    >>> import tempfile
+    >>> from discovery import runtime_directory
     >>> with tempfile.TemporaryDirectory() as base:
     ...     path = runtime_directory("shop", Path(base))
     ...     mine, theirs = HostDirectory(path), HostDirectory(path)
@@ -284,7 +205,7 @@ class HostDirectory:
     """
 
     def __init__(self, path: Path) -> None:
-        _check_length(path)
+        check_length(path)
         # Refuses here, where it can still be mended, what would otherwise fail at the first neighbour.
         Address(path=str(path / (_name(0) + _SOCKET)))
         self.path = path
@@ -300,6 +221,8 @@ class HostDirectory:
         Raises FileExistsError if a living process holds that instance, UnsafeDirectory, or another OSError;
         EBUSY after half a second if a stopped process keeps its hand on that very name.
 
+        >>> import tempfile
+        >>> from discovery import runtime_directory
         >>> with tempfile.TemporaryDirectory() as base:
         ...     directory = HostDirectory(runtime_directory("shop", Path(base)))
         ...     with directory.claim(255) as place:
@@ -319,7 +242,7 @@ class HostDirectory:
 
     def _try_to_claim(self, name: str) -> int | None:
         """The descriptor of the lock; None if another try is worth it."""
-        _make_private(self.path)
+        make_private(self.path)
         try:
             with _opened(self.path) as directory:
                 return _take(directory, name)
@@ -506,92 +429,10 @@ def _opened(path: Path) -> Iterator[int]:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK, errno.EACCES):
-            _check_private(path, os.lstat(path))
+            check_private(path, os.lstat(path))
         raise
     try:
-        _check_private(path, os.fstat(descriptor))
+        check_private(path, os.fstat(descriptor))
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _configured_base() -> Path | None:
-    if configured := os.environ.get(_VARIABLE):
-        return Path(configured)
-    # The specification asks to look elsewhere if it is not ours, and that is common: sudo, su, and servers
-    # that start as root and drop to another user all hand the old user's variable on.
-    session = os.environ.get("XDG_RUNTIME_DIR", "")
-    return Path(session) if os.path.isabs(session) and _is_ours(session) else None
-
-
-def _default_base() -> Path:
-    return Path(tempfile.gettempdir()).absolute() / f"gossamesh-{os.geteuid()}"
-
-
-def _is_ours(path: str) -> bool:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return False
-    ours = status.st_uid == os.geteuid() and not status.st_mode & _WRITABLE_BY_OTHERS
-    return ours and stat.S_ISDIR(status.st_mode)
-
-
-def _make_base(path: Path) -> None:
-    """Make the directory somebody configured, or check that nobody else can exchange ours within it."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        _make_private(path)
-        return
-    if not stat.S_ISDIR(status.st_mode):
-        raise _unsafe(path, "is not a directory", "name one")
-    if status.st_uid not in (0, os.geteuid()):
-        raise _unsafe(path, f"belongs to another user (uid {status.st_uid})", "name a directory of this one")
-    # In a sticky directory, as the temporary one is, others may add, but not move or remove what is ours.
-    if status.st_mode & _WRITABLE_BY_OTHERS and not status.st_mode & stat.S_ISVTX:
-        raise _unsafe(path, f"can be written to by others ({status.st_mode & 0o7777:o})", "name one in it")
-
-
-def _make_private(path: Path) -> None:
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        reason = f"cannot make the runtime directory ({error.strerror}): set {_VARIABLE} to one we can"
-        raise OSError(error.errno, reason, str(path)) from error
-    _check_private(path, os.lstat(path))
-
-
-def _check_private(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISDIR(status.st_mode):
-        what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no directory"
-        raise _unsafe(path, f"is {what}, where a directory of our own should be", "remove it")
-    if status.st_uid != os.geteuid():
-        raise _unsafe(path, f"belongs to uid {status.st_uid}, we are {os.geteuid()}", "remove it if you can")
-    if status.st_mode & _WRITABLE_BY_OTHERS:
-        what = f"can be written to by others ({status.st_mode & 0o7777:o})"
-        raise _unsafe(path, what, "look at what is in it, then chmod 700")
-
-
-def _unsafe(path: Path, what: str, remedy: str) -> UnsafeDirectory:
-    reason = f"{what}, so that another user could pose as our neighbours: {remedy}, or set {_VARIABLE}"
-    return UnsafeDirectory(errno.EPERM, f"{reason} to a private directory", str(path))
-
-
-def _check_length(directory: Path) -> None:
-    length = len(os.fsencode(directory / (_name(0) + _SOCKET)))
-    if length > LONGEST_UNIX_PATH:
-        reason = f"sockets in it would have paths of {length} bytes, and the system takes {LONGEST_UNIX_PATH}"
-        raise OSError(errno.ENAMETOOLONG, f"{reason}: set {_VARIABLE} to a shorter directory", str(directory))
-
-
-def _directory_name(cluster: str) -> str:
-    """A readable part for people, and 80 bits of a hash that keep different clusters apart."""
-    plain = unicodedata.normalize("NFKD", cluster[:64]).lower()
-    slug = re.sub(r"[^a-z0-9]+", "-", plain.encode("ascii", "ignore").decode())[:12].strip("-")
-    # Any text has a directory, half a surrogate pair too.
-    digest = hashlib.blake2b(cluster.encode("utf-8", "surrogatepass"), digest_size=10).digest()
-    code = base64.b32encode(digest).decode().lower()
-    return f"{slug}-{code}" if slug else code

@@ -8,8 +8,6 @@ Nodes of one cluster name find each other, keep one replicated state in every wo
 workers live. Importing this starts nothing: no thread, no socket, no loop.
 """
 
-__version__ = "0.1.0"
-
 from importlib.util import find_spec as _find_spec
 from pathlib import Path as _Path
 
@@ -37,10 +35,9 @@ def _check_neighbours() -> None:
 
 _OURS = frozenset(
     """
-    __init__ __main__ answers bell config control datadir door endings errors events forks handle keeping neighbours
-    node past reach records restore roster runtime schema seal search shared snapshot sources storage thread token
-    transport waits
-    watch watches
+    __init__ __main__ answers bell checkup config control datadir door endings errors events forks handle keeping
+    neighbours node past reach records restore roster runtime schema seal search shared snapshot sources storage thread
+    token transport version waits watch watches
     """.split()  # noqa: SIM905
 )
 
@@ -63,6 +60,7 @@ from gossip.node import Node  # noqa: E402
 from gossip.roster import Member, Roster  # noqa: E402
 from gossip.shared import Counter, Counters, Map, Register, Set  # noqa: E402
 from gossip.snapshot import Difference, Snapshot  # noqa: E402
+from gossip.version import __version__ as __version__  # noqa: E402
 from gossip.watch import Change, Watch  # noqa: E402
 
 __all__ = [

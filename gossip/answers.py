@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from crdt import FOREVER, WITH_AUTHOR, Context, Dot, Live, Note, Write, decode_batch, decode_element, decode_value
 from crdt.codec import COUNTER, MAP, REGISTER, SET, object_name
+from gossip.checkup import examined
 from gossip.events import Event
 from gossip.handle import NO_NOTE
 from gossip.restore import Progress
 from gossip.snapshot import Difference, Snapshot
+from gossip.version import __version__
 from gossip.watch import Change, time_of
 
 if TYPE_CHECKING:
@@ -173,7 +175,14 @@ def _keys(node: Node, request: Request) -> tuple[Iterator[Any], Any]:
 def _hello(node: Node, request: Request) -> Any:
     """Who is asked."""
     me = node.me
-    return {"cluster": node.config.cluster, "name": me.name, "instance": me.id, "pid": os.getpid()}
+    return {
+        "cluster": node.config.cluster,
+        "name": me.name,
+        "instance": me.id,
+        "pid": os.getpid(),
+        "version": __version__,
+        "sealed": bool(node.config.key),
+    }
 
 
 def _status(node: Node, request: Request) -> Any:
@@ -417,7 +426,13 @@ def _names(request: Request) -> list[str] | None:
     return names or None
 
 
+async def _checkup(node: Node, request: Request, progress: Progress) -> tuple[Iterator[Any], Any]:
+    """What it finds that looks at itself and knocks at the others' doors: for `gossip doctor`."""
+    return iter(()), await examined(node)
+
+
 WORKS: dict[str, Work] = {
+    "checkup": _checkup,
     "snapshot": _snapshot,
     "compare": _compare,
     "restore": _restore,

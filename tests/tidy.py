@@ -43,10 +43,12 @@ LAYERS = (
         "gossip.waits",
         "gossip.storage",
         "gossip.transport",
+        "gossip.version",
     },
     # a node makes handles and lends them itself
     {
         "gossip.answers",
+        "gossip.checkup",
         "gossip.control",
         "gossip.handle",
         "gossip.node",

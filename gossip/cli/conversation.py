@@ -39,6 +39,7 @@ class Conversation:
 
     def __init__(self, path: Path) -> None:
         self.hello: dict[str, Any] = {}
+        self.path = path
         self.connection = socket.socket(socket.AF_UNIX)
         self._begun: list[bytes] = []
         try:
@@ -165,6 +166,18 @@ def converse(cluster: str | None, node: str | None) -> Conversation:
         return _first(paths, PATIENCE) if node is None else _named(node, paths)
     except (OSError, ValueError) as error:
         raise no_node(f"the directory where nodes meet can not be used: {error}") from None
+
+
+def everybody(paths: list[Path], patience: float) -> list[Conversation]:
+    """Conversations with all of these nodes that answer in time, the oldest first."""
+    greeting = _Greeting(paths, 0.0, patience)
+    try:
+        greeted = list(greeting.answers())
+        for conversation in greeted:
+            greeting.keep(conversation)
+    finally:
+        greeting.close()
+    return sorted(greeted, key=lambda each: paths.index(each.path))
 
 
 def _living_soon(cluster: str | None) -> dict[str, list[Path]]:

@@ -1,7 +1,8 @@
 """Which commands are there, and how does any of them end?
 
-Exit codes: 0 done, 1 what was asked for is not there, 2 not understood, 3 no node to speak to, 4 refused (by the node,
-or by the system: a port that is taken, a file that exists), 130 and 143 ended by Ctrl-C and by SIGTERM.
+Exit codes: 0 done, 1 what was asked for is not there (or `doctor` found a problem), 2 not understood, 3 no node to
+speak to, 4 refused (by the node, or by the system: a port that is taken, a file that exists), 130 and 143 ended by
+Ctrl-C and by SIGTERM.
 
 Invariant: whatever goes wrong is one message on stderr, as JSON if that was asked for, and never a traceback.
 """
@@ -34,6 +35,7 @@ _COMMANDS = {
     "watch": "Print every change of an object as it happens.",
     "events": "Print what happens to members, as it happens.",
     "snapshot": "Keep all in a file, look at it, compare, go back to it.",
+    "doctor": "Look for what is wrong, whose fault it is, and what to do.",
     "keygen": "Make a key that seals a cluster.",
     "completion": "Print the script that completes commands in a shell.",
 }
@@ -49,6 +51,8 @@ _MEANT = {
     "rm": "gossip delete OBJECT KEY, or gossip remove OBJECT ELEMENT for a set",
     "put": "gossip set OBJECT [KEY] VALUE",
     "start": "gossip run -c CLUSTER",
+    "check": "gossip doctor looks for what is wrong",
+    "diagnose": "gossip doctor looks for what is wrong",
     "version": "gossip --version",
     "backup": "gossip snapshot save",
     "restore": "gossip snapshot restore FILE",
@@ -98,7 +102,7 @@ def program() -> None:
       gossip watch flags
 
     Every command has --help, with an example, and --json, for programs. Exit codes: 0 done, 1 what was asked for is
-    not there, 2 not understood, 3 no node to speak to, 4 refused.
+    not there (or doctor found a problem), 2 not understood, 3 no node to speak to, 4 refused.
 
     Completion: eval "$(gossip completion bash)" in ~/.bashrc; zsh and fish likewise.
     """
