@@ -27,7 +27,8 @@ from examples.demo.workers import Report
 _EVENTS = 7
 """Shown at a time in the terminal, the newest."""
 _STYLES = {
-    "serving": "green", "starting": "yellow", "suspect": "yellow", "stalled": "yellow", "dead": "bold red", "left": "dim",
+    "serving": "green", "starting": "yellow", "suspect": "yellow", "stalled": "yellow", "dead": "bold red",
+    "left": "dim",
 }  # fmt: skip
 
 

@@ -22,8 +22,8 @@ def command(count: int | None, cluster: str | None, node: str | None, as_json: b
     """Print what happens to members, as this node sees it: time, what, member, why.
 
     Members joined, are suspected or stalled, refuted that, died, left; are skewed (a clock is wrong), lagging (they
-    take less than is sent to them), or caught_up. Of this node: ready, reborn, storage_failed, and diverged and repaired,
-    which should never be. A node that leaves ends it with exit code 3.
+    take less than is sent to them), or caught_up. Of this node: ready, reborn, storage_failed, and diverged and
+    repaired, which should never be. A node that leaves ends it with exit code 3.
 
     \b
     Example:

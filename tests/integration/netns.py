@@ -97,8 +97,8 @@ class Machine:
         return sum(map(int, re.findall(r"counter packets (\d+)", self.run("nft", "list", "ruleset"))))
 
     def give_up_streams(self) -> None:
-        """Has the kernel end all streams, as it does after minutes without an answer: what it has left to send over them
-        would else be there as soon as the network is whole again."""
+        """Has the kernel end all streams, as it does after minutes without an answer: what it has left to send over
+        them would else be there as soon as the network is whole again."""
         self.run("ss", "--kill", "--tcp", "--numeric", "state", "connected")
 
     def deaf_to(self, *others: Machine) -> None:
