@@ -37,7 +37,7 @@ _OURS = frozenset(
     """
     __init__ __main__ answers bell checkup config control datadir door endings errors events forks handle keeping
     neighbours node past reach records restore roster runtime schema seal search shared snapshot sources storage thread
-    token transport version waits watch watches
+    token transport verdicts version waits watch watches
     """.split()  # noqa: SIM905
 )
 

@@ -207,6 +207,19 @@ def _members(node: Node, request: Request) -> Any:
     ]
 
 
+def _why(node: Node, request: Request) -> Any:
+    """What was found of the members of a name (or an instance), and why: the living one first."""
+    name = text_of(request, "name")
+    found = [member for member in node.members.all if name in (member.name, member.id)]
+    if not found:
+        raise Missing(f"no member is called {name!r}, and none has that instance: `gossip members` lists them")
+    return [
+        {"name": member.name, "instance": member.id, "status": member.status, "rtt": member.rtt,
+         "verdicts": [verdict._asdict() for verdict in node._verdicts.of(member.instance)]}
+        for member in found
+    ]  # fmt: skip
+
+
 def _set(node: Node, request: Request) -> Any:
     """A key of a map; without a key, a register."""
     if "value" not in request:
@@ -363,6 +376,7 @@ ACTIONS: dict[str, Callable[[Node, Request], Any]] = {
     "hello": _hello,
     "status": _status,
     "members": _members,
+    "why": _why,
     "set": _set,
     "delete": _delete,
     "incr": _incr,

@@ -40,6 +40,7 @@ from gossip.runtime import Runtime
 from gossip.schema import Schema
 from gossip.shared import Counter, Counters, Map, Register, Set
 from gossip.snapshot import TYPES, Difference, Snapshot
+from gossip.verdicts import Verdict, Verdicts
 from gossip.waits import Peers
 from gossip.watch import Cursor, Source, Watch
 from gossip.watches import Watches
@@ -115,7 +116,7 @@ class Node:
         self._runtime: Runtime | None = None
         self._watches = Watches(self)
         self._listening: set[Events] = set()
-        self._since: dict[int, tuple[float, str]] = {}
+        self._verdicts = Verdicts(lambda instance: self._running().name_of(instance))
         self._state = "it was not started yet: use `async with node:`, `with node:` or `node.open()`"
         self._thread: Any = None
         self._control: Any = None
@@ -132,7 +133,7 @@ class Node:
         """
         self._check_startable()
         self._store.clear()
-        self._since.clear()
+        self._verdicts.clear()
         self._watches.clear()
         self._control = None
         self._leaving = False
@@ -151,7 +152,7 @@ class Node:
         try:
             await runtime.start()
             self._check_staying()
-            self._since[runtime.engine.me.instance] = (time.time(), "this node itself")
+            self._verdicts.begin(runtime.engine.me.instance, time.time())
             await self._serve_control(runtime.place)
             self._check_staying()
         except BaseException:
@@ -509,12 +510,10 @@ class Node:
     # -- told by the runtime ----------------------------------------------------------------------------------------
 
     def _member_changed(self, effect: MemberChanged) -> None:
-        if effect.before is None or (effect.before.status != effect.claim.status and not effect.before.gone):
-            self._since[effect.claim.instance] = (time.time(), effect.why)  # and not by an echo of that
+        self._verdicts.add(effect, time.time())
         table = self._running().engine.members.table
-        if len(self._since) > 2 * len(table):
-            self._since = {instance: since for instance, since in self._since.items() if instance in table}
-
+        if len(self._verdicts) > 2 * len(table):
+            self._verdicts.forget(table)
         kind = kind_of(effect)
         if kind is not None and effect.claim.instance != self._running().engine.me.instance:
             self._happened(kind, effect.claim.instance, effect.why)
@@ -533,8 +532,10 @@ class Node:
 
     def _member(self, instance: int) -> Member:
         engine = self._running().engine
-        since, why = self._since.get(instance, (time.time(), "this node itself"))
-        return member_of(engine.members.table[instance], since, why, engine.membership.detector.rtt.get(instance))
+        last = (self._verdicts.of(instance) or (Verdict(time.time(), "alive", "this node itself"),))[-1]
+        return member_of(
+            engine.members.table[instance], last.at, last.evidence, engine.membership.detector.rtt.get(instance)
+        )
 
     def __repr__(self) -> str:
         count = len(self.members) if self._is_running else 0

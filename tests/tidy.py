@@ -43,6 +43,7 @@ LAYERS = (
         "gossip.waits",
         "gossip.storage",
         "gossip.transport",
+        "gossip.verdicts",
         "gossip.version",
     },
     # a node makes handles and lends them itself

@@ -24,6 +24,7 @@ _COMMANDS = {
     "run": "Run a node of its own, until SIGTERM or Ctrl-C.",
     "status": "What a node knows, for debugging.",
     "members": "Who is in the cluster, and who was.",
+    "why": "What was found of a member, and on what evidence.",
     "keys": "All objects, or the keys of a map.",
     "get": "A key of a map, or all of an object.",
     "set": "Set a key of a map, or a register.",

@@ -7,6 +7,8 @@ import signal
 import pytest
 
 import gossip
+from gossip.protocol.effects import MemberChanged
+from gossip.protocol.members import Status
 from tests.cli.shell import GOSSIP, Shell, until
 
 
@@ -264,6 +266,35 @@ def test_what_does_not_fit_the_programs_type_is_refused(shell: Shell) -> None:
             assert (result.code, result.error["kind"]) == (4, "refused") and "expected" in result.error["error"]
         assert not online and not flags and motd.value is None
         assert shell.run("add", "online", "ann", "-c", cluster).code == 0 and set(online) == {"ann"}
+
+
+def test_the_story_of_a_member_is_told_by_name_and_by_instance(shell: Shell) -> None:
+    with gossip.Node("told", name="ann", runtime_dir=shell.directory) as ann:
+        with gossip.Node("told", name="bob", runtime_dir=shell.directory) as bob:
+            until("all know each other", lambda: len(ann.members) == len(bob.members) == 2)
+            runtime = ann._runtime
+            assert runtime is not None
+            suspected = runtime.engine.members.table[bob.me.instance].by_whom(Status.SUSPECT, ann.me.instance)
+            with runtime.lock:
+                effects = runtime.engine.membership.hear([suspected], runtime._now(), "no ack within 1.00 s")
+                runtime._perform([effect for effect in effects if isinstance(effect, MemberChanged)])
+                runtime._perform(runtime.engine.membership.news())
+            until("he refutes it", lambda: ann.members["bob"].status == "alive")
+            instance = bob.me.id
+        until("he has left", lambda: len(ann.members) == 1)
+        head, *verdicts = shell.run("why", "bob", "-c", "told").out.splitlines()
+        assert head.startswith(f"bob ({instance}) is left")
+        assert [line.split("it ", 1)[1] for line in verdicts] == [
+            "was found alive: it said so itself",
+            "was suspected by ann: no ack within 1.00 s",
+            "was found stalled by ann: it does not answer, and its process exists",
+            "was found alive: it said so itself",
+            "left: it said so itself",
+        ]
+        (told,) = json.loads(shell.run("why", instance, "-c", "told", "--json").out)
+        assert [verdict["status"] for verdict in told["verdicts"]][-1] == told["status"] == "left"
+        nobody = shell.run("why", "cat", "-c", "told")
+        assert nobody.code == 1 and "no member is called 'cat'" in nobody.err
 
 
 def test_a_key_is_explained(shell: Shell) -> None:
