@@ -40,7 +40,7 @@ _ALONE = 1.0
 """Seconds between two looks at every source while nobody is known."""
 _LINK_PACE = 1.0
 """Seconds between two offers of what was heard on the link: anybody there can say that thousands have come."""
-_LINK = "mDNS"
+_LINK, _SEEDS = "mDNS", "the seeds"
 _MOST_NAMED = 8
 """Addresses named in one warning."""
 
@@ -54,7 +54,7 @@ class Search:
         self._config = runtime.config
         self._zeroconf = zeroconf
         self.ready = asyncio.Event()
-        self._found: dict[str, list[str]] = {"seeds": known(self._config)}
+        self._found: dict[str, list[str]] = {_SEEDS: known(self._config)}
         """What each source gave last, if it gave anything."""
         self._told: dict[str, str] = {}
         """What is wrong with a source, as it was told."""
@@ -89,7 +89,8 @@ class Search:
             log.warning("none of the seeds answered (%s): going on alone, and looking for them", named)
 
     def go_on(self) -> None:
-        """Looks for neighbours again and again from here on, as the other sources are asked, until `cancel`."""
+        """Looks for neighbours, and tries the seeds, again and again from here on, until `cancel`. The other sources
+        are asked already."""
         self._task = self._runtime.loop.create_task(self._search())
 
     def hush(self) -> None:
@@ -118,7 +119,7 @@ class Search:
                 await asyncio.sleep(self._pace)
                 try:
                     await self._runtime.check_place()
-                    self._offer(self._runtime.neighbours.others())
+                    self._offer([*self._runtime.neighbours.others(), *self._found[_SEEDS]])
                 except OSError as error:
                     log.warning("looking for other nodes failed, and will be tried again: %s", error)
         except asyncio.CancelledError:
