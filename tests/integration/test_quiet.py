@@ -57,6 +57,6 @@ def test_thirty_two_on_one_host_keep_still(here: Host) -> None:
     for worker in workers:
         assert len(worker.living()) == NODES
         counters = worker.ask("status")["counters"]
-        assert {name: counters[name] for name in ("diverged", "refuted", "reborn", "late") if counters.get(name)} == {}
+        assert {name: counters[name] for name in ("diverged", "refuted", "reborn") if counters.get(name)} == {}
     workers[0].ask("set", key="in the end", value=1)
     agree(workers, "size", NODES + 1)
