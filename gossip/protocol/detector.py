@@ -71,6 +71,8 @@ class _Probe:
     """Why there is a probe out of turn; empty for one in turn."""
     widened: bool = False
     """Whether others were asked already."""
+    sent: float = 0.0
+    """When the last ping went."""
     witnesses: tuple[int, ...] = ()
     """Who was asked."""
     nacks: int = 0
@@ -165,7 +167,7 @@ class Detector:
                 return None
         timeout = self._settings.hint_timeout if hint else self.timeout(target)
         number = self._next_number()
-        self._probes[number] = _Probe(target, now, now + timeout, hint, widened=bool(hint))
+        self._probes[number] = _Probe(target, now, now + timeout, hint, widened=bool(hint), sent=now)
         return Ask(target, number, others=bool(hint))
 
     def relay(self, asker: int, number: int, target: int, now: float) -> int:
@@ -222,18 +224,18 @@ class Detector:
         if probe.target != sender:
             return
         self.heard[sender] = now
+        self.rtt[sender] = now - probe.sent
         if probe.widened:  # by which of the two pings nobody knows
             self._streamed[sender] = self._streamed.get(sender, 0) + (not probe.hint)
             return
         self._streamed.pop(sender, None)
-        self.rtt[sender] = now - probe.started
         self._trips.setdefault(sender, deque(maxlen=_TRIPS)).append(now - probe.started)
 
     def takes_datagrams(self, instance: int) -> bool | None:
         """Whether this member answers datagrams, as far as is known."""
         if self._streamed.get(instance, 0) >= _STREAMED:
             return False
-        return True if instance in self.rtt else None
+        return True if instance in self._trips else None
 
     def reborn(self) -> None:
         """We are somebody else now: what was asked in the name of the dead is not answered."""
@@ -276,7 +278,7 @@ class Detector:
                 if not probe.hint:
                     self.ail(len(probe.witnesses) - probe.nacks if probe.witnesses else 1)
             else:
-                probe.widened = True
+                probe.widened, probe.sent = True, now
                 probe.due = max(probe.started + self.interval, now + self.timeout(probe.target))
                 asks.append(Ask(probe.target, number, others=True))
         for instance, suspicion in list(self._suspects.items()):

@@ -45,7 +45,6 @@ def test_one_that_holds_a_gigabyte_is_known_dead_by_proof(here: Host) -> None:
     known_dead(victim, rest, within=5.0)
 
 
-@pytest.mark.xfail(strict=True, reason="flock is inherited: as long as the child lives, the lock of its parent is held")
 @pytest.mark.parametrize("by", ["fork", "exec"])
 def test_a_child_that_has_all_its_descriptors_does_not_keep_it_alive(here: Host, by: str) -> None:
     """A library in C forks and runs none of Python's hooks, or a program is started that inherits everything: streams

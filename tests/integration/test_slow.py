@@ -73,11 +73,6 @@ def test_one_that_was_stopped_for_long_accuses_nobody_when_it_wakes(lan: Lan) ->
         assert heard(worker, "reborn") == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="nobody looks whether the process is there: it is called dead, as if it were on another host",
-)
 def test_one_whose_program_blocks_the_loop_is_not_called_dead_by_its_host(here: Host) -> None:
     """M8: for several times as long as a suspect has. Its process is there, as all on its host can see."""
     workers = here.several(4, **FAST)

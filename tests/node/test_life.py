@@ -558,11 +558,6 @@ def test_files_that_somebody_removed_are_made_anew(cluster: str, caplog: Any) ->
         assert not path.exists(), "nothing is left by those whose files were made twice"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=TimeoutError,
-    reason="a search starts no timer, so who is answered by nobody waits for a minute that had nothing to wait for",
-)
 def test_a_first_look_that_takes_its_time_does_not_hold_up_a_start_with_silent_seeds(cluster: str) -> None:
     """Found on a busy machine, where it happens by chance. Here the first look is slow because it sweeps up."""
     with tempfile.TemporaryDirectory() as base:
