@@ -35,7 +35,7 @@ def _check_neighbours() -> None:
 
 _OURS = frozenset(
     """
-    __init__ __main__ answers bell checkup config control datadir door endings errors events forks handle keeping
+    __init__ __main__ answers bell checkup config control datadir door endings errors events forks handle keeping keyring
     neighbours node past reach records restore roster runtime schema seal search shared snapshot sources storage thread
     token transport verdicts version waits watch watches
     """.split()  # noqa: SIM905

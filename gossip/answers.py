@@ -10,6 +10,7 @@ Not here: the socket, and watching (`control`).
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from crdt import FOREVER, WITH_AUTHOR, Context, Dot, Live, Note, Write, decode_batch, decode_element, decode_value
 from crdt.codec import COUNTER, MAP, REGISTER, SET, object_name
 from gossip.checkup import examined
+from gossip.config import keys_of
 from gossip.events import Event
 from gossip.handle import NO_NOTE
 from gossip.restore import Progress
@@ -29,6 +31,8 @@ from gossip.watch import Change, time_of
 if TYPE_CHECKING:
     from gossip.node import Node
     from gossip.shared import Map
+
+log = logging.getLogger("gossip")
 
 Request = dict[str, Any]
 Work: TypeAlias = "Callable[[Node, Request, Progress], Coroutine[Any, Any, tuple[Iterator[Any], Any]]]"
@@ -362,6 +366,30 @@ def explained(node: Node, request: Request) -> tuple[dict[str, Any], Context]:
     return told | ({} if kind == "set" else {"value": decode_value(shown[3])}), Context({shown[1]: shown[2]})
 
 
+def _keyring(node: Node, request: Request) -> Any:
+    """The fingerprints of the keys of this node, that of the one that seals first; and how they are changed."""
+    runtime = node._running()
+    with runtime.lock:
+        before = runtime.keyring.fingerprints
+        match text_of(request, "change") if "change" in request else None:
+            case None:
+                return before
+            case "add":
+                for key in keys_of(text_of(request, "key")):
+                    runtime.keyring.add(key)
+            case "use":
+                runtime.keyring.use(text_of(request, "fingerprint"))
+            case "remove":
+                runtime.keyring.remove(text_of(request, "fingerprint"))
+            case other:
+                raise ValueError(f"change {other!r} is none of: add, use, remove")
+        after = runtime.keyring.fingerprints
+    if after != before:
+        log.info("node %r of cluster %r seals with the key %s now, and opens with %s", node.me.name,
+                 node.config.cluster, after[0], ", ".join(after))  # fmt: skip
+    return after
+
+
 def act(node: Node, request: Request) -> Any:
     """Does what is asked for at once; with the author and the note that the request gives."""
     by, note = (request.get(field) for field in ("by", "note"))
@@ -374,6 +402,7 @@ def act(node: Node, request: Request) -> Any:
 LISTS: dict[str, Callable[[Node, Request], tuple[Iterator[Any], Any]]] = {"get": _get, "keys": _keys}
 ACTIONS: dict[str, Callable[[Node, Request], Any]] = {
     "hello": _hello,
+    "keyring": _keyring,
     "status": _status,
     "members": _members,
     "why": _why,

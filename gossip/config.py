@@ -27,12 +27,12 @@ from typing import Any, Self
 from crdt.codec import MAX_VALUE
 from discovery import Service, parse_address, parse_peer, parse_seeds
 from gossip.errors import ConfigError
+from gossip.keyring import KEY_BYTES, MOST_KEYS
 from gossip.protocol.codec import MAX_MESSAGE, MAX_NAME, MAX_TAG_BYTES, MAX_TAGS
 from gossip.protocol.settings import Settings
 
 log = logging.getLogger("gossip")
 
-KEY_BYTES = 32
 _PREFIX = "GOSSAMESH_"
 _TAKES: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -40,7 +40,6 @@ _TAKES: dict[str, tuple[type, ...]] = {
     "float": (float, int),
     "bool": (bool,),
     "bool | None": (bool, NoneType),
-    "bytes": (bytes, str),
 }
 """Which types of value a field of a type takes. Exactly these: True is no number here, and "no" no bool."""
 _ELSEWHERE = frozenset({"CONFIG", "CLUSTER", "RUNTIME_DIR"})
@@ -82,8 +81,9 @@ class Config(Settings):
     mdns: bool | None = None
     """Whether to announce this node on its link, and to look for others there, by multicast DNS, which needs
     `gossamesh[mdns]`. None: where `bind` is beyond loopback, but not in Kubernetes."""
-    key: bytes = field(default=b"", repr=False)
-    """32 bytes that every node of the cluster has, to seal what they say. Given as base64 text or as bytes."""
+    key: tuple[bytes, ...] = field(default=(), repr=False)
+    """32 bytes that every node of the cluster has, to seal what they say. Given as base64 text or as bytes; or several,
+    in a list or a text with commas or spaces between: the first seals, all of them open, 8 at most."""
     insecure: bool = False
     """Whether to listen beyond loopback without a key."""
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -110,7 +110,7 @@ class Config(Settings):
         object.__setattr__(self, "seeds_command", _command(self.seeds_command))
         self._check_types()
         self._check_identity()
-        object.__setattr__(self, "key", _key(self.key))
+        object.__setattr__(self, "key", keys_of(self.key))
         object.__setattr__(self, "tags", dict(self.tags))
         object.__setattr__(self, "seeds", _seeds(self.seeds))
         self._check_network()
@@ -123,8 +123,8 @@ class Config(Settings):
             value, kind = getattr(self, each.name), str(each.type)
             takes = _TAKES.get(kind)
             if takes and type(value) not in takes:
-                shown = "" if each.name == "key" else f"={value!r:.80}"
-                raise ConfigError(f"{each.name}{shown} is of type {type(value).__name__}, and must be of type {kind}")
+                is_of = f"is of type {type(value).__name__}, and must be of type {kind}"
+                raise ConfigError(f"{each.name}={value!r:.80} {is_of}")
             if kind in ("int", "float") and not 0 < value < 1 << 60:
                 raise ConfigError(f"{each.name}={value!r} must be a number greater than 0")
         if not isinstance(self.tags, Mapping):
@@ -235,7 +235,7 @@ def _from_environment(known: Mapping[str, str]) -> dict[str, Any]:
                 raise ConfigError(f"the environment has {variable}, which is no setting{meant}")
             log.warning("the environment has %s, which is no setting%s", variable, meant)
             continue
-        if not text and name == "KEY":
+        if name == "KEY" and not text.replace(",", " ").strip():
             raise ConfigError(
                 f"the environment's {variable} is empty: unset it, or nobody would see that a key is missing"
             )
@@ -272,6 +272,20 @@ def _parse(variable: str, text: str, kind: str) -> Any:
     return text
 
 
+def keys_of(told: bytes | str | Iterable[bytes | str]) -> tuple[bytes, ...]:
+    """Keys as they are told: one or several, as bytes or base64 text. Raises `ConfigError`, which shows none of it."""
+    if isinstance(told, str):
+        told = told.replace(",", " ").split()
+    elif isinstance(told, bytes):
+        told = [told] if told else []
+    if not isinstance(told, list | tuple) or not all(isinstance(each, bytes | str) for each in told):
+        raise ConfigError(f"key is of type {type(told).__name__}, and must be base64 text, bytes, or a list of these")
+    keys = tuple(dict.fromkeys(map(_key, told)))
+    if len(keys) > MOST_KEYS:
+        raise ConfigError(f"key has {len(keys)} keys, and {MOST_KEYS} are the most: two are enough to change one")
+    return keys
+
+
 def _key(key: bytes | str) -> bytes:
     if isinstance(key, str):
         try:
@@ -281,7 +295,7 @@ def _key(key: bytes | str) -> bytes:
                 "key (GOSSAMESH_KEY, if it is not given otherwise) is not base64 text. It is the key itself that is "
                 "wanted, as `gossip keygen` prints it, and not the path of a file"
             ) from None
-    if key and len(key) != KEY_BYTES:
+    if len(key) != KEY_BYTES:
         raise ConfigError(f"key has {len(key)} bytes, and must have {KEY_BYTES}: make one with `gossip keygen`")
     return key
 

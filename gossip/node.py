@@ -82,7 +82,7 @@ class Node:
         bind: str | None = None,
         advertise: str | None = None,
         seeds: str | tuple[str, ...] | list[str] | None = None,
-        key: str | bytes | None = None,
+        key: str | bytes | Sequence[str | bytes] | None = None,
         data_dir: str | Path | None = None,
         tags: Mapping[str, str] | None = None,
         insecure: bool | None = None,

@@ -33,6 +33,7 @@ from gossip.endings import Endings
 from gossip.errors import NotRunning
 from gossip.events import EventKind
 from gossip.keeping import Keeping
+from gossip.keyring import Keyring
 from gossip.neighbours import Neighbours
 from gossip.protocol.effects import (
     Appeared,
@@ -113,6 +114,8 @@ class Runtime:
         self._hardening: set[tuple[int, int]] = set()
         """Questions of peers that wait for the disk."""
         self._endings = Endings(self)
+        self.keyring = Keyring(config.key)
+        """The keys of the cluster: what `config` had, and what was changed since."""
         self._seal: Seal | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -148,8 +151,8 @@ class Runtime:
             claim = Claim(instance, name[:255], addresses, started, tuple(sorted(config.tags.items())))
             self.engine = Engine(config.cluster, claim, config, Random(secrets.randbits(64)), self._store, recent)
             self.engine.replication.remember(newest, started)
-            if config.key:
-                self._seal = Seal(config.key, config.cluster, secrets.token_bytes(16))
+            if self.keyring:
+                self._seal = Seal(self.keyring, config.cluster, secrets.token_bytes(16))
             self.running = True
             await self._search.join()
             self._search.warn_of_silence()

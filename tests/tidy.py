@@ -27,6 +27,7 @@ LAYERS = (
         "gossip.events",
         "gossip.forks",
         "gossip.keeping",
+        "gossip.keyring",
         "gossip.neighbours",
         "gossip.past",
         "gossip.reach",

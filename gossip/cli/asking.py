@@ -8,7 +8,10 @@ Not here: the conversation itself, and how answers are shown.
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -16,6 +19,8 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_LONGEST_FILE = 1 << 16
+"""Bytes of a file of keys that are looked at: whatever else was named, it is not taken into memory."""
 _OPTION_LIKE = re.compile(r"-(?!\.?[0-9]).")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs; errors too.")
@@ -101,6 +106,21 @@ def key_of(text: str | None, is_json: bool) -> Any:
         return json.loads(text, parse_constant=_no_json)
     except (ValueError, RecursionError):
         raise click.UsageError(f"KEY is not JSON: {text!r}") from None
+
+
+def key_of_file(file: str) -> str:
+    """What a file of keys has in it, one a line; `-` is stdin. Warns if others can read it. Raises `UsageError`."""
+    try:
+        with open(0 if file == "-" else file, encoding="ascii", closefd=file != "-") as source:
+            key = source.read(_LONGEST_FILE).strip()
+            mode = os.fstat(source.fileno()).st_mode
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"the key file can not be read: {error}") from None
+    if not key:
+        raise click.UsageError(f"the key file {file} is empty: make one with `gossip keygen {file}`")
+    if stat.S_ISREG(mode) and mode & 0o077:
+        print(f"gossip: others can read the key file {file}: chmod 600 {file}", file=sys.stderr)
+    return key
 
 
 def _no_json(constant: str) -> Any:

@@ -165,7 +165,30 @@ def converse(cluster: str | None, node: str | None) -> Conversation:
         paths = _controls(directory)
         return _first(paths, PATIENCE) if node is None else _named(node, paths)
     except (OSError, ValueError) as error:
-        raise no_node(f"the directory where nodes meet can not be used: {error}") from None
+        raise _no_directory(error) from None
+
+
+def converse_with_all(cluster: str | None) -> list[Conversation]:
+    """A conversation with every node of a cluster on this host. Raises `Failure` if one of them does not answer."""
+    try:
+        paths = _controls(_only(cluster, _living_soon(cluster)))
+    except (OSError, ValueError) as error:
+        raise _no_directory(error) from None
+    greeting = _Greeting(paths, 0.0, PATIENCE)
+    try:
+        answered = list(greeting.answers())
+        if len(answered) < len(paths):
+            silent = f"{len(paths) - len(answered)} of {len(paths)} nodes on this host"
+            raise no_node(f"{silent} can not be spoken to, so none was asked for anything: {greeting.story}")
+        for conversation in answered:
+            greeting.keep(conversation)
+        return answered
+    finally:
+        greeting.close()
+
+
+def _no_directory(error: Exception) -> Failure:
+    return no_node(f"the directory where nodes meet can not be used: {error}")
 
 
 def everybody(paths: list[Path], patience: float) -> list[Conversation]:

@@ -10,7 +10,7 @@ import click
 
 from gossip.cli.asking import as_json
 from gossip.cli.printing import document, refused, say
-from gossip.config import KEY_BYTES
+from gossip.keyring import KEY_BYTES
 
 
 @click.command("keygen")

@@ -38,10 +38,11 @@ _COMMANDS = {
     "snapshot": "Keep all in a file, look at it, compare, go back to it.",
     "doctor": "Look for what is wrong, whose fault it is, and what to do.",
     "keygen": "Make a key that seals a cluster.",
+    "keyring": "Change the key of a cluster while it runs.",
     "completion": "Print the script that completes commands in a shell.",
 }
 """Described here too, so that `gossip --help` imports none of them."""
-_GROUPS = ("snapshot",)
+_GROUPS = ("keyring", "snapshot")
 """Those that have commands of their own."""
 
 

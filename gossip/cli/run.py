@@ -15,12 +15,11 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import click
 
-from gossip.cli.asking import as_json, of_cluster
+from gossip.cli.asking import as_json, key_of_file, of_cluster
 from gossip.cli.printing import document, printable, refused, say
 from gossip.config import Config
 from gossip.errors import ConfigError, StartError
@@ -47,7 +46,8 @@ _LEAVE = 0.75
 @click.option(
     "--key-file",
     type=click.Path(),
-    help="A file with the cluster's key (see `gossip keygen`). GOSSAMESH_KEY has the key itself.",
+    help="A file with the cluster's key (see `gossip keygen`), or several, one a line: the first seals. GOSSAMESH_KEY "
+    "has the key itself.",
 )
 @click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="A label that others see. Repeatable.")
 @click.option("--data-dir", type=click.Path(), help="Keep the data in this directory: it survives this node.")
@@ -71,7 +71,7 @@ def command(
     """
     if not cluster:
         raise click.UsageError("which cluster? gossip run -c shop, or GOSSAMESH_CLUSTER")
-    told |= {"seeds": seeds or None, "tags": _tags(tags), "key": _key(key_file)}
+    told |= {"seeds": seeds or None, "tags": _tags(tags), "key": key_file and key_of_file(key_file)}
     try:
         node = Node(cluster, config=Config.load(cluster, config, **told))
     except ConfigError as error:
@@ -134,21 +134,6 @@ def _tags(told: tuple[str, ...]) -> dict[str, str] | None:
     if any(not key or not sign for key, sign, _ in pairs):
         raise click.UsageError("a tag is KEY=VALUE: --tag role=web")
     return {key: value for key, _, value in pairs} or None
-
-
-def _key(file: str | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        key = Path(file).read_text(encoding="ascii").strip()
-        mode = os.stat(file).st_mode
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"the key file can not be read: {error}") from None
-    if not key:
-        raise click.UsageError(f"the key file {file} is empty: make one with `gossip keygen {file}`")
-    if mode & 0o077:
-        print(f"gossip: others can read the key file {file}: chmod 600 {file}", file=sys.stderr)
-    return key
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

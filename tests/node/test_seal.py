@@ -12,6 +12,7 @@ import pytest
 
 import gossip
 from crdt import Malformed
+from gossip.keyring import Keyring, fingerprint
 from gossip.seal import OVERHEAD, Seal
 from tests.waiting import until_here
 
@@ -21,7 +22,7 @@ HEAD = 24
 
 
 def test_no_packet_is_sealed_under_a_nonce_that_was_used() -> None:
-    ann, bob = Seal(KEY, "shop", salt=b"a" * 16), Seal(KEY, "shop", salt=b"b" * 16)
+    ann, bob = Seal(Keyring([KEY]), "shop", salt=b"a" * 16), Seal(Keyring([KEY]), "shop", salt=b"b" * 16)
     sealed = [seal.seal(b"the same words") for _ in range(300) for seal in (ann, bob)]
     assert len({packet[:HEAD] for packet in sealed}) == len(sealed)
     assert len({packet[HEAD:] for packet in sealed}) == len(sealed), "the nonce of the head is the one in use"
@@ -39,7 +40,7 @@ def test_each_node_seals_under_a_salt_of_its_own(cluster: str) -> None:
 
 
 def test_what_was_bent_cut_or_sealed_for_others_is_not_opened() -> None:
-    ann, bob = Seal(KEY, "shop", salt=b"a" * 16), Seal(KEY, "shop", salt=b"b" * 16)
+    ann, bob = Seal(Keyring([KEY]), "shop", salt=b"a" * 16), Seal(Keyring([KEY]), "shop", salt=b"b" * 16)
     sealed = ann.seal(b"hello")
     for place in range(len(sealed)):
         bent = bytearray(sealed)
@@ -48,7 +49,81 @@ def test_what_was_bent_cut_or_sealed_for_others_is_not_opened() -> None:
             bob.open(bytes(bent))
         with pytest.raises(Malformed):
             bob.open(sealed[:place])
-    for other in (Seal(KEY, "bank", salt=b"b" * 16), Seal(bytes(32), "shop", salt=b"b" * 16)):
+    for other in (Seal(Keyring([KEY]), "bank", salt=b"b" * 16), Seal(Keyring([bytes(32)]), "shop", salt=b"b" * 16)):
         with pytest.raises(Malformed):
             other.open(sealed)
     assert bob.open(sealed) == b"hello"
+
+
+def ring(*letters: str) -> Keyring:
+    return Keyring([letter.encode() * 32 for letter in letters])
+
+
+def name(letter: str) -> str:
+    return fingerprint(letter.encode() * 32)
+
+
+def test_at_every_step_of_a_rotation_each_opens_what_any_other_seals() -> None:
+    """The rounds come to the nodes one by one, in any order within a round."""
+    rings = [ring("o"), ring("o"), ring("o")]
+    seals = [Seal(each, "shop", salt=bytes([number]) * 16) for number, each in enumerate(rings)]
+    for change in (
+        lambda each: each.add(b"n" * 32),
+        lambda each: each.use(name("n")),
+        lambda each: each.remove(name("o")),
+    ):
+        for each in rings:
+            change(each)
+            for seal in seals:
+                sealed = seal.seal(b"hello")
+                assert [other.open(sealed) for other in seals] == [b"hello"] * 3
+    assert [each.fingerprints for each in rings] == [[name("n")]] * 3
+    with pytest.raises(Malformed):
+        seals[0].open(Seal(ring("o"), "shop", salt=b"\0" * 16).seal(b"with the key that was removed"))
+
+
+def test_what_a_removed_key_had_opened_before_it_opens_no_more() -> None:
+    """Ours: the cipher of a sender was remembered, and outlived its key."""
+    old, keys = Seal(ring("o"), "shop", salt=b"a" * 16), ring("n", "o")
+    bob = Seal(keys, "shop", salt=b"b" * 16)
+    assert bob.open(old.seal(b"1")) == b"1"
+    keys.remove(name("o"))
+    with pytest.raises(Malformed):
+        bob.open(old.seal(b"2"))
+
+
+def test_no_nonce_comes_again_when_a_sender_goes_back_to_a_key_that_it_had() -> None:
+    keys = ring("o", "n")
+    seal = Seal(keys, "shop", salt=b"a" * 16)
+    sealed = [seal.seal(b"")]
+    for letter in "nono":
+        keys.use(name(letter))
+        sealed.append(seal.seal(b""))
+    assert len({packet[:HEAD] for packet in sealed}) == len(sealed)
+
+
+def test_strangers_make_nobody_forgotten() -> None:
+    ann, bob = Seal(ring("o"), "shop", salt=b"a" * 16), Seal(ring("o"), "shop", salt=b"b" * 16)
+    bob.open(ann.seal(b"hello"))
+    for number in range(2_000):
+        with pytest.raises(Malformed):
+            bob.open(number.to_bytes(16, "big") + bytes(40))
+    assert list(bob._known) == [b"a" * 16]
+
+
+def test_a_ring_that_has_a_key_always_has_one_and_shows_none() -> None:
+    keys = ring("o")
+    with pytest.raises(ValueError, match=f"key {name('o')} seals"):
+        keys.remove(name("o"))
+    with pytest.raises(ValueError, match="add it first"):
+        keys.use(name("n"))
+    keys.remove(name("n"))
+    for number in range(1, 8):
+        keys.add(bytes([number]) * 32)
+    keys.add(b"o" * 32)
+    with pytest.raises(ValueError, match="8 keys already"):
+        keys.add(b"n" * 32)
+    assert keys.first == b"o" * 32 and len(keys.fingerprints) == 8
+    with pytest.raises(ValueError, match="without a key"):
+        ring().add(b"n" * 32)
+    assert "ooo" not in repr(keys)

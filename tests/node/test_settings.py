@@ -169,6 +169,27 @@ def test_a_transaction_that_could_never_arrive_is_refused_at_once(settings: dict
     assert named in str(refused.value) and next(iter(settings)) in str(refused.value)
 
 
+def test_keys_are_told_as_one_or_several_in_any_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = base64.urlsafe_b64encode(b"o" * 32).decode()
+    both = (CANARY, b"o" * 32)
+    for told in ([KEY, other], (CANARY, other), f"{KEY},{other}", f" {KEY}\n{other}\n", [CANARY, KEY, b"o" * 32]):
+        assert gossip.Config(cluster="shop", key=told).key == both
+    assert gossip.Config(cluster="shop", key=KEY).key == gossip.Config(cluster="shop", key=CANARY).key == (CANARY,)
+    assert gossip.Config(cluster="shop", key="").key == gossip.Config(cluster="shop", key=b"").key == ()
+    monkeypatch.setenv("GOSSAMESH_KEY", f"{KEY}, {other}")
+    assert gossip.Config.load("shop").key == both
+    monkeypatch.delenv("GOSSAMESH_KEY")
+    file = tmp_path / "gossamesh.toml"
+    file.write_text(f'key = ["{KEY}", "{other}"]\n')
+    config = gossip.Config.load("shop", file)
+    assert config.key == both and dataclasses.replace(config, name="x").key == both
+    with pytest.raises(gossip.ConfigError, match="9 keys, and 8"):
+        gossip.Config(cluster="shop", key=[bytes([number]) * 32 for number in range(9)])
+    for wrong in ([b""], [7], {"a": KEY}, KEY + KEY):
+        with pytest.raises(gossip.ConfigError, match="key"):
+            gossip.Config(cluster="shop", key=wrong)
+
+
 def test_a_config_is_frozen() -> None:
     config = gossip.Config(cluster="shop", tags={"role": "web"})
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -248,9 +269,10 @@ def test_a_file_without_a_table_for_this_cluster_but_with_others_is_told(tmp_pat
 
 
 def test_an_empty_key_in_the_environment_is_no_way_to_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GOSSAMESH_KEY", "")
-    with pytest.raises(gossip.ConfigError, match="GOSSAMESH_KEY is empty"):
-        gossip.Config.load("shop")
+    for nothing in ("", " ", " , "):
+        monkeypatch.setenv("GOSSAMESH_KEY", nothing)
+        with pytest.raises(gossip.ConfigError, match="GOSSAMESH_KEY is empty"):
+            gossip.Config.load("shop")
 
 
 def test_an_address_that_is_none_is_told_with_its_setting() -> None:

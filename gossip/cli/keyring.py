@@ -1,0 +1,125 @@
+"""How does a cluster come to another key while it runs?
+
+In three rounds, each through all hosts before the next begins: add the new key, use it, remove the old one. A command
+speaks to all nodes of the cluster on this host; there is no way to another host, for a key never travels.
+
+Invariants: a key is read from a file or from stdin, never from the command line, and never printed, only what it is
+called (`gossip.keyring.fingerprint`); either all nodes of this host are in reach or none is asked to change.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from contextlib import ExitStack
+from typing import Any
+
+import click
+
+from gossip.cli.asking import as_json, key_of_file, of_cluster
+from gossip.cli.conversation import Conversation, converse_with_all
+from gossip.cli.printing import document, refused, say, say_table
+from gossip.config import keys_of
+from gossip.errors import ConfigError
+
+_RESTARTS = {
+    "add": "a node that is restarted has the keys of its configuration: put the new one after the old one in the key "
+    "file (or GOSSAMESH_KEY), now",
+    "use": "a node that is restarted seals with the first key of its configuration: put this one first there, now",
+    "remove": "a node that is restarted has the keys of its configuration: remove this one there too, now",
+}
+"""What is left to do by hand. At any moment before it is done, a restarted node still understands the others."""
+
+
+@click.group("keyring", no_args_is_help=True)
+def command() -> None:
+    """Change the key of a cluster while it runs, without losing a message.
+
+    Each command speaks to all nodes of the cluster on this host. Run it on every host before you run the next:
+    add the new key everywhere, use it everywhere, remove the old one everywhere. Change the key files as well, or a
+    node that is restarted begins with the old keys. Keys are shown by their fingerprints.
+
+    \b
+    Example:
+      gossip keygen new.key
+      gossip keyring add new.key
+      gossip keyring list
+      gossip keyring use c54a929d
+      gossip keyring remove 5186b527
+    """
+
+
+@command.command("list")
+@of_cluster
+@as_json
+def list_(cluster: str | None, as_json: bool) -> None:
+    """Print the fingerprints of the keys that each node has: of the one that seals, then of those that open too."""
+    _change(cluster, as_json, None)
+
+
+@command.command("add")
+@click.argument("file", type=click.Path())
+@of_cluster
+@as_json
+def add(file: str, cluster: str | None, as_json: bool) -> None:
+    """Have all nodes open what is sealed with the key in FILE (- is stdin); they go on sealing with the one they have.
+
+    A file with several keys, one a line, adds those that are not there yet.
+    """
+    try:
+        keys = keys_of(key_of_file(file))
+    except ConfigError as error:
+        raise refused(f"{file}: {error}") from None
+    _change(cluster, as_json, "add", key=" ".join(base64.b64encode(key).decode() for key in keys))
+
+
+@command.command("use")
+@click.argument("fingerprint")
+@of_cluster
+@as_json
+def use(fingerprint: str, cluster: str | None, as_json: bool) -> None:
+    """Have all nodes seal with this key, once every node of every host has it."""
+    _change(cluster, as_json, "use", fingerprint=fingerprint)
+
+
+@command.command("remove")
+@click.argument("fingerprint")
+@of_cluster
+@as_json
+def remove(fingerprint: str, cluster: str | None, as_json: bool) -> None:
+    """Have all nodes forget this key, once no node of any host seals with it."""
+    _change(cluster, as_json, "remove", fingerprint=fingerprint)
+
+
+def _change(cluster: str | None, as_json: bool, change: str | None, **request: str) -> None:
+    """Has every node change its keys, if all of them can; prints what they have then."""
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(each) for each in converse_with_all(cluster)]
+        nodes.sort(key=lambda node: (node.name, str(node.hello.get("instance"))))
+        found = [(node, node.ask("keyring")) for node in nodes]
+        if change is not None:
+            for node, keys in found:
+                _demand(node, keys, change, request.get("fingerprint", ""))
+            found = [(node, node.ask("keyring", change=change, **request)) for node in nodes]
+        told = [{"node": each.name, "instance": each.hello.get("instance"), "keys": keys} for each, keys in found]
+    if as_json:
+        say(document(told))
+        return
+    say_table(("node", "instance", "seals with", "opens too"), map(_row, told))
+    if change is not None:
+        print(f"gossip: {_RESTARTS[change]}", file=sys.stderr)
+
+
+def _demand(node: Conversation, keys: list[str], change: str, fingerprint: str) -> None:
+    """Refuses what some node would refuse after others have done it."""
+    if not keys:
+        raise refused(f"the node {node.name!r} runs without a key: it can be given one when it is started")
+    if change == "use" and fingerprint not in keys:
+        raise refused(f"the node {node.name!r} has no key {fingerprint}: add it everywhere first")
+    if change == "remove" and fingerprint == keys[0]:
+        raise refused(f"the node {node.name!r} seals with {fingerprint}: have another one used everywhere first")
+
+
+def _row(told: dict[str, Any]) -> list[str]:
+    first, *others = told["keys"] or ["-"]
+    return [str(told["node"]), str(told["instance"]), first, " ".join(others) or "-"]
