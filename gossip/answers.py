@@ -385,6 +385,7 @@ def _keyring(node: Node, request: Request) -> Any:
                 raise ValueError(f"change {other!r} is none of: add, use, remove")
         after = runtime.keyring.fingerprints
     if after != before:
+        runtime.transport.rekeyed()
         log.info("node %r of cluster %r seals with the key %s now, and opens with %s", node.me.name,
                  node.config.cluster, after[0], ", ".join(after))  # fmt: skip
     return after

@@ -1,8 +1,9 @@
 """What does a node find that looks at itself, and knocks at the doors of the others?
 
 For `gossip doctor`, which judges it. A *knock* opens a stream to an address, says one packet that means nothing, and
-waits for a moment: a node of our cluster listens on, and never says a word on a stream that others opened. One that has
-another key, or is of another cluster, closes it; another program says something, or nothing.
+waits for a moment: a node of our cluster listens on, and never says a word on a stream that others opened; with a key
+it answers the hello that every stream begins with, and nobody else can. One that has another key, or is of another
+cluster, closes it; another program says something, or nothing.
 
 Invariants: a knock changes nothing at whoever is there but a counter; no more than `_MOST` are made, all at once, and
 each ends within `_PATIENCE` and `_STILL`; nothing that is told has the key in it.
@@ -23,7 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from discovery import Address, parse_peer, read_seeds
+from crdt import Malformed
 from gossip.config import Config
+from gossip.handshake import FRESH, GREETING, Call
+from gossip.keyring import Keyring
 from gossip.protocol.codec import Codec
 from gossip.protocol.messages import Gossip
 from gossip.seal import Seal
@@ -35,16 +39,40 @@ Answer: TypeAlias = Literal["open", "closed", "spoke", "refused", "silent", "unr
 """What came of a knock: it listens on; it hung up; it said something; nobody listens; nothing came back at all; there
 is no way there; the name leads nowhere; this is no address."""
 
+_LENGTH = 4
 _PATIENCE = 2.0
 """Seconds to open a stream. A firewall that drops says nothing, however long one waits."""
 _STILL = 0.7
 """Seconds in which whoever does not want us hangs up: a round trip, and the loop of a busy node."""
 _MOST = 64
 """Addresses that are knocked at: the seeds, then members."""
+_MOST_SAID = _LENGTH + GREETING
 _SHOWN = 60
 """Bytes of what another program said."""
-_LENGTH = 4
 _NO_WAY = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EACCES, errno.EPERM}
+
+
+class Greeting(NamedTuple):
+    """What to say at a door: a `packet`, or a `call` where there is a key; nothing if it is neither."""
+
+    packet: bytes = b""
+    call: Call | None = None
+
+    @property
+    def frame(self) -> bytes:
+        """As it is said."""
+        said = self.packet if self.call is None else self.call.hello
+        return len(said).to_bytes(_LENGTH, "big") + said if said else b""
+
+    def is_answered(self, said: bytes) -> bool:
+        """Whether that is how a node of our cluster answers."""
+        if self.call is None:
+            return False
+        try:
+            self.call.accept(said[_LENGTH:])
+        except Malformed:
+            return False
+        return True
 
 
 class Knock(NamedTuple):
@@ -55,10 +83,10 @@ class Knock(NamedTuple):
     said: str = ""
 
 
-async def knock(address: str, packet: bytes) -> Knock:
-    """Knocks at an address with a packet, or says nothing if it is empty. Never raises but when it is cancelled.
+async def knock(address: str, greeting: Greeting) -> Knock:
+    """Knocks at an address. Never raises but when it is cancelled.
 
-    >>> asyncio.run(knock("127.0.0.1:1", b"")).answer
+    >>> asyncio.run(knock("127.0.0.1:1", Greeting())).answer
     'refused'
     """
     writer: asyncio.StreamWriter | None = None
@@ -76,17 +104,18 @@ async def knock(address: str, packet: bytes) -> Knock:
         refused: Answer = "unreachable" if error.errno in _NO_WAY else "refused"
         return Knock(address, refused, os.strerror(error.errno) if error.errno else str(error))
     try:
-        if packet:
-            writer.write(len(packet).to_bytes(_LENGTH, "big") + packet)
+        writer.write(greeting.frame)
         async with asyncio.timeout(_STILL):
-            said = await reader.read(_SHOWN)
+            said = await reader.read(_MOST_SAID)
     except TimeoutError:
         return Knock(address, "open")
     except OSError:
         said = b""
     finally:
         writer.transport.abort()
-    return Knock(address, "spoke", repr(said)[2:-1]) if said else Knock(address, "closed")
+    if greeting.is_answered(said):
+        return Knock(address, "open")
+    return Knock(address, "spoke", repr(said[:_SHOWN])[2:-1]) if said else Knock(address, "closed")
 
 
 async def _opened(peer: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -95,17 +124,17 @@ async def _opened(peer: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWr
     return await asyncio.open_connection(peer.host, peer.port)
 
 
-def greeting(config: Config, instance: int) -> bytes:
-    """A packet that every node of the cluster takes, and that tells it nothing."""
-    packet = Codec(config.cluster).encode(instance, Gossip(()))
-    if not config.key:
-        return packet
-    return Seal(config.key, config.cluster, secrets.token_bytes(16)).seal(packet)
+def greeting(config: Config, keys: Keyring, instance: int) -> Greeting:
+    """What every node of the cluster takes, and what tells it nothing."""
+    if not keys:
+        return Greeting(Codec(config.cluster).encode(instance, Gossip(())))
+    seal = Seal(keys, config.cluster, secrets.token_bytes(16))
+    return Greeting(call=Call(seal, secrets.token_bytes(FRESH)))
 
 
-async def knocked(addresses: Sequence[str], packet: bytes) -> list[Knock]:
+async def knocked(addresses: Sequence[str], said: Greeting) -> list[Knock]:
     """What came of a knock at each of these; they are made all at once."""
-    return list(await asyncio.gather(*(knock(address, packet) for address in addresses[:_MOST])))
+    return list(await asyncio.gather(*(knock(address, said) for address in addresses[:_MOST])))
 
 
 async def resolved(addresses: Sequence[str]) -> dict[str, list[str]]:
@@ -170,7 +199,8 @@ async def examined(node: Node) -> dict[str, Any]:
     with suppress(OSError, ValueError):  # the search says so in the log, and `gossip doctor` of the settings
         seeds = seeds_of(config)
     addresses = list(dict.fromkeys([*own, *seeds, *doors]))
-    knocks, where = await asyncio.gather(knocked(addresses, greeting(config, me.instance)), resolved([*own, *seeds]))
+    said = greeting(config, runtime.keyring, me.instance)
+    knocks, where = await asyncio.gather(knocked(addresses, said), resolved([*own, *seeds]))
     return {
         "bind": config.bind,
         "advertised": own[-1] if own else None,

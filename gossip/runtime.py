@@ -24,7 +24,7 @@ from functools import partial
 from random import Random
 from typing import Any, ParamSpec
 
-from crdt import Change, Context, Malformed, Store, Write
+from crdt import Change, Context, Store, Write
 from discovery import Address, Place, parse_address
 from gossip import forks
 from gossip.config import Config
@@ -116,7 +116,6 @@ class Runtime:
         self._endings = Endings(self)
         self.keyring = Keyring(config.key)
         """The keys of the cluster: what `config` had, and what was changed since."""
-        self._seal: Seal | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._flush_due = False
@@ -133,13 +132,10 @@ class Runtime:
         self.door = self._door()
         config = self.config
         self.transport = Transport(
-            self._receive,
-            self._lost,
-            config.send_buffer,
-            config.max_connections,
-            lags=self._lags,
-            met=self._endings.met,
-        )
+            self._receive, self._lost, config.send_buffer, config.max_connections, lags=self._lags,
+            met=self._endings.met, strange=self._warn_of_stranger,
+            seal=Seal(self.keyring, config.cluster, secrets.token_bytes(16)) if self.keyring else None,
+        )  # fmt: skip
         forks.enter(self)
         try:
             recent = Log(config.log_bytes)
@@ -151,8 +147,6 @@ class Runtime:
             claim = Claim(instance, name[:255], addresses, started, tuple(sorted(config.tags.items())))
             self.engine = Engine(config.cluster, claim, config, Random(secrets.randbits(64)), self._store, recent)
             self.engine.replication.remember(newest, started)
-            if self.keyring:
-                self._seal = Seal(self.keyring, config.cluster, secrets.token_bytes(16))
             self.running = True
             await self._search.join()
             self._search.warn_of_silence()
@@ -430,13 +424,6 @@ class Runtime:
         if not self.running:
             return True  # nothing is read any more, so nobody is judged
         with self.lock:
-            if self._seal is not None:
-                try:
-                    packet = self._seal.open(packet)
-                except Malformed:
-                    self.engine.counters["unsealed"] += 1
-                    self._warn_of_stranger()
-                    return False
             malformed = self.engine.counters["malformed"]
             self._do(partial(self.engine.receive, packet, self._now(), _wall()), stream)
             self._schedule()
@@ -447,7 +434,7 @@ class Runtime:
 
     def _warn_of_stranger(self) -> None:
         """Once: whoever may send at all could fill the log."""
-        if not self._warned:
+        if self.running and not self._warned:
             self._warned = True
             log.warning(
                 "a packet came to node %r that is none of cluster %r: its sender has another key, or one of the two "
@@ -525,7 +512,7 @@ class Runtime:
                     streamed = effect.stream or (stream and isinstance(message, Ack))
                     self._send(to, effect, isinstance(message, Ping | Ack) and not streamed)
                 case Dial(address, message):
-                    self.transport.dial(address, self._sealed(self._encoded(effect)))
+                    self.transport.dial(address, self._encoded(effect))
                 case MemberChanged(claim):
                     self._member_changed(effect)
                     self._follow(claim)
@@ -554,7 +541,7 @@ class Runtime:
             self.neighbours.meet(claim.instance, claim.addresses)
 
     def _send(self, to: tuple[int, ...], effect: Send, datagram: bool) -> None:
-        packet = self._sealed(self._encoded(effect))
+        packet = self._encoded(effect)
         for peer in to:
             claim = self.engine.members.table.get(peer)
             if claim is None:
@@ -566,9 +553,6 @@ class Runtime:
 
     def _encoded(self, effect: Send | Dial) -> bytes:
         return self.engine.codec.encode(self.engine.me.instance, effect.message)
-
-    def _sealed(self, packet: bytes) -> bytes:
-        return packet if self._seal is None else self._seal.seal(packet)
 
 
 def _default_name() -> str:

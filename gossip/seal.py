@@ -7,7 +7,7 @@ cluster sends, and none of them needs to be random.
 
     16 bytes  salt       drawn once a process
     8 bytes   counter    of this process, going on when another key seals
-    the rest  AES-256-GCM of the packet, with the cluster's name bound to it
+    the rest  AES-256-GCM of the packet; bound to it are the version, the cluster's name, and what kind of packet it is
 
 Invariant: `open` gives back what `seal` was given by a holder of a key of ours in the same cluster, or raises
 `Malformed`.
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from crdt import Malformed
 from gossip.keyring import Keyring
+from gossip.protocol.codec import VERSION
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -43,33 +44,33 @@ class Seal:
     """Seals and opens the packets of one cluster. `salt` is 16 bytes that no other process has.
 
     >>> seal = Seal(Keyring([bytes(32)]), "shop", salt=b"a" * 16)
-    >>> Seal(Keyring([b"n" * 32, bytes(32)]), "shop", salt=b"b" * 16).open(seal.seal(b"hello"))
+    >>> Seal(Keyring([b"n" * 32, bytes(32)]), "shop", salt=b"b" * 16).open(seal.seal(b"hello", b"kind"), b"kind")[0]
     b'hello'
-    >>> Seal(Keyring([bytes(32)]), "other shop", salt=b"c" * 16).open(seal.seal(b"hello"))
+    >>> Seal(Keyring([bytes(32)]), "other shop", salt=b"c" * 16).open(seal.seal(b"hello", b"kind"), b"kind")
     Traceback (most recent call last):
     crdt.codec.Malformed: not sealed with a key of this cluster
     """
 
     def __init__(self, keyring: Keyring, cluster: str, salt: bytes) -> None:
-        self._keyring = keyring
-        self._label = b"gossamesh\0" + cluster.encode()
+        self.keyring = keyring
+        self._label = b"gossamesh\0" + bytes([VERSION]) + cluster.encode() + b"\0"
         self._salt = salt
         self._counter = 0
         self._own = keyring.first, _cipher(keyring.first, salt)
         self._known: OrderedDict[bytes, tuple[bytes, AESGCM]] = OrderedDict()
         """Of each salt the key that it is used with, and the cipher of both."""
 
-    def seal(self, packet: bytes) -> bytes:
-        """The packet, unreadable to who has no key."""
-        key, cipher = self._own
-        if key != self._keyring.first:
-            key, cipher = self._own = self._keyring.first, _cipher(self._keyring.first, self._salt)
+    def seal(self, packet: bytes, kind: bytes, key: bytes | None = None) -> bytes:
+        """The packet, unreadable to who has no key; with the key that seals, or a certain one."""
+        key = key or self.keyring.first
+        if key != self._own[0]:
+            self._own = key, _cipher(key, self._salt)
         self._counter += 1
         counter = self._counter.to_bytes(_COUNTER, "big")
-        return self._salt + counter + cipher.encrypt(bytes(4) + counter, packet, self._label)
+        return self._salt + counter + self._own[1].encrypt(bytes(4) + counter, packet, self._label + kind)
 
-    def open(self, sealed: bytes) -> bytes:
-        """What was sealed. Raises `Malformed`."""
+    def open(self, sealed: bytes, kind: bytes) -> tuple[bytes, bytes]:
+        """What was sealed as such a packet, and with which key of the cluster. Raises `Malformed`."""
         from cryptography.exceptions import InvalidTag
 
         if len(sealed) < OVERHEAD:
@@ -77,22 +78,22 @@ class Seal:
         salt, nonce, body = sealed[:_SALT], bytes(4) + sealed[_SALT : _SALT + _COUNTER], sealed[_SALT + _COUNTER :]
         for key, cipher in self._ciphers(salt):
             try:
-                packet = cipher.decrypt(nonce, body, self._label)
+                packet = cipher.decrypt(nonce, body, self._label + kind)
             except InvalidTag:
                 continue
             self._known[salt] = key, cipher
             self._known.move_to_end(salt)
             if len(self._known) > _MOST_SENDERS:
                 self._known.popitem(last=False)
-            return packet
+            return packet, key
         raise Malformed("not sealed with a key of this cluster")
 
     def _ciphers(self, salt: bytes) -> Iterator[tuple[bytes, AESGCM]]:
         """What may open packets of this salt: that which did, then the others, for its sender may have changed keys."""
         likely, cipher = self._known.get(salt, (b"", None))
-        if cipher is not None and likely in self._keyring:
+        if cipher is not None and likely in self.keyring:
             yield likely, cipher
-        for key in self._keyring:
+        for key in self.keyring:
             if key != likely:
                 yield key, _cipher(key, salt)
 

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 import click
 
-from gossip.checkup import greeting, knocked, seeds_of
+from gossip.checkup import Greeting, greeting, knocked, seeds_of
 from gossip.cli.asking import of_node
 from gossip.cli.conversation import PATIENCE, Conversation, everybody
 from gossip.cli.diagnosis import Finding, Patient, findings, seed_finding
 from gossip.cli.printing import Failure, document, printable, say, say_table
 from gossip.cli.surroundings import ANY, look, nobody, settings
 from gossip.config import Config
+from gossip.keyring import Keyring
 
 _SURVEY = 2.0
 """Seconds in which every node of this host may answer: one whose loop stands still does not."""
@@ -147,8 +148,8 @@ def _seeds_alone(config: Config) -> Iterator[Finding]:
         seeds = seeds_of(config)
     except (OSError, ValueError):
         return  # that was told with the settings
-    packet = b"" if config.cluster == ANY else greeting(config, secrets.randbits(64) | 1)
-    for each in asyncio.run(knocked(seeds, packet)):
+    said = Greeting() if config.cluster == ANY else greeting(config, Keyring(config.key), secrets.randbits(64) | 1)
+    for each in asyncio.run(knocked(seeds, said)):
         if each.answer == "open" and not packet:
             what = f"{each.address}: somebody listens there; whether it is one of ours can be told with -c CLUSTER"
             yield Finding("ok", "seeds", what)

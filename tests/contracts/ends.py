@@ -1,4 +1,5 @@
-"""What does a test of the transport hold? One end of each kind, a stranger's raw socket, and a look at what is open."""
+"""What does a test of the transport hold? One end of each kind, a stranger's raw socket, somebody who listens in, and a
+look at what is open."""
 
 from __future__ import annotations
 
@@ -9,13 +10,15 @@ import secrets
 import socket
 import struct
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 import uvloop
 
 from discovery import Address
+from gossip.keyring import Keyring
+from gossip.seal import Seal
 from gossip.transport import Transport
 from tests.waiting import until
 
@@ -29,17 +32,28 @@ KINDS = ("unix", "tcp")
 class End:
     """A transport that listens, with all that it was told."""
 
-    def __init__(self, send_buffer: int = 16 << 20, max_connections: int = 16, silence: float = 5.0) -> None:
+    def __init__(
+        self, send_buffer: int = 16 << 20, max_connections: int = 16, silence: float = 5.0, keys: Sequence[bytes] = ()
+    ) -> None:
         self.received: list[bytes] = []
         self.lost: list[int] = []
         self.foreign: set[bytes] = set()
         """What this end says of which packets, if they come: that they are not of its cluster."""
-        self.transport = Transport(self._receive, self.lost.append, send_buffer, max_connections, silence)
+        self.keyring = Keyring(keys)
+        self.strange = 0
+        """How often it was told that something came that no key of its own opens."""
+        seal = Seal(self.keyring, "shop", secrets.token_bytes(16)) if keys else None
+        self.transport = Transport(
+            self._receive, self.lost.append, send_buffer, max_connections, silence, seal=seal, strange=self._wonder
+        )
         self.address = ""
 
     def _receive(self, packet: bytes, stream: bool) -> bool:
         self.received.append(packet)
         return packet not in self.foreign
+
+    def _wonder(self) -> None:
+        self.strange += 1
 
     @property
     def counters(self) -> dict[str, int]:
@@ -47,6 +61,63 @@ class End:
 
     def send(self, address: str, packet: bytes, peer: int = 1, datagram: bool = False) -> None:
         self.transport.send(peer, (address,), packet, datagram)
+
+
+class Tap:
+    """Somebody on the way to an end: hears all, and may change what the caller says."""
+
+    def __init__(self, change: Callable[[bytes], bytes]) -> None:
+        self.said: list[bytearray] = []
+        """What each caller said."""
+        self.answers: list[bytearray] = []
+        self.change = change
+        self.address = ""
+        self._writers: list[asyncio.StreamWriter] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self, world: World, target: str) -> Self:
+        listener, self.address = world.listener()
+        over = asyncio.start_unix_server if world.kind == "unix" else asyncio.start_server
+        self._server = await over(lambda reader, writer: self._relay(reader, writer, target), sock=listener)
+        return self
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: str) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        host, _, port = target.rpartition(":")
+        there, back = await (
+            asyncio.open_unix_connection(port) if host == "unix" else asyncio.open_connection(host, int(port))
+        )
+        self._writers += (writer, back)
+        said, answers = bytearray(), bytearray()
+        self.said.append(said)
+        self.answers.append(answers)
+        await asyncio.gather(self._copy(reader, back, said, self.change), self._copy(there, writer, answers, bytes))
+
+    async def _copy(
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        kept: bytearray,
+        change: Callable[[bytes], bytes],
+    ) -> None:
+        with suppress(ConnectionError, asyncio.CancelledError):
+            while data := await source.read(1 << 16):
+                kept += data
+                sink.write(change(data))
+                await sink.drain()
+        sink.close()
+
+    async def over(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 class World:
@@ -57,6 +128,7 @@ class World:
         self._directory = directory
         self._ends: list[End] = []
         self._sockets: list[socket.socket] = []
+        self._taps: list[Tap] = []
 
     async def end(self, **bounds: Any) -> End:
         end = End(**bounds)
@@ -68,6 +140,11 @@ class World:
         else:
             end.address = str(await end.transport.listen_network(Address("127.0.0.1", 0)))
         return end
+
+    async def tap(self, end: End, change: Callable[[bytes], bytes] = bytes) -> Tap:
+        """Somebody on the way to an end; its `address` is where to call."""
+        self._taps.append(await Tap(change).start(self, end.address))
+        return self._taps[-1]
 
     def path(self) -> str:
         return f"{self._directory}/{secrets.token_hex(4)}.sock"
@@ -105,6 +182,8 @@ class World:
     async def over(self) -> None:
         for end in self._ends:
             await end.transport.close()
+        for tap in self._taps:
+            await tap.over()
         for each in self._sockets:
             each.close()
 

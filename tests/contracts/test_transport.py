@@ -18,7 +18,7 @@ import pytest
 
 from discovery import Address
 from gossip.errors import StartError
-from gossip.transport import _MAX_FRAME
+from gossip.streams import MAX_FRAME
 from tests.contracts.ends import KINDS, LOOPS, End, World, closed, descriptors, play, reset
 from tests.waiting import until
 
@@ -29,7 +29,7 @@ Play = Callable[[Story], None]
 def stuff(end: End, address: str, peer: int) -> None:
     """Sends more than the kernel takes for a reader who does not read (see `World.listener`)."""
     for _ in range(3):
-        end.send(address, bytes(_MAX_FRAME), peer)
+        end.send(address, bytes(MAX_FRAME), peer)
 
 
 @pytest.fixture(params=[f"{kind}-{loop}" for kind in KINDS for loop in LOOPS])
@@ -92,10 +92,10 @@ def test_a_frame_of_exactly_the_limit_arrives_and_one_byte_more_ends_the_stream(
         end = await world.end()
         loop = asyncio.get_running_loop()
         raw = await world.stranger(end)
-        largest = os.urandom(1024) * (_MAX_FRAME // 1024) + b"x" * (_MAX_FRAME % 1024)
+        largest = os.urandom(1024) * (MAX_FRAME // 1024) + b"x" * (MAX_FRAME % 1024)
         await asyncio.gather(loop.sock_sendall(raw, frame(largest)), until(lambda: end.received))
         assert end.received == [largest]
-        await loop.sock_sendall(raw, frame(b"still there") + (_MAX_FRAME + 1).to_bytes(4, "big"))
+        await loop.sock_sendall(raw, frame(b"still there") + (MAX_FRAME + 1).to_bytes(4, "big"))
         assert await closed(raw)
         assert end.received[1:] == [b"still there"] and end.counters == {"oversized_frames": 1}
 
@@ -105,7 +105,7 @@ def test_a_frame_of_exactly_the_limit_arrives_and_one_byte_more_ends_the_stream(
 def test_nothing_is_allocated_on_the_word_of_a_length(run: Play) -> None:
     async def story(world: World) -> None:
         end = await world.end()
-        for length in (_MAX_FRAME, _MAX_FRAME - 1):
+        for length in (MAX_FRAME, MAX_FRAME - 1):
             raw = await world.stranger(end)
             await asyncio.get_running_loop().sock_sendall(raw, length.to_bytes(4, "big") + b"x")
         await until(lambda: len(end.transport._inbound) == 2 and all(each._buffer for each in end.transport._inbound))

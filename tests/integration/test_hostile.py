@@ -1,6 +1,6 @@
 """Does a node live on, unchanged, whatever comes to its sockets?
 
-The packets are captured from real nodes, cut, bent and played again over real sockets: UDP, TCP and the unix socket.
+What is said is captured from real nodes, cut, bent and played again over real sockets: UDP, TCP and the unix socket.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import random
 import secrets
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from typing import Any
 
 import pytest
 
 import gossip
+from gossip.streams import Inbound
 from tests.integration.processes import free_port
 from tests.waiting import nodes, until
 
@@ -29,23 +30,36 @@ class Target:
     def __init__(self, node: gossip.Node, port: int) -> None:
         self.node = node
         self.port = port
-        self.packets: list[bytes] = []
+        self.datagrams: list[bytes] = []
+        self.streams: dict[Inbound, bytearray] = {}
+        """All that came by each stream."""
+
+    @property
+    def packets(self) -> list[bytes]:
+        """All datagrams and frames, as they came."""
+        return [*self.datagrams, *(frame for stream in self.streams.values() for frame in frames(bytes(stream)))]
 
     @property
     def refused(self) -> int:
         counters = self.node.status()["counters"]
         return int(counters.get("unsealed", 0) + counters.get("malformed", 0))
 
-    def capture(self) -> None:
+    def capture(self, patch: pytest.MonkeyPatch) -> None:
         """Keeps what comes in from here on, as it came."""
         transport = self.node._runtime.transport  # type: ignore[union-attr]
-        real = transport._received
+        take, hear = transport._datagram, Inbound.data_received
 
-        def received(packet: bytes, stream: bool) -> bool:
-            self.packets.append(packet)
-            return real(packet, stream)
+        def datagram(data: bytes) -> None:
+            self.datagrams.append(data)
+            take(data)
 
-        transport._received = received
+        def data_received(inbound: Inbound, data: bytes) -> None:
+            if inbound._owner is transport:
+                self.streams.setdefault(inbound, bytearray()).extend(data)
+            hear(inbound, data)
+
+        transport._datagram = datagram
+        patch.setattr(Inbound, "data_received", data_received)
 
     @contextmanager
     def sender(self, wire: str) -> Iterator[Callable[[bytes], None]]:
@@ -57,12 +71,17 @@ class Target:
             return
         family, where = (socket.AF_INET, ("127.0.0.1", self.port)) if wire == "tcp" else (socket.AF_UNIX, self.unix)
 
-        def send(packet: bytes) -> None:
-            with closing(socket.socket(family)) as stream:  # one each: what is not good ends its stream
-                stream.connect(where)
-                stream.sendall(len(packet).to_bytes(4, "big") + packet)
+        yield lambda packet: self._say(family, where, len(packet).to_bytes(4, "big") + packet)
 
-        yield send
+    def _say(self, family: int, where: Any, said: bytes) -> None:
+        with closing(socket.socket(family)) as stream:  # one each: what is not good ends its stream
+            stream.connect(where)
+            stream.sendall(said)
+
+    def replay(self, stream: bytes) -> None:
+        """Says again all that was said on a stream, on a new one of each kind."""
+        self._say(socket.AF_INET, ("127.0.0.1", self.port), stream)
+        self._say(socket.AF_UNIX, self.unix, stream)
 
     @property
     def unix(self) -> str:
@@ -78,6 +97,14 @@ class Target:
             await asyncio.sleep(0.01)  # waits: likewise
 
 
+def frames(stream: bytes) -> Iterator[bytes]:
+    """The frames of a stream, without their lengths."""
+    while len(stream) > 4:
+        length = int.from_bytes(stream[:4], "big")
+        yield stream[4 : 4 + length]
+        stream = stream[4 + length :]
+
+
 @asynccontextmanager
 async def target(cluster: str, key: bytes, port: int = 0) -> Any:
     port = port or free_port()
@@ -87,7 +114,12 @@ async def target(cluster: str, key: bytes, port: int = 0) -> Any:
 
 async def captured(cluster: str, key: bytes, it: Target, short: str) -> list[bytes]:
     """Real packets of a peer over TCP and UDP that wrote, pinged, and left: all kinds that there are."""
-    it.capture()
+    with pytest.MonkeyPatch.context() as patch:
+        it.capture(patch)
+        return await _captured(cluster, key, it, short)
+
+
+async def _captured(cluster: str, key: bytes, it: Target, short: str) -> list[bytes]:
     peer = gossip.Node(
         cluster,
         name="peer",
@@ -103,7 +135,7 @@ async def captured(cluster: str, key: bytes, it: Target, short: str) -> list[byt
         del peer.map("m")["from the peer"]
         await until(lambda: not it.node.map("m"))
     await until(lambda: len(it.node.members) == 1)
-    return list(it.packets)
+    return it.packets
 
 
 @pytest.fixture
@@ -173,8 +205,9 @@ def refused_of(status: dict[str, Any]) -> int:
     return int(status["counters"].get("unsealed", 0) + status["counters"].get("malformed", 0))
 
 
-@sealed_and_open
-def test_packets_played_again_after_the_sender_left_change_nothing(cluster: str, key: bytes, short: str) -> None:
+def test_packets_played_again_after_the_sender_left_change_nothing(cluster: str, short: str) -> None:
+    key = b""
+
     async def story() -> None:
         async with target(cluster, key) as it:
             packets = await captured(cluster, key, it, short)
@@ -190,9 +223,35 @@ def test_packets_played_again_after_the_sender_left_change_nothing(cluster: str,
     asyncio.run(story())
 
 
-@sealed_and_open
-def test_packets_played_again_after_a_restart_are_outlived(cluster: str, key: bytes, short: str) -> None:
-    """The restarted node does not know that their sender left. It believes them, looks, and finds nobody there."""
+@pytest.mark.parametrize("restarted", [False, True])
+def test_with_a_key_nothing_that_was_recorded_is_believed_again(cluster: str, restarted: bool, short: str) -> None:
+    """S1. It does not reach the engine at all, whether or not the node remembers who said it."""
+
+    async def story() -> None:
+        port = free_port()
+        async with AsyncExitStack() as stack:
+            it = await stack.enter_async_context(target(cluster, KEY, port))
+            await captured(cluster, KEY, it, short)
+            recorded = list(map(bytes, it.streams.values()))
+            assert recorded
+            if restarted:
+                await stack.aclose()
+                it = await stack.enter_async_context(target(cluster, KEY, port))
+            before = it.node.status()
+            for stream in recorded:
+                it.replay(stream)
+            await until(lambda: it.refused - refused_of(before) == 2 * len(recorded))
+            after = it.node.status()
+            assert "from_the_dead" not in after["counters"] and after["members"] == before["members"]
+            assert after["writes_delivered"] == before["writes_delivered"] and it.node.map("m") == {}
+
+    asyncio.run(story())
+
+
+def test_packets_played_again_after_a_restart_are_outlived(cluster: str, short: str) -> None:
+    """Without a key. The restarted node does not know that their sender left. It believes them, looks, and finds nobody
+    there."""
+    key = b""
 
     async def story() -> None:
         port = free_port()
@@ -265,7 +324,7 @@ def test_strangers_have_one_room_for_all_their_first_packets(cluster: str) -> No
 
     async def story() -> None:
         port = free_port()
-        async with gossip.Node(cluster, bind=f"127.0.0.1:{port}", key=bytes(32)) as node:
+        async with gossip.Node(cluster, bind=f"127.0.0.1:{port}") as node:
             transport = node._runtime.transport  # type: ignore[union-attr]
             flood = []
             for _ in range(40):

@@ -1,0 +1,148 @@
+"""How do two who open a stream come to a key that nobody else has, nor they themselves for another stream?
+
+    caller    hello     sealed with the cluster's key: a fresh public key
+    listener  answer    sealed with the same key, and bound to that hello: a fresh public key of its own
+    caller    proof     the first frame under the key that follows from both: it made the hello, and does not repeat it
+    caller    frames    under that key, each with its number in the stream as nonce
+
+A stranger is not answered, for his hello does not open. A hello that was recorded is answered by no more bytes than it
+had, and then leads nowhere: the key follows from a secret of its first author. So of a recorded stream nothing opens
+again, at once, later, or in another life of the listener; nor does a frame that was left out, moved or taken from
+another stream. Who learns the cluster's key later can not read what he recorded before, for the fresh keys are gone.
+
+Invariant: `Opening` gives the packets that `Sealing` was given, in their order, from the first, or raises `Malformed`.
+Source: the pattern NNpsk0 of the Noise protocol framework (an exchange of fresh keys, under a key that all have), with
+X25519 of RFC 7748. Its own framing is not used: the seal is there anyway, and tries the several keys of a rotation.
+Not here: sockets, time and chance (`fresh` is 32 random bytes), and who of the cluster the other one is.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+from crdt import Malformed
+from gossip.seal import OVERHEAD, Seal
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+FRESH: Final = 32
+GREETING: Final = FRESH + OVERHEAD
+"""Bytes of a hello, and of an answer: who asks in another's name has nobody drowned in answers."""
+TAG: Final = 16
+"""Bytes that a frame is longer than its packet; all of the proof."""
+
+
+class Call:
+    """The side of who opens a stream: `hello` is what to send first.
+
+    >>> from gossip.keyring import Keyring
+    >>> here, there = (Seal(Keyring([bytes(32)]), "shop", salt=salt * 16) for salt in (b"a", b"b"))
+    >>> call = Call(here, fresh=b"c" * 32)
+    >>> answer, opening = answered(there, call.hello, fresh=b"d" * 32)
+    >>> sealing = call.accept(answer)
+    >>> opening.prove(sealing.proof())
+    >>> opening.open(sealing.seal(b"hello"))
+    b'hello'
+    """
+
+    def __init__(self, seal: Seal, fresh: bytes) -> None:
+        self.seal = seal
+        self._private = _private(fresh)
+        self.key = seal.keyring.first
+        """Which of the cluster's keys it is made with."""
+        self.hello = seal.seal(_public(self._private), b"hello")
+
+    def accept(self, answer: bytes) -> Sealing:
+        """The key that follows from an answer to this hello. Raises `Malformed` for what is none."""
+        theirs, key = self.seal.open(answer, b"answer" + self.hello)
+        if key != self.key or len(answer) != GREETING:
+            raise Malformed("an answer is made with the key of its question")
+        return Sealing(_shared(key, self._private, theirs, self.hello + answer))
+
+
+def answered(seal: Seal, hello: bytes, fresh: bytes) -> tuple[bytes, Opening]:
+    """What to answer to a hello, and what opens all that follows it. Raises `Malformed` for a stranger's."""
+    if len(hello) != GREETING:
+        raise Malformed("a hello has its length")
+    theirs, key = seal.open(hello, b"hello")
+    private = _private(fresh)
+    answer = seal.seal(_public(private), b"answer" + hello, key)
+    return answer, Opening(_shared(key, private, theirs, hello + answer), key)
+
+
+class Sealing:
+    """Seals what leaves by one stream."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._cipher = _cipher(secret)
+        self._number = 0
+
+    def proof(self) -> bytes:
+        """The first frame: there is nothing to read in it, but that we could make it."""
+        return self.seal(b"")
+
+    def seal(self, packet: bytes) -> bytes:
+        """The next frame."""
+        number, self._number = self._number, self._number + 1
+        return self._cipher.encrypt(number.to_bytes(12, "big"), packet, b"frame")
+
+
+class Opening:
+    """Opens what comes by one stream, which was begun with this `key` of the cluster."""
+
+    def __init__(self, secret: bytes, key: bytes) -> None:
+        self.key = key
+        self._cipher = _cipher(secret)
+        self._number = 0
+
+    @property
+    def proved(self) -> bool:
+        """Whether its caller has made his own hello."""
+        return self._number > 0
+
+    def prove(self, frame: bytes) -> None:
+        """Takes the first frame. Raises `Malformed` if it is no proof."""
+        if self.open(frame):
+            raise Malformed("a proof is empty")
+
+    def open(self, frame: bytes) -> bytes:
+        """The packet in the next frame. Raises `Malformed` for any other."""
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            packet = self._cipher.decrypt(self._number.to_bytes(12, "big"), frame, b"frame")
+        except InvalidTag:
+            raise Malformed("not the next frame of this stream") from None
+        self._number += 1
+        return packet
+
+
+def _shared(key: bytes, private: X25519PrivateKey, theirs: bytes, transcript: bytes) -> bytes:
+    """The secret of one stream. The seals in the transcript are bound to the cluster's name and to the version; and
+    without the key of the cluster the exchange alone leads to nothing."""
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
+    try:
+        exchanged = private.exchange(X25519PublicKey.from_public_bytes(theirs))
+    except ValueError:
+        raise Malformed("a greeting has a key to exchange") from None
+    return blake2b(exchanged + transcript, key=key, person=b"gossamesh stream", digest_size=32).digest()
+
+
+def _cipher(secret: bytes) -> AESGCM:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM(secret)
+
+
+def _private(fresh: bytes) -> X25519PrivateKey:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    return X25519PrivateKey.from_private_bytes(fresh)
+
+
+def _public(private: X25519PrivateKey) -> bytes:
+    return private.public_key().public_bytes_raw()
