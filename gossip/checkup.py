@@ -23,8 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from discovery import Address, parse_peer, read_seeds
 from crdt import Malformed
+from discovery import Address, parse_peer, read_seeds
 from gossip.config import Config
 from gossip.handshake import FRESH, GREETING, Call
 from gossip.keyring import Keyring

@@ -150,7 +150,7 @@ def _seeds_alone(config: Config) -> Iterator[Finding]:
         return  # that was told with the settings
     said = Greeting() if config.cluster == ANY else greeting(config, Keyring(config.key), secrets.randbits(64) | 1)
     for each in asyncio.run(knocked(seeds, said)):
-        if each.answer == "open" and not packet:
+        if each.answer == "open" and not said.frame:
             what = f"{each.address}: somebody listens there; whether it is one of ours can be told with -c CLUSTER"
             yield Finding("ok", "seeds", what)
         else:
