@@ -34,7 +34,11 @@ def held(worker: Worker) -> dict[str, int]:
 @pytest.mark.skipif(not LONG, reason="takes ten minutes: make soak")
 @pytest.mark.timeout(SECONDS + 300)
 def test_thirty_two_on_one_host_keep_still(here: Host) -> None:
-    workers = here.several(NODES)
+    workers: list[Worker] = []
+    while len(workers) < NODES:  # not all at once, which takes a small machine longer than a worker may take to start
+        workers += [worker.ready() for worker in [here.begin() for _ in range(8)]]
+    for worker in workers:
+        worker.until(lambda worker: len(worker.living()) == NODES, "all know each other")
     for number, worker in enumerate(workers):
         worker.ask("set", key=f"{number}", value=number)
     agree(workers, "size", NODES)
