@@ -281,6 +281,9 @@ def test_claims_with_addresses_that_are_none_harm_nobody(cluster: str) -> None:
                 "nonsense",
                 "127.0.0.1:99999",
                 "0.0.0.0:1",
+                "255.255.255.255:7946",
+                "10.0.0.1:0",
+                "10.0.0.1:65536",
                 "224.0.0.251:5353",
                 "unix:/no/such",
                 "[::1]:0",
@@ -337,5 +340,46 @@ def test_strangers_have_one_room_for_all_their_first_packets(cluster: str) -> No
                 writer.close()
             await until(lambda: not transport._inbound)
             assert transport.strange_bytes == 0
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("how", ["unsealed", "with another key", "another cluster"])
+def test_no_stranger_has_us_speak_to_a_victim(cluster: str, how: str) -> None:
+    """S4: a packet that names somebody else's address as its sender's has nothing sent there, and nothing back."""
+    from gossip.protocol.codec import Codec
+    from gossip.protocol.members import Claim
+    from gossip.protocol.messages import Digest, Join, Ping
+    from gossip.seal import Seal
+
+    async def story() -> None:
+        met: list[object] = []
+
+        class Victim(asyncio.DatagramProtocol):
+            def datagram_received(self, data: bytes, address: object) -> None:
+                met.append(data)
+
+        port, loop = free_port(), asyncio.get_running_loop()
+        server = await asyncio.start_server(lambda reader, writer: met.append(writer), "127.0.0.1", port)
+        datagrams, _ = await loop.create_datagram_endpoint(Victim, local_addr=("127.0.0.1", port))
+        claims, digest = (Claim(99, "victim", (f"127.0.0.1:{port}",), 1),), Digest(1, 1, ready=True, writes=7)
+        packets = [
+            Codec(cluster + "-other" if how == "another cluster" else cluster).encode(99, message)
+            for message in (Join(claims, digest), Ping(1, digest, claims))
+        ]
+        if how != "unsealed":
+            key = KEY if how == "another cluster" else secrets.token_bytes(32)
+            seal = Seal(key, cluster + "-other" if how == "another cluster" else cluster, secrets.token_bytes(16))
+            packets = list(map(seal.seal, packets))
+        async with target(cluster, KEY) as it:
+            for number, wire in enumerate(("udp", "tcp", "unix"), 1):
+                await it.send(wire, packets)
+                await until(lambda number=number: it.refused == 2 * number)
+            async with gossip.Node(cluster, seeds=[f"127.0.0.1:{it.port}"], bind="127.0.0.1:0", key=KEY) as friend:
+                await until(lambda: len(friend.members) == len(it.node.members) == 2, "a friend it does speak to")
+            assert it.node.status()["counters"].get("dial_failed", 0) == 0
+        assert met == []
+        server.close()
+        datagrams.close()
 
     asyncio.run(story())
