@@ -10,7 +10,7 @@ SEEDS  ?= 0:2000
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format bench sim soak fuzz clean
+.PHONY: help venv demo test check format bench sim gray soak fuzz clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ soak: $(STAMP)  ## what takes long: hundreds of kills, every crash of the disk, 
 
 sim: $(STAMP)  ## thousands of simulated clusters; SEEDS=7 replays one, SEEDS=0:2000 is the default range
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
+
+gray: $(STAMP)  ## a hundred simulated node-hours, one node of ten gray: is ever a healthy one called dead?
+	$(BIN)/python -m tests.simulation --hours 1 --seeds 0:10 $(ARGS)
 
 fuzz: $(STAMP)  ## a million packets, files and requests that nobody would write; ARGS="messages --runs 5000" runs one target
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary atheris --editable '.[fuzz]' || true

@@ -82,6 +82,9 @@ class Transport:
         self.strange_bytes = 0
         """What they have sent of their first packets."""
         self._servers: list[asyncio.Server] = []
+        self._neighbourhood: set[str] = set()
+        """The directories in which we listen: only a socket there can be of a node of this host. What else a member
+        says of itself may be any program's."""
         self._datagrams: asyncio.DatagramTransport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.counters: Counter[str] = Counter()
@@ -96,6 +99,7 @@ class Transport:
         try:
             listener.bind(path)
             os.chmod(path, 0o600)
+            self._neighbourhood.add(os.path.dirname(path))
             # serving begins in a step of its own: cancelled in the middle, asyncio would keep a server that nobody has
             server = await loop.create_unix_server(
                 self._accept, sock=listener, backlog=self._max_connections, start_serving=False
@@ -147,7 +151,7 @@ class Transport:
             self.counters["links_refused"] += 1
             return
         if link is None or link.ending:
-            local = next((a for a in addresses if a.startswith("unix:") and os.path.exists(a[5:])), None)
+            local = next((a for a in addresses if self._is_near(a)), None)
             remote = next((a for a in addresses if not a.startswith("unix:")), None)
             if local is None and remote is None:
                 self.counters["unreachable"] += 1
@@ -164,6 +168,10 @@ class Transport:
         """For a status: how many bytes wait for a peer, and whether it lags."""
         link = self._links.get(peer)
         return {"unsent": 0 if link is None else link.unsent, "lagging": link is not None and link.lagging}
+
+    def _is_near(self, address: str) -> bool:
+        path = address.removeprefix("unix:")
+        return path != address and os.path.dirname(path) in self._neighbourhood and os.path.exists(path)
 
     def by_datagram(self, peer: int) -> bool | None:
         """Whether probes of this peer go as datagrams; None if not, or if it is not known."""
