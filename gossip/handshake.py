@@ -3,7 +3,7 @@
     caller    hello     sealed with the cluster's key: a fresh public key
     listener  answer    sealed with the same key, and bound to that hello: a fresh public key of its own
     caller    proof     the first frame under the key that follows from both: it made the hello, and does not repeat it
-    caller    frames    under that key, each with its number in the stream as nonce
+    caller    frames    under that key, each with its number in the stream as nonce; and datagrams, under another one
 
 A stranger is not answered, for his hello does not open. A hello that was recorded is answered by no more bytes than it
 had, and then leads nowhere: the key follows from a secret of its first author. So of a recorded stream nothing opens
@@ -22,11 +22,11 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from crdt import Malformed
-from gossip.seal import OVERHEAD, Seal
+from gossip.datagrams import Posting, Receipt
+from gossip.seal import OVERHEAD, Seal, cipher_of, unsealed
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 FRESH: Final = 32
 GREETING: Final = FRESH + OVERHEAD
@@ -74,10 +74,11 @@ def answered(seal: Seal, hello: bytes, fresh: bytes) -> tuple[bytes, Opening]:
 
 
 class Sealing:
-    """Seals what leaves by one stream."""
+    """Seals what leaves by one stream; `posting` what leaves beside it."""
 
     def __init__(self, secret: bytes) -> None:
-        self._cipher = _cipher(secret)
+        self._cipher = cipher_of(_part(secret, b"frames"))
+        self.posting = Posting(_part(secret, b"datagrams"))
         self._number = 0
 
     def proof(self) -> bytes:
@@ -91,11 +92,12 @@ class Sealing:
 
 
 class Opening:
-    """Opens what comes by one stream, which was begun with this `key` of the cluster."""
+    """Opens what comes by one stream, begun with this `key` of the cluster; `receipt` what comes beside it."""
 
     def __init__(self, secret: bytes, key: bytes) -> None:
         self.key = key
-        self._cipher = _cipher(secret)
+        self._cipher = cipher_of(_part(secret, b"frames"))
+        self.receipt = Receipt(_part(secret, b"datagrams"))
         self._number = 0
 
     @property
@@ -110,12 +112,7 @@ class Opening:
 
     def open(self, frame: bytes) -> bytes:
         """The packet in the next frame. Raises `Malformed` for any other."""
-        from cryptography.exceptions import InvalidTag
-
-        try:
-            packet = self._cipher.decrypt(self._number.to_bytes(12, "big"), frame, b"frame")
-        except InvalidTag:
-            raise Malformed("not the next frame of this stream") from None
+        packet = unsealed(self._cipher, self._number.to_bytes(12, "big"), frame, b"frame")
         self._number += 1
         return packet
 
@@ -132,10 +129,9 @@ def _shared(key: bytes, private: X25519PrivateKey, theirs: bytes, transcript: by
     return blake2b(exchanged + transcript, key=key, person=b"gossamesh stream", digest_size=32).digest()
 
 
-def _cipher(secret: bytes) -> AESGCM:
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-    return AESGCM(secret)
+def _part(secret: bytes, use: bytes) -> bytes:
+    """A secret for one use, from which no other follows."""
+    return blake2b(use, key=secret, person=b"gossamesh part", digest_size=32).digest()
 
 
 def _private(fresh: bytes) -> X25519PrivateKey:

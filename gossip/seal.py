@@ -1,9 +1,10 @@
 """Who may speak in this cluster, if the network may not be trusted?
 
-With a key, every packet is sealed with AES-256-GCM, and one that was not sealed with a key of this cluster is dropped
-unread and unanswered. Each process seals under a key of its own, derived from the cluster's and 16 random bytes that
-stand at the head of each of its packets, with a counter as nonce: so a nonce never repeats, however many packets a
-cluster sends, and none of them needs to be random.
+With a key, all is sealed with AES-256-GCM. A stream begins with what is sealed here, with a key of the cluster; one
+that begins otherwise is closed, unread and unanswered. All that follows is sealed for that stream alone (`handshake`).
+
+Each process seals under a key of its own, derived from the cluster's and 16 random bytes that stand at the head of what
+it seals, with a counter as nonce: so a nonce never repeats, however much a cluster says, and none needs to be random.
 
     16 bytes  salt       drawn once a process
     8 bytes   counter    of this process, going on when another key seals
@@ -12,9 +13,8 @@ cluster sends, and none of them needs to be random.
 Invariant: `open` gives back what `seal` was given by a holder of a key of ours in the same cluster, or raises
 `Malformed`.
 Source: SP 800-38D (a 96-bit nonce must never repeat under a key; random ones are good for 2^32 packets only).
-Not here: which keys there are (`keyring`); protection from replay, and identities of single members. What is replayed
-is a message that was true once; claims and writes are lattices, so it changes nothing that is newer. It does where all
-have forgotten: SECURITY.md.
+Not here: which keys there are (`keyring`), protection from replay (`handshake`, `datagrams`), and identities of single
+members.
 """
 
 from __future__ import annotations
@@ -71,15 +71,13 @@ class Seal:
 
     def open(self, sealed: bytes, kind: bytes) -> tuple[bytes, bytes]:
         """What was sealed as such a packet, and with which key of the cluster. Raises `Malformed`."""
-        from cryptography.exceptions import InvalidTag
-
         if len(sealed) < OVERHEAD:
             raise Malformed("too short to be sealed")
         salt, nonce, body = sealed[:_SALT], bytes(4) + sealed[_SALT : _SALT + _COUNTER], sealed[_SALT + _COUNTER :]
         for key, cipher in self._ciphers(salt):
             try:
-                packet = cipher.decrypt(nonce, body, self._label + kind)
-            except InvalidTag:
+                packet = unsealed(cipher, nonce, body, self._label + kind)
+            except Malformed:
                 continue
             self._known[salt] = key, cipher
             self._known.move_to_end(salt)
@@ -99,7 +97,22 @@ class Seal:
 
 
 def _cipher(key: bytes, salt: bytes) -> AESGCM:
+    return cipher_of(blake2b(salt, key=key, person=b"gossamesh seal", digest_size=32).digest())
+
+
+def cipher_of(secret: bytes) -> AESGCM:
+    """The cipher of 32 secret bytes."""
     # imported where a key is in use: it takes 20 ms that a node without one need not spend
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    return AESGCM(blake2b(salt, key=key, person=b"gossamesh seal", digest_size=32).digest())
+    return AESGCM(secret)
+
+
+def unsealed(cipher: AESGCM, nonce: bytes, body: bytes, bound: bytes) -> bytes:
+    """What a cipher has sealed with this nonce and bound to this. Raises `Malformed`."""
+    from cryptography.exceptions import InvalidTag
+
+    try:
+        return cipher.decrypt(nonce, body, bound)
+    except (InvalidTag, ValueError):  # it is not, or it is too short to be
+        raise Malformed("not sealed by who has this secret") from None

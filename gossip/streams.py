@@ -118,6 +118,8 @@ class Inbound(asyncio.Protocol):
 
     def _answer(self, seal: Seal, hello: bytes) -> None:
         answer, self._opening = answered(seal, hello, secrets.token_bytes(FRESH))
+        # before the proof, which a datagram of the same moment may overtake; whatever it opens proves as much
+        self._owner._receipts[self._opening.receipt.name] = self._opening.receipt
         assert self.transport is not None
         self.transport.write(_framed(answer))
 
@@ -138,10 +140,11 @@ class Inbound(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._known()
         self._owner._inbound.discard(self)
+        if self._opening is not None:
+            self._owner._receipts.pop(self._opening.receipt.name, None)
 
     def close(self) -> None:
-        self._known()  # `connection_lost` comes a turn later, and until then it would count as a friend
-        self._owner._inbound.discard(self)
+        self.connection_lost(None)  # it comes a turn later, and until then this would count as a friend
         if self.transport is not None:
             self.transport.abort()
 
@@ -264,6 +267,15 @@ class Link(_Call):
             self.resume_writing()
         if self._closed:
             self.transport.close()
+
+    @property
+    def posts(self) -> bool:
+        """Whether datagrams can be sent to where this stream leads."""
+        return self.endpoint is not None and (self._opened or self._owner.seal is None)
+
+    def posted(self, packet: bytes) -> bytes:
+        """A packet as a datagram."""
+        return packet if self._sealing is None else self._sealing.posting.seal(packet)
 
     @property
     def unsent(self) -> int:

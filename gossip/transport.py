@@ -4,7 +4,8 @@ Nodes of one host speak over unix streams; across hosts probes go as datagrams a
 it wants to speak to and listens to whoever dials it, so each pair has one stream a direction and nobody has to decide
 which of two to keep. Best effort: a packet that can not be sent is dropped and counted, and repaired by the protocol.
 
-With a key, all of it is sealed: a stream for itself, by a key that both ends agree on when it begins.
+With a key, all of it is sealed: a stream for itself, by a key that both ends agree on when it begins, and so are the
+datagrams of who began it. As long as they have not agreed, what would be a datagram goes by the stream.
 
 Invariants: every buffer is bounded, as is the number of connections; a stream that ends is told once (`lost`). A stream
 is a stranger's until its first good packet: strangers have a quarter of the connections, a few seconds, and the oldest
@@ -25,6 +26,7 @@ from typing import cast
 
 from crdt import Malformed
 from discovery import Address
+from gossip.datagrams import NAME, Receipt, Repeated
 from gossip.errors import StartError
 from gossip.seal import Seal
 from gossip.streams import CONNECT, Inbound, Link, Once, connect
@@ -81,6 +83,8 @@ class Transport:
         """Those of them of which no good packet has come, the oldest first."""
         self.strange_bytes = 0
         """What they have sent of their first packets."""
+        self._receipts: dict[bytes, Receipt] = {}
+        """What opens the datagrams of who began each of them: as many as there are streams."""
         self._servers: list[asyncio.Server] = []
         self._neighbourhood: set[str] = set()
         """The directories in which we listen: only a socket there can be of a node of this host. What else a member
@@ -159,8 +163,8 @@ class Transport:
                 return
             link = Link(self, peer, local, remote)
             self._links[peer] = link
-        if datagram and link.endpoint and self._datagrams:
-            self._datagrams.sendto(packet if self.seal is None else self.seal.seal(packet, b"datagram"), link.endpoint)
+        if datagram and link.posts and self._datagrams:
+            self._datagrams.sendto(link.posted(packet), link.endpoint)
             return
         link.send(packet)
 
@@ -288,10 +292,16 @@ class Transport:
 
     def _datagram(self, packet: bytes) -> None:
         if self.seal is not None:
+            receipt = self._receipts.get(packet[:NAME])
             try:
-                packet, _ = self.seal.open(packet, b"datagram")
+                if receipt is None:
+                    raise Malformed("a datagram of no stream that is open")
+                packet = receipt.open(packet)
+            except Repeated:
+                self.counters["repeated"] += 1
+                return
             except Malformed:
-                self._count_unsealed()
+                self.counters["unsealed"] += 1  # and not a word: who has another key is told of by his streams
                 return
         self._received(packet, False)
 

@@ -22,6 +22,7 @@ LAYERS = (
         "gossip.bell",
         "gossip.config",
         "gossip.datadir",
+        "gossip.datagrams",
         "gossip.door",
         "gossip.errors",
         "gossip.events",

@@ -85,17 +85,48 @@ def test_a_largest_packet_arrives(run: Play) -> None:
     run(story)
 
 
-def test_a_datagram_is_sealed_too(run: Play) -> None:
+@pytest.mark.parametrize("loop", LOOPS)
+def test_datagrams_go_when_their_stream_has_begun_and_count_once(loop: str) -> None:
+    """Until then what would be one goes by the stream. One that was recorded is nothing, while the stream is open, when
+    it has ended, and to a receiver that was started again."""
+
     async def story(world: World) -> None:
         here, there = await world.end(keys=[KEY]), await world.end(keys=[KEY])
-        here.send(there.address, b"ping", datagram=True)
-        await until(lambda: there.received == [b"ping"])
-        stranger = await world.end(keys=[NEW])
-        stranger.send(there.address, b"ping", datagram=True)
-        await until(lambda: there.counters.get("unsealed"))
-        assert there.received == [b"ping"]
+        came: list[bytes] = []
+        take = there.transport._datagram
 
-    run(story)
+        def heard(data: bytes) -> None:
+            came.append(data)
+            take(data)
+
+        there.transport._datagram = heard  # type: ignore[method-assign]
+        here.send(there.address, b"by stream", datagram=True)
+        await until(lambda: there.received)
+        assert not came
+        for number in range(5):
+            here.send(there.address, b"%d" % number, datagram=True)
+        await until(lambda: len(there.received) == 6)
+        assert len(came) == 5 and sorted(there.received[1:]) == [b"%d" % number for number in range(5)]
+        assert not any(data.endswith(b"%d" % number) for number, data in enumerate(came))
+        recorded = list(came)
+
+        def replay(target: Any) -> None:
+            host, _, port = target.address.rpartition(":")
+            for data in recorded:
+                here.transport._datagrams.sendto(data, (host, int(port)))  # type: ignore[union-attr]
+
+        replay(there)
+        await until(lambda: there.counters.get("repeated") == 5)
+        here.transport.forget(1)
+        await until(lambda: not there.transport._inbound)
+        again = await world.end(keys=[KEY])
+        for target in (there, again):
+            replay(target)
+            await until(lambda target=target: target.counters.get("unsealed") == 5)
+        assert len(there.received) == 6 and again.received == [] and there.transport._receipts == {}
+        assert not there.strange, "nobody is told of what a stranger can send as often as he likes"
+
+    play("tcp", loop, story)
 
 
 def test_what_is_sent_before_the_answer_waits_and_a_goodbye_among_it_still_leaves(run: Play) -> None:

@@ -22,6 +22,7 @@ from random import Random
 from struct import pack
 
 from crdt import Change, Context, Note, Store, Write, decode_batch
+from gossip.datagrams import POSTAGE
 from gossip.protocol.codec import Codec
 from gossip.protocol.effects import Dial, Effect, Harden, MemberChanged, Persist, Reborn, Send
 from gossip.protocol.engine import Engine
@@ -30,7 +31,6 @@ from gossip.protocol.members import Claim, Status
 from gossip.protocol.messages import Ack, Message, Ping, Push
 from gossip.protocol.replication import Replication
 from gossip.protocol.settings import Settings
-from gossip.seal import OVERHEAD
 from tests.simulation.checks import Watch
 from tests.simulation.disk import SLOW, Disk
 from tests.simulation.faults import Faults
@@ -514,7 +514,7 @@ class World:
     def _encoded(self, process: Process, me: int, message: Message) -> bytes:
         payload = process.engine.codec.encode(me, message)
         if isinstance(message, Ping | Ack):
-            room = self.options.settings.datagram - OVERHEAD
+            room = self.options.settings.datagram - POSTAGE
             demand(len(payload) <= room, "a probe is too long to be sealed and sent", len(payload), message)
         self._check_safe(process, message)
         return payload
