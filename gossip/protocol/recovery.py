@@ -209,6 +209,9 @@ class Recovery:
             return []
         if self.transfers.receiving not in (None, peer):
             return [Send((peer,), Busy(message.transfer))]
+        if isinstance(message, Sums) and message.number == 0 and not self.replication.settled:
+            # no disk has what an open transaction has written, and a difference from that is kept as one from the disk
+            return [Send((peer,), Busy(message.transfer))]
         observe(0, at(message.clock), wall, int(self._settings.max_clock_skew * 1000))
         result: Arrived | StateNext | None
         try:

@@ -40,6 +40,7 @@ from crdt.codec import pack, unpack
 from gossip import token
 from gossip.answers import WORKS
 from gossip.errors import SnapshotError
+from gossip.keyring import Keyring
 from gossip.protocol.codec import Codec
 from gossip.protocol.effects import Dial, Ready, Send
 from gossip.protocol.engine import Engine
@@ -48,7 +49,8 @@ from gossip.protocol.messages import Digest, Ping
 from gossip.protocol.settings import Settings
 from gossip.seal import Seal
 from gossip.snapshot import Snapshot, _write_frame
-from gossip.transport import Transport, _Inbound
+from gossip.streams import Inbound
+from gossip.transport import Transport
 from tests.fuzz.messages import CLUSTER, contents, packets
 from tests.protocol.wire import EPOCH
 
@@ -231,7 +233,7 @@ class Frames(_Plain):
     async def _through(self, data: bytes) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        inbound, ended = _Inbound(self._transport), asyncio.get_running_loop().create_future()
+        inbound, ended = Inbound(self._transport), asyncio.get_running_loop().create_future()
         lost = inbound.connection_lost
 
         def told(error: Exception | None) -> None:
@@ -258,9 +260,10 @@ class Seals(_Plain):
 
     def __init__(self) -> None:
         super().__init__()
-        self._seal = Seal(bytes(range(32)), CLUSTER, salt=b"a" * 16)
+        keys = Keyring([bytes(range(32)), bytes(32)])
+        self._seal = Seal(keys, CLUSTER, salt=b"a" * 16)
         self._sealed = {
-            Seal(bytes(range(32)), CLUSTER, salt=bytes([place]) * 16).seal(packet): packet
+            Seal(keys, CLUSTER, salt=bytes([place]) * 16).seal(packet, b"kind"): packet
             for place, of_kind in enumerate(contents().values())
             for packet in of_kind[:1]
         }
@@ -270,7 +273,7 @@ class Seals(_Plain):
 
     def run(self, data: bytes) -> None:
         try:
-            opened = self._seal.open(data)
+            opened, _ = self._seal.open(data, b"kind")
         except Malformed:
             return
         self.taken += 1
