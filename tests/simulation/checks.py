@@ -94,16 +94,8 @@ class Watch:
         which only a state told that did not tell of its range. It is over, and nobody sees it.
         """
         self.shadow.advance(self._store.context)
-        for key, head in self._view.items():
-            for live in chain(head):
-                dot = (live[1], live[2])
-                if dot not in self.shadow.live.get(key, ()):
-                    write = self.history.writes[dot[0]][dot[1] - 1]
-                    demand(
-                        write is not None and self.history.is_over(write), "a disk brought back what was dead", write
-                    )
-                    assert write is not None
-                    self.shadow.live.setdefault(key, {})[dot] = write
+        for key in self._view:
+            self._take_what_is_over(key)
         for key in list(self.shadow.live):
             self._key(key)
 
@@ -200,7 +192,20 @@ class Watch:
         demand(seen.isdisjoint(self._steps), "a transaction became visible in two steps", seen & self._steps)
         self._steps |= seen
 
+    def _take_what_is_over(self, key: Key) -> None:
+        """A disk may bring back what is dead, if nobody can see it any more: who dropped it did not write that. It may
+        come with a state from there, too."""
+        for live in chain(self._store.shown(key)):
+            dot = (live[1], live[2])
+            if dot in self.shadow.live.get(key, ()):
+                continue
+            written = self.history.writes.get(dot[0], ())
+            write = written[dot[1] - 1] if dot[1] <= len(written) else None
+            if write is not None and self.history.is_over(write):
+                self.shadow.live.setdefault(key, {})[dot] = write
+
     def _key(self, key: Key) -> None:
+        self._take_what_is_over(key)
         held = {(live[1], live[2]) for live in chain(self._store.shown(key))}
         for dot in [dot for dot in self.shadow.live.get(key, ()) if dot not in held]:
             self.shadow.forget(key, dot)

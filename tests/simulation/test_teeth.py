@@ -293,7 +293,7 @@ def nobody_refutes(patch: pytest.MonkeyPatch) -> None:
 
 @planted("move")
 def the_silent_are_never_called_dead(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Detector, "suspect", lambda self, instance, members, now: None)
+    patch.setattr(Detector, "suspect", lambda self, *told, **hinted: None)
 
 
 @planted("hint")
@@ -327,7 +327,7 @@ def a_witness_vouches_for_whom_it_has_not_reached(patch: pytest.MonkeyPatch) -> 
     """The ack that it passes on is credited to the member that it was asked about, whoever answered."""
 
     def wrong(self: Membership, asker: int, number: int, target: int, now: float, digest: Digest) -> Any:
-        return [Send((asker,), Ack(number, digest, ()))]
+        return [Send((asker,), Ack(number, digest, (), 0))]
 
     patch.setattr(Membership, "relay", wrong)
 
