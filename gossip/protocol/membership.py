@@ -184,7 +184,7 @@ class Membership:
         """Takes a new instance; the old one is as dead as others say."""
         old = self.members.me
         born = old._replace(instance=self._rng.getrandbits(64) | 1, incarnation=0, started=old.started + 1)
-        self.detector.reborn()
+        self.detector.reborn(now)
         self.members.become(born)
         self.members.hear(old.ended(), now)
         self.broadcast.add(born)

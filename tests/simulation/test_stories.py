@@ -131,3 +131,21 @@ def kept_by(node: Node) -> Store:
     for step in node.saw(Persist):
         disk.append(step)
     return disk.restore(Log(0))
+
+
+def test_whoever_is_reborn_gives_those_whom_it_suspected_time_to_refute() -> None:
+    """Ann's host slept, and her clock stood still: she asked bob before, and his ack was lost. She suspects him, but is
+    dead herself, so nobody listens, and he can not refute. Then she goes on as somebody else, and calls him dead.
+    """
+    wire = Wire()
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    with wire.losing(lambda packet: True):
+        wire.perform(ann, ann.engine.lost(bob.instance, wire.now))
+        wire.advance(0.3)
+        assert ann.status_of(bob.instance) == Status.SUSPECT
+    dead = Gossip((ann.engine.me._replace(status=Status.DEAD),))
+    wire.perform(ann, ann.hear(cat.engine.codec.encode(cat.instance, dead)))
+    wire.advance(20.0)
+    assert len(ann.saw(Reborn)) == 1
+    assert bob.saw(Reborn) == []
+    assert ann.status_of(bob.instance) == cat.status_of(bob.instance) == Status.ALIVE
