@@ -105,7 +105,7 @@ def test_where_a_firewall_stops_all_datagrams_everybody_stays_a_member() -> None
     [
         (False, False),
         (True, False),
-        pytest.param(True, True, marks=pytest.mark.xfail(reason="see whom_it_suspected in test_stories")),
+        pytest.param(True, True, marks=pytest.mark.xfail(reason="a suspicion outlives the rebirth, see test_stories")),
     ],
 )
 def test_two_of_ten_are_stopped_for_twice_the_suspicion_time_and_all_others_stay(deaf: bool, stands: bool) -> None:

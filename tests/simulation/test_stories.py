@@ -138,7 +138,7 @@ def test_whoever_is_reborn_gives_those_whom_it_suspected_time_to_refute() -> Non
     dead herself, so nobody listens, and he can not refute. Then she goes on as somebody else, and calls him dead.
     """
     wire = Wire()
-    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    ann, bob, cat, *_ = wire.cluster("ann", "bob", "cat", *(f"w{number}" for number in range(7)))
     with wire.losing(lambda packet: True):
         wire.perform(ann, ann.engine.lost(bob.instance, wire.now))
         wire.advance(0.3)
