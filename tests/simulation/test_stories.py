@@ -139,11 +139,13 @@ def test_whoever_is_reborn_gives_those_whom_it_suspected_time_to_refute() -> Non
     """
     wire = Wire()
     ann, bob, cat, *_ = wire.cluster("ann", "bob", "cat", *(f"w{number}" for number in range(7)))
-    with wire.losing(lambda packet: True):
-        wire.perform(ann, ann.engine.lost(bob.instance, wire.now))
-        wire.advance(0.3)
-        assert ann.status_of(bob.instance) == Status.SUSPECT
+    wire.advance(0.79)
     dead = Gossip((ann.engine.me._replace(status=Status.DEAD),))
+    with wire.losing(lambda packet: "ann" in (packet.source, packet.target)):
+        wire.perform(ann, ann.engine.lost(bob.instance, wire.now))
+        wire.perform(cat, cat.hear(cat.engine.codec.encode(99, dead)))
+        wire.advance(0.215)
+    assert ann.status_of(bob.instance) == Status.SUSPECT
     wire.perform(ann, ann.hear(cat.engine.codec.encode(cat.instance, dead)))
     wire.advance(20.0)
     assert len(ann.saw(Reborn)) == 1
