@@ -237,12 +237,10 @@ class Detector:
             return False
         return True if instance in self._trips else None
 
-    def reborn(self, now: float) -> None:
-        """We are somebody else now: what was asked in the name of the dead is not answered, and nobody listened when
-        they suspected somebody, so that he could not refute. He has all his time again."""
+    def reborn(self) -> None:
+        """We are somebody else now: what was asked in the name of the dead is not answered."""
         self._probes.clear()
-        for suspicion in self._suspects.values():
-            suspicion.since, suspicion.due = now, suspicion.due + now - suspicion.since
+        self._suspects.clear()
 
     def suspect(self, instance: int, members: int, accusers: int, now: float, hinted: bool = False) -> None:
         """Starts the time in which a suspect may refute, or shortens it: so many suspect it by now.

@@ -184,10 +184,14 @@ class Membership:
         """Takes a new instance; the old one is as dead as others say."""
         old = self.members.me
         born = old._replace(instance=self._rng.getrandbits(64) | 1, incarnation=0, started=old.started + 1)
-        self.detector.reborn(now)
+        self.detector.reborn()
         self.members.become(born)
         self.members.hear(old.ended(), now)
         self.broadcast.add(born)
+        for instance in self.members.doubtful:
+            # nobody listened when the dead suspected it, so it could not refute: it hears of that now, and has its time
+            self.broadcast.add(self.members.table[instance])
+            self.detector.suspect(instance, len(self.members.peers()) + 1, 1, now)
         return born
 
     # -- telling ------------------------------------------------------------------------------------------------------
