@@ -6,9 +6,15 @@ Not here: what is listened at (`transport`), and what members say of their addre
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import struct
+from contextlib import suppress
+from typing import Final
 
 from discovery import Address
+
+_SIOCGIFADDR: Final = 0x8915
 
 
 def reachable(bound: Address) -> Address:
@@ -22,7 +28,26 @@ def reachable(bound: Address) -> Address:
             probe.connect(("2001:db8::1" if family == socket.AF_INET6 else "192.0.2.1", 9))
             return Address(probe.getsockname()[0], bound.port)
         except OSError:
-            return Address("::1" if family == socket.AF_INET6 else "127.0.0.1", bound.port)
+            return Address(
+                _of_an_interface(family) or ("::1" if family == socket.AF_INET6 else "127.0.0.1"), bound.port
+            )
+
+
+def _of_an_interface(family: socket.AddressFamily) -> str | None:
+    """The first address that is none of the loopback's: where no route leads to the world, a switch may lead to others.
+
+    Of IPv4 alone, since that is what the system call knows, and on Linux alone: None elsewhere.
+    """
+    if family != socket.AF_INET:
+        return None
+    with socket.socket(family, socket.SOCK_DGRAM) as asked:
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):
+                answer = fcntl.ioctl(asked, _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                host = socket.inet_ntoa(answer[20:24])
+                if not host.startswith("127."):
+                    return host
+    return None
 
 
 def announced(told: Address, bound: Address) -> Address | None:

@@ -119,14 +119,13 @@ class Transport:
         loop = asyncio.get_running_loop()
         for last_try in (*[False] * (_PORT_TRIES - 1), True):
             try:
+                # asyncio has a listener at [::] take IPv6 alone, though datagrams come there of both
+                where: dict[str, object] = {"host": bind.host, "port": bind.port, "reuse_address": True}
+                if bind.host == "::":
+                    where = {"sock": _of_both_families(bind.port)}
                 server = await loop.create_server(
-                    self._accept,
-                    bind.host,
-                    bind.port,
-                    reuse_address=True,
-                    backlog=self._max_connections,
-                    start_serving=False,
-                )
+                    self._accept, backlog=self._max_connections, start_serving=False, **where
+                )  # type: ignore[call-overload]
                 self._servers.append(server)
                 port = server.sockets[0].getsockname()[1]
             except OSError as error:
@@ -318,6 +317,12 @@ class Transport:
     def _tell_lags(self, peer: int, behind: bool) -> None:
         if not self._closed:
             self._lags(peer, behind)
+
+
+def _of_both_families(port: int) -> socket.socket:
+    """A listener at every address. Raises `OSError`."""
+    both = socket.has_dualstack_ipv6()
+    return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=both)
 
 
 def stop_accepting(server: asyncio.Server) -> None:
