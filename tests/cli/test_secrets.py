@@ -36,14 +36,16 @@ async def live():
         secret.set("short", value, ttl=0.3)
         runtime = node._runtime
         print(repr(secret), repr(one), node, node.me, node.members, events, node.token, node.seen)
-        print(runtime, runtime._seal, runtime.engine, runtime.transport, runtime.keeping, node.status())
+        print(runtime, runtime.keyring, runtime.transport.seal, runtime.engine, runtime.transport, runtime.keeping)
+        print(node.status())
         print(await node.snapshot())
         for wrong in (
             lambda: typed.__setitem__("k", value), lambda: secret.__setitem__(object(), value), lambda: secret["none"],
             lambda: secret.__setitem__("k", {value}), lambda: secret.set("k", value, ttl=-1), lambda: node.__reduce__(),
             lambda: gossip.Config(cluster="shop", key=os.environ["GOSSAMESH_KEY"] + "A"),
             lambda: gossip.Node("shop", key=os.environ["GOSSAMESH_KEY"][:20], bind="0.0.0.0:1"),
-            lambda: gossip.Config(cluster="shop", key=[os.environ["GOSSAMESH_KEY"]]), lambda: asyncio.run(node.start()),
+            lambda: gossip.Config(cluster="shop", key=[os.environ["GOSSAMESH_KEY"], 7]),
+            lambda: asyncio.run(node.start()),
         ):
             try:
                 wrong()
@@ -74,13 +76,15 @@ def test_no_secret_is_in_anything_that_a_cluster_shows(shell: Shell) -> None:
     until("eve is refused", lambda: "unsealed" in shell.run("status", "--node", "bob").out)
     saved = str(shell.directory / "all.gossamesh")
     for command in (
-        ("status",), ("members",), ("keys",), ("doctor",), ("keys", "secret"), ("explain", "hits"), ("get", "nothing"),
+        ("status",), ("members",), ("keys",), ("doctor",), ("why", "bob"), ("keys", "secret"),
+        ("explain", "hits"), ("get", "nothing"),
         ("snapshot", "save", saved), ("snapshot", "show", saved), ("snapshot", "list", str(shell.directory)),
         ("snapshot", "verify", saved), ("set", "secret", "k", VALUE), ("add", "secret", VALUE), ("incr", "one"),
-        ("keygen", str(key_file)), ("run", "-c", "shop", "--key-file", saved), ("help",),
+        ("keygen", str(key_file)), ("keyring", "list"), ("keyring", "add", str(key_file)),
+        ("keyring", "add", saved), ("run", "-c", "shop", "--key-file", saved), ("help",),
     ):  # fmt: skip
         for node in ((), ("--node", "bob"), ("--node", "eve")):
-            asked = (*command, *node) if command[0] not in ("keygen", "run", "help", "snapshot") else command
+            asked = (*command, *node) if command[0] not in ("keygen", "keyring", "run", "help", "snapshot") else command
             for more in ((), ("--json",)):
                 result = shell.run(*asked, *more, GOSSAMESH_KEY=KEY)
                 shown = result.out + result.err
