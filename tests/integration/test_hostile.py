@@ -347,6 +347,7 @@ def test_strangers_have_one_room_for_all_their_first_packets(cluster: str) -> No
 @pytest.mark.parametrize("how", ["unsealed", "with another key", "another cluster"])
 def test_no_stranger_has_us_speak_to_a_victim(cluster: str, how: str) -> None:
     """S4: a packet that names somebody else's address as its sender's has nothing sent there, and nothing back."""
+    from gossip.keyring import Keyring
     from gossip.protocol.codec import Codec
     from gossip.protocol.members import Claim
     from gossip.protocol.messages import Digest, Join, Ping
@@ -369,8 +370,9 @@ def test_no_stranger_has_us_speak_to_a_victim(cluster: str, how: str) -> None:
         ]
         if how != "unsealed":
             key = KEY if how == "another cluster" else secrets.token_bytes(32)
-            seal = Seal(key, cluster + "-other" if how == "another cluster" else cluster, secrets.token_bytes(16))
-            packets = list(map(seal.seal, packets))
+            theirs = cluster + "-other" if how == "another cluster" else cluster
+            seal = Seal(Keyring([key]), theirs, secrets.token_bytes(16))
+            packets = [seal.seal(packet, b"hello") for packet in packets]
         async with target(cluster, KEY) as it:
             for number, wire in enumerate(("udp", "tcp", "unix"), 1):
                 await it.send(wire, packets)

@@ -68,7 +68,8 @@ class Stranger:
             match effect:
                 case Send(to, message):
                     for instance in to:
-                        self._send(self.engine.members.table[instance].addresses[0], message)
+                        if instance in self.engine.members.table:  # who asked may be known to nobody
+                            self._send(self.engine.members.table[instance].addresses[0], message)
                 case Dial(address, message):
                     self._send(address, message)
         if self.engine.deadline < self._due:
