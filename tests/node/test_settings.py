@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import dataclasses
 import traceback
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 
 import gossip
-from gossip.search import Search
 from tests.waiting import until_here
 
 CANARY = b"canary-canary-canary-canary-0123"
@@ -291,29 +289,3 @@ def test_two_keys_on_one_host_are_told_once(cluster: str, caplog: Any) -> None:
             until_here(lambda: none.status()["counters"].get("malformed"), "none is spoken to")
     told = [record for record in caplog.records if "has another key" in record.message]
     assert 2 <= len(told) <= 3, "each of them once"
-
-
-def test_a_start_whose_first_look_took_long_does_not_wait_a_minute(
-    cluster: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The last look of the start came before the engine's patience with silent seeds had ended, and nothing woke the
-    engine when it had: on a busy host one start in twenty took sixty seconds."""
-    look = Search._candidates
-    looked: list[int] = []
-
-    async def slowly_at_first(search: Search) -> list[str]:
-        looked.append(1)
-        if len(looked) == 1:
-            await asyncio.sleep(0.1)  # waits: as a busy host does
-        return await look(search)
-
-    monkeypatch.setattr(Search, "_candidates", slowly_at_first)
-
-    async def story() -> None:
-        async with (
-            asyncio.timeout(10),
-            gossip.Node(cluster, bind="127.0.0.1:0", seeds=["127.0.0.1:1"], join_timeout=0.3),
-        ):
-            assert len(looked) > 1
-
-    asyncio.run(story())
