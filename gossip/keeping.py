@@ -158,7 +158,8 @@ class Keeping:
         """Waits until all that was appended so far is safe on the disk; False if there is none, or it has refused."""
         if self._storage is None or self.failed:
             return False
-        if self._safe >= self._appended:
+        # what was to tell us may have been interrupted by a signal handler that raised
+        if max(self._safe, self._storage.synced) >= self._appended:
             return True
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((self._appended, future))

@@ -140,6 +140,8 @@ class Storage:
         """The last ticket before that."""
         self._safe = 0
         """The last ticket that was synced, when the thread ended."""
+        self.synced = 0
+        """The last ticket that is synced by now: for whom the word of it did not reach."""
 
     # -- the loop's side -----------------------------------------------------------------------------------------------
 
@@ -448,18 +450,20 @@ class _Writer:
         self._stored = ticket
         self._storage._tell(self._storage._stored, ticket)
         if self._storage._durability == "full":
-            self.synced = ticket
-            self._storage._tell(self._storage._synced, ticket)
+            self._say_synced(ticket)
         elif self._sync_at is None:
             self._sync_at = time.monotonic() + INTERVAL
+
+    def _say_synced(self, ticket: int) -> None:
+        self.synced = self._storage.synced = ticket
+        self._storage._tell(self._storage._synced, ticket)
 
     def _sync(self) -> None:
         _sync(self._storage._log)
         self._sync_at = None
         self._storage.syncs += 1
         if self._stored > self.synced:
-            self.synced = self._stored
-            self._storage._tell(self._storage._synced, self.synced)
+            self._say_synced(self._stored)
 
     def _checkpoint(self) -> None:
         if self._sync_at is not None:

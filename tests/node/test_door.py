@@ -62,6 +62,7 @@ def test_a_signal_handler_may_write_while_its_thread_writes(cluster: str) -> Non
         assert bob.status()["counters"].get("malformed", 0) == 0
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a destructor passes nothing on
 def test_a_signal_handler_may_raise_at_any_line_and_the_node_goes_on(cluster: str) -> None:
     """Celery ends a task so that has run for too long, and Ctrl-C at a prompt everything. The lock stayed taken, or
     the flush that was due was never made, and nobody was told."""
