@@ -15,7 +15,7 @@ from discovery.dns import Resolver
 from discovery.host import HostDirectory, Place, Witness
 from discovery.meeting import MOST_ENTRIES, UnsafeDirectory, clusters, meeting_places, runtime_directory
 from discovery.process import process_of
-from discovery.seeds import MOST_SEEDS, Seed, Seeds, Service, parse_seeds, read_seeds
+from discovery.seeds import MOST_SEEDS, Seed, Service, parse_seeds, read_seeds
 
 __all__ = [
     "LONGEST_UNIX_PATH",
@@ -27,7 +27,6 @@ __all__ = [
     "Place",
     "Resolver",
     "Seed",
-    "Seeds",
     "Service",
     "UnsafeDirectory",
     "Witness",

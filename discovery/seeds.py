@@ -29,7 +29,7 @@ from typing import Final
 
 from discovery.address import Address, parse_peer
 
-__all__ = ["LARGEST_TEXT", "MOST_SEEDS", "Seed", "Seeds", "Service", "parse_lines", "parse_seeds", "read_seeds"]
+__all__ = ["LARGEST_TEXT", "MOST_SEEDS", "Seed", "Service", "parse_lines", "parse_seeds", "read_seeds"]
 
 MOST_SEEDS: Final = 256
 """One living seed is enough to find all others; a longer list is a mistake, or an inventory that belongs into
@@ -78,43 +78,6 @@ srv:_gossamesh._tcp.shop.example
 
 Seed = Address | Service
 """What can be told where others are: an address, which may be a name, or a service."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seeds:
-    """All seeds of one node, from up to three places: its arguments, one string of its environment, and a
-    file.
-
-    `argument` is as for `parse_seeds`; `environment` is the text of the variable named `variable`; `file` is
-    read anew at every call of `addresses`, so it may be changed while the node lives. `default_port` is for
-    entries without one.
-
-    >>> seeds = Seeds(argument=["10.0.0.1"], environment="10.0.0.2:9000 10.0.0.1:7946", default_port=7946)
-    >>> [str(address) for address in seeds.addresses()]
-    ['10.0.0.1:7946', '10.0.0.2:9000']
-    """
-
-    argument: str | Iterable[str] = ()
-    environment: str = ""
-    file: Path | None = None
-    default_port: int | None = None
-    variable: str = "GOSSAMESH_SEEDS"
-
-    def __post_init__(self) -> None:
-        # An iterator would be empty from the second call on.
-        if not isinstance(self.argument, str):
-            object.__setattr__(self, "argument", tuple(self.argument))
-
-    def addresses(self) -> list[Seed]:
-        """Every seed once, arguments first, then environment, then file; at most `MOST_SEEDS`.
-
-        Raises ValueError for a bad entry or too many, OSError for a file that cannot be read just now.
-        """
-        found = parse_seeds(self.argument, source="the argument 'seeds'", default_port=self.default_port)
-        found += parse_seeds(self.environment, source=self.variable, default_port=self.default_port)
-        if self.file is not None:
-            found += read_seeds(self.file, default_port=self.default_port)
-        return _bounded(found, "arguments, environment and file together")
 
 
 def parse_seeds(

@@ -213,6 +213,15 @@ def descriptors() -> set[str]:
     return {each for each in found if each.startswith(("socket:", "/")) and not each.startswith(("/proc/", "/dev/"))}
 
 
+Story = Callable[[World], Awaitable[None]]
+Play = Callable[[Story], None]
+
+
+def frame(packet: bytes) -> bytes:
+    """A packet as it goes by a stream."""
+    return len(packet).to_bytes(4, "big") + packet
+
+
 def play(kind: str, loop: str, story: Callable[[World], Awaitable[None]]) -> None:
     """Plays a story, and demands that nothing is left of it: no task, no open file, no exception that nobody saw."""
     unseen: list[dict[str, Any]] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,24 +18,12 @@ from gossip.handshake import GREETING, Call, answered
 from gossip.keyring import Keyring, fingerprint
 from gossip.seal import Seal
 from gossip.streams import MAX_FRAME
-from tests.contracts.ends import KINDS, LOOPS, World, closed, play
+from tests.contracts.ends import LOOPS, Play, World, closed, frame, play
 from tests.waiting import until
 
 KEY, NEW = secrets.token_bytes(32), secrets.token_bytes(32)
 HELLO = 4 + GREETING
 PROOF = 4 + 16
-Story = Callable[[World], Awaitable[None]]
-Play = Callable[[Story], None]
-
-
-@pytest.fixture(params=[f"{kind}-{loop}" for kind in KINDS for loop in LOOPS])
-def run(request: pytest.FixtureRequest) -> Play:
-    kind, _, loop = request.param.partition("-")
-    return lambda story: play(kind, loop, story)
-
-
-def frame(packet: bytes) -> bytes:
-    return len(packet).to_bytes(4, "big") + packet
 
 
 def seal() -> Seal:

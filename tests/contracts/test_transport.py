@@ -11,7 +11,6 @@ import os
 import random
 import socket
 import stat
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -19,27 +18,14 @@ import pytest
 from discovery import Address
 from gossip.errors import StartError
 from gossip.streams import MAX_FRAME
-from tests.contracts.ends import KINDS, LOOPS, End, World, closed, descriptors, play, reset
+from tests.contracts.ends import End, Play, World, closed, descriptors, frame, play, reset
 from tests.waiting import until
-
-Story = Callable[[World], Awaitable[None]]
-Play = Callable[[Story], None]
 
 
 def stuff(end: End, address: str, peer: int) -> None:
     """Sends more than the kernel takes for a reader who does not read (see `World.listener`)."""
     for _ in range(3):
         end.send(address, bytes(MAX_FRAME), peer)
-
-
-@pytest.fixture(params=[f"{kind}-{loop}" for kind in KINDS for loop in LOOPS])
-def run(request: pytest.FixtureRequest) -> Play:
-    kind, _, loop = request.param.partition("-")
-    return lambda story: play(kind, loop, story)
-
-
-def frame(packet: bytes) -> bytes:
-    return len(packet).to_bytes(4, "big") + packet
 
 
 # --- what is sent arrives -----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery import MOST_SEEDS, Address, Seeds, parse_seeds, read_seeds
+from discovery import MOST_SEEDS, Address, parse_seeds, read_seeds
 
 A, B, C = Address("a", 1), Address("b", 2), Address("10.0.0.3", 7946)
 
@@ -29,7 +29,6 @@ def test_an_iterable_holds_one_address_an_entry() -> None:
 @pytest.mark.parametrize("nothing", ["", " ,\n", [], ()])
 def test_no_seeds_are_an_empty_list(nothing: str | list[str]) -> None:
     assert parse_seeds(nothing) == []
-    assert Seeds(nothing).addresses() == []
 
 
 def test_the_default_port_is_for_those_without_one() -> None:
@@ -38,13 +37,13 @@ def test_the_default_port_is_for_those_without_one() -> None:
 
 def test_a_bad_entry_is_named_with_the_place_it_came_from(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"seed 'b:x' in GOSSAMESH_SEEDS: .* port is not a number"):
-        Seeds(environment="a:1,b:x").addresses()
-    with pytest.raises(ValueError, match=r"seed 'b' in the argument 'seeds': .* no port"):
-        Seeds(["b"]).addresses()
+        parse_seeds("a:1,b:x", source="GOSSAMESH_SEEDS")
+    with pytest.raises(ValueError, match=r"seed 'b' in the list of seeds: .* no port"):
+        parse_seeds(["b"])
     file = tmp_path / "seeds"
     file.write_text("a:1\n\n0.0.0.0:1\n")
     with pytest.raises(ValueError, match=r"seed '0.0.0.0:1' in .*/seeds, line 3: .* every interface"):
-        Seeds(file=file).addresses()
+        read_seeds(file)
 
 
 def test_an_error_message_does_not_repeat_a_megabyte() -> None:
@@ -63,16 +62,15 @@ def test_a_file_has_one_entry_a_line_and_comments(tmp_path: Path) -> None:
 
 def test_a_file_is_read_anew_each_time(tmp_path: Path) -> None:
     file = tmp_path / "seeds"
-    seeds = Seeds(file=file)
     with pytest.raises(FileNotFoundError):
-        seeds.addresses()
+        read_seeds(file)
     file.write_text("a:1")
-    assert seeds.addresses() == [A]
+    assert read_seeds(file) == [A]
     file.write_text("b:2")
-    assert seeds.addresses() == [B]
+    assert read_seeds(file) == [B]
     file.write_text("oops")
     with pytest.raises(ValueError, match="line 1"):
-        seeds.addresses()
+        read_seeds(file)
 
 
 def test_what_cannot_be_a_list_of_seeds_is_refused_and_stops_nobody(tmp_path: Path) -> None:
@@ -90,21 +88,11 @@ def test_what_cannot_be_a_list_of_seeds_is_refused_and_stops_nobody(tmp_path: Pa
         read_seeds(tmp_path)
 
 
-def test_all_three_places_together_keep_their_order(tmp_path: Path) -> None:
-    file = tmp_path / "seeds"
-    file.write_text("b:2\na:1\n")
-    seeds = Seeds(argument=iter(["10.0.0.3"]), environment="a:1", file=file, default_port=7946)
-    assert seeds.addresses() == [C, A, B]
-    assert seeds.addresses() == [C, A, B], "an iterator as argument is read once and kept"
-
-
 def test_too_many_seeds_are_refused_wherever_they_come_from() -> None:
     many = [f"10.0.{n // 256}.{n % 256}:1" for n in range(MOST_SEEDS + 1)]
     assert len(parse_seeds(many[:-1] * 2)) == MOST_SEEDS
     with pytest.raises(ValueError, match="more than 256 seeds in GOSSAMESH_SEEDS"):
         parse_seeds(",".join(many), source="GOSSAMESH_SEEDS")
-    with pytest.raises(ValueError, match="together"):
-        Seeds(many[:200], environment=" ".join(many[200:])).addresses()
 
 
 @given(st.text("ab12:,. \n#[]/", max_size=40))
