@@ -11,6 +11,7 @@ import os
 import random
 import socket
 import stat
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from discovery import Address
 from gossip.errors import StartError
 from gossip.streams import MAX_FRAME
-from tests.contracts.ends import End, Play, World, closed, descriptors, frame, play, reset
+from tests.contracts.ends import LOOPS, End, Play, World, closed, descriptors, frame, play, reset
 from tests.waiting import until
 
 
@@ -332,6 +333,25 @@ def test_a_peer_without_an_address_that_can_be_reached_is_lost(run: Play) -> Non
         assert here.counters == {"unreachable": 2}
 
     run(story)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_no_member_has_us_speak_to_a_socket_that_is_not_beside_our_own(loop: str, tmp_path: Path) -> None:
+    """What a member says of its addresses may name the socket of any program of this host."""
+
+    async def story(world: World) -> None:
+        here = await world.end()
+        with socket.socket(socket.AF_UNIX) as program:
+            program.bind(str(tmp_path / "program.sock"))
+            program.listen()
+            program.setblocking(False)
+            here.send(f"unix:{tmp_path}/program.sock", b"hello")
+            await until(lambda: here.lost == [1])
+            assert here.counters == {"unreachable": 1}
+            with pytest.raises(BlockingIOError):
+                program.accept()
+
+    play("unix", loop, story)
 
 
 @pytest.mark.parametrize(

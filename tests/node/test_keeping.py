@@ -188,3 +188,19 @@ def test_much_written_is_made_small_again(cluster: str, tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 40 << 20
     with gossip.Node(cluster, data_dir=tmp_path) as again:
         assert again.map("m")["k"].endswith("2999")
+
+
+@EACH_WAY
+def test_a_word_of_the_disk_that_was_lost_keeps_nobody_waiting(cluster: str, tmp_path: Path, durability: str) -> None:
+    """A signal handler raised just when the loop was told that all is synced; after that there was no other word."""
+
+    async def story() -> None:
+        async with gossip.Node(cluster, data_dir=tmp_path, durability=durability) as node:
+            node.map("m")["k"] = 1
+            await node.sync(peers=0, durable=True, timeout=10)
+            keeping = node._running().keeping
+            assert keeping._safe > 0
+            keeping._safe = 0  # as if that had never been told
+            await node.sync(peers=0, durable=True, timeout=10)
+
+    asyncio.run(story())
