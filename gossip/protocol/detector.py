@@ -224,11 +224,13 @@ class Detector:
         if probe.target != sender:
             return
         self.heard[sender] = now
-        self.rtt[sender] = now - probe.sent
-        if probe.widened:  # by which of the two pings nobody knows
+        if probe.widened:  # by which of the two pings nobody knows: of one who stood still it may be the first
+            if sender not in self._trips:
+                self.rtt[sender] = now - probe.sent
             self._streamed[sender] = self._streamed.get(sender, 0) + (not probe.hint)
             return
         self._streamed.pop(sender, None)
+        self.rtt[sender] = now - probe.started
         self._trips.setdefault(sender, deque(maxlen=_TRIPS)).append(now - probe.started)
 
     def takes_datagrams(self, instance: int) -> bool | None:

@@ -171,8 +171,12 @@ def test_an_answer_that_came_by_stream_is_no_round_trip_of_a_datagram() -> None:
     assert (probes.timeout(7), probes.takes_datagrams(7)) == (0.5, False)
     assert probes.rtt[7] == pytest.approx(0.01), "since the second ping"
     probes.probe(7, now=9.0)
-    probes.acked(4, 7, now=9.01)
+    probes.acked(4, 7, now=9.02)
     assert probes.takes_datagrams(7) is True
+    probes.probe(7, now=10.0)
+    probes.tick(10.5)
+    probes.acked(5, 7, now=10.5)
+    assert probes.rtt[7] == pytest.approx(0.02), "it stood still, and answered the first ping as the second was sent"
 
 
 def failed_probe(probes: Detector, now: float, witnesses: list[int], nacks: list[int]) -> None:
