@@ -21,9 +21,10 @@ STEADY = {name: FAST[name] for name in ("heal_interval", "discovery_interval")}
 A_WHILE = 30.0 if LONG else 3.0
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def three() -> Iterator[tuple[Lan, list[Worker]]]:
-    """Three machines, for several tests: what they break, they mend."""
+    """Three machines, new for each test: where a link was broken, the kernel sends again only after as long a while,
+    and a witness who is asked by such a stream hears of it too late."""
     with host(f"test-{secrets.token_hex(4)}") as here, lan_of(here) as lan:
         yield lan, lan.several(3, **STEADY)
 
