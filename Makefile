@@ -28,8 +28,10 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## workers that share state, live in the terminal and in the browser
 	$(BIN)/python -m examples.demo $(ARGS)
 
-test: $(STAMP)  ## every test, the slowest named at the end; ARGS="-k name -x" narrows it
-	$(BIN)/python -m pytest $(ARGS)
+# A file stays in one process, since its tests may share what took long to make; in their order, so that the long ones
+# are not left to the end.
+test: $(STAMP)  ## every test, a file on each core, the slowest named at the end; ARGS="-k name -x" narrows it
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(STAMP)  ## lint, format and strict types
 	$(BIN)/ruff check .

@@ -75,7 +75,7 @@ class Colour(StrEnum):
         (object(), TypeError, "not object: convert it"),
         (bytearray(b"x"), TypeError, "not bytearray: convert it"),
     ],
-    ids=lambda case: repr(case)[:30],
+    ids=lambda case: "an object" if type(case) is object else repr(case)[:30],
 )
 def test_what_can_not_be_a_key_is_refused_at_the_call(element: object, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
