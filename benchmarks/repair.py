@@ -45,14 +45,14 @@ async def main():
         loop = asyncio.get_running_loop()
         real = node._runtime.transport._received
 
-        def counted(packet, stream):
+        def counted(packet, *rest):
             global size
             size += len(packet)
-            return real(packet, stream)
+            return real(packet, *rest)
 
         while line := await loop.run_in_executor(None, sys.stdin.readline):
             if line == "deaf\\n":
-                node._runtime.transport._received = lambda packet, stream: True
+                node._runtime.transport._received = lambda packet, *rest: True
                 print("{}", flush=True)
                 continue
             key = line.strip()

@@ -32,6 +32,7 @@ from gossip.door import Door
 from gossip.endings import Endings
 from gossip.errors import NotRunning
 from gossip.events import EventKind
+from gossip.identity import SECRET, KeyPair
 from gossip.keeping import Keeping
 from gossip.keyring import Keyring
 from gossip.neighbours import Neighbours
@@ -51,6 +52,7 @@ from gossip.protocol.effects import (
     Warned,
 )
 from gossip.protocol.engine import Engine
+from gossip.protocol.identity import Unproved
 from gossip.protocol.log import Log
 from gossip.protocol.members import Claim
 from gossip.protocol.messages import Ack, Ping
@@ -121,6 +123,8 @@ class Runtime:
         self._flush_due = False
         self._warned = False
         self._search = Search(self, zeroconf)
+        self._instance = 0
+        """In whose name packets leave: what the engine wanted before it went on as another one leaves in the old."""
 
     # -- starting and stopping --------------------------------------------------------------------------------------
 
@@ -131,21 +135,27 @@ class Runtime:
         self._thread = threading.get_ident()
         self.door = self._door()
         config = self.config
+        identity = (
+            KeyPair(config.cluster, secrets.token_bytes(SECRET)) if self.keyring else Unproved(_random_instance())
+        )
+        self._instance = identity.instance
         self.transport = Transport(
             self._receive, self._lost, config.send_buffer, config.max_connections, lags=self._lags,
             met=self._endings.met, strange=self._warn_of_stranger,
             seal=Seal(self.keyring, config.cluster, secrets.token_bytes(16)) if self.keyring else None,
+            identity=identity,
         )  # fmt: skip
         forks.enter(self)
         try:
             recent = Log(config.log_bytes)
             newest = await self.keeping.open(self._store, recent)
-            instance = secrets.randbits(64) | 1
-            addresses = await self._listen(instance)
+            addresses = await self._listen(identity.instance)
             name = config.name or _default_name()
             started = _wall()
-            claim = Claim(instance, name[:255], addresses, started, tuple(sorted(config.tags.items())))
-            self.engine = Engine(config.cluster, claim, config, Random(secrets.randbits(64)), self._store, recent)
+            claim = Claim(identity.instance, name[:255], addresses, started, tuple(sorted(config.tags.items())))
+            self.engine = Engine(
+                config.cluster, claim, config, Random(secrets.randbits(64)), self._store, recent, identity
+            )
             self.engine.replication.remember(newest, started)
             self.running = True
             await self._search.join()
@@ -418,14 +428,16 @@ class Runtime:
         if self.engine.replication.settled:
             self.keeping.compact(self._store.state, self.engine.replication.handed)
 
-    def _receive(self, packet: bytes, stream: bool) -> bool:
-        """Takes a packet; says whether it was one of this cluster. A ping that took a stream is answered by one: who
-        chose it may get no datagram."""
+    def _receive(self, packet: bytes, stream: bool, peer: int | None) -> bool:
+        """Takes a packet, of the instance `peer` if that is proved; says whether it was one of this cluster.
+
+        A ping that took a stream is answered by one: who chose it may get no datagram.
+        """
         if not self.running:
             return True  # nothing is read any more, so nobody is judged
         with self.lock:
             malformed = self.engine.counters["malformed"]
-            self._do(partial(self.engine.receive, packet, self._now(), _wall()), stream)
+            self._do(partial(self.engine.receive, packet, self._now(), _wall(), peer), stream)
             self._schedule()
             if self.engine.counters["malformed"] == malformed:
                 return True
@@ -517,6 +529,8 @@ class Runtime:
                     self._member_changed(effect)
                     self._follow(claim)
                 case Reborn(claim):
+                    self._instance = claim.instance
+                    self.transport.reborn(self.engine.membership.identity)
                     self._member_changed(MemberChanged(claim, None, "this node itself, anew: others declared it dead"))
                     self._happened("reborn", claim.instance, "others declared this node dead, and it goes on anew")
                     log.warning(
@@ -552,7 +566,11 @@ class Runtime:
                 self.transport.send(peer, claim.addresses, packet, datagram)
 
     def _encoded(self, effect: Send | Dial) -> bytes:
-        return self.engine.codec.encode(self.engine.me.instance, effect.message)
+        return self.engine.codec.encode(self._instance, effect.message)
+
+
+def _random_instance() -> int:
+    return secrets.randbits(64) | 1
 
 
 def _default_name() -> str:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from crdt import Malformed
 from discovery import parse_peer
-from gossip.handshake import FRESH, GREETING, TAG, Call, Opening, Sealing, answered
+from gossip.handshake import FIRST, FRESH, GREETING, TAG, Call, Opening, Sealing, answered
 from gossip.protocol.codec import MAX_MESSAGE
 from gossip.seal import Seal
 
@@ -89,7 +89,7 @@ class Inbound(asyncio.Protocol):
             if length > MAX_FRAME:
                 self._owner.counters["oversized_frames"] += 1
                 return False
-        elif length != (GREETING if self._opening is None else TAG):
+        elif length != (GREETING if self._opening is None else FIRST):
             self._owner._count_unsealed()
             return False
         return True
@@ -111,15 +111,16 @@ class Inbound(asyncio.Protocol):
             except Malformed:
                 owner._count_unsealed()
                 return False
-        if not owner._received(packet, True):
+        if not owner._received(packet, True, None if self._opening is None else self._opening.peer):
             return False
         self._known()
         return True
 
     def _answer(self, seal: Seal, hello: bytes) -> None:
-        answer, self._opening = answered(seal, hello, secrets.token_bytes(FRESH))
-        # before the proof, which a datagram of the same moment may overtake; whatever it opens proves as much
-        self._owner._receipts[self._opening.receipt.name] = self._opening.receipt
+        assert self._owner.identity is not None
+        answer, self._opening = answered(seal, self._owner.identity, hello, secrets.token_bytes(FRESH))
+        # before the proof, so that a datagram that overtakes it is told from one that was never sealed
+        self._owner._receipts[self._opening.receipt.name] = self._opening
         assert self.transport is not None
         self.transport.write(_framed(answer))
 
@@ -154,6 +155,8 @@ class _Call(asyncio.Protocol):
 
     def __init__(self, owner: Transport) -> None:
         self._owner = owner
+        self._identity = owner.identity
+        """In whose name it is opened: what is to be said by it is said by that one, whoever this node is by then."""
         self._call: Call | None = None
         self._answer = bytearray()
         self._sealing: Sealing | None = None
@@ -184,7 +187,12 @@ class _Call(asyncio.Protocol):
             self._owner.counters["unproved"] += 1
             self.transport.abort()
             return
-        self.transport.write(_framed(self._sealing.proof()))
+        if self.wanted not in (None, self._sealing.peer):
+            self._owner.counters["replaced"] += 1
+            self.transport.abort()
+            return
+        assert self._identity is not None
+        self.transport.write(_framed(self._sealing.proof(self._identity)))
         self.opened()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -192,6 +200,11 @@ class _Call(asyncio.Protocol):
 
     def opened(self) -> None:
         """From here on packets can be written."""
+
+    @property
+    def wanted(self) -> int | None:
+        """Which instance is to be spoken to; None for whoever listens there."""
+        return None
 
     @property
     def outdated(self) -> bool:
@@ -227,6 +240,11 @@ class Link(_Call):
         owner._spawn(self._open(local or remote or ""))
 
     @property
+    def wanted(self) -> int:
+        """That peer: what listens at its address by now may be somebody else."""
+        return self._peer
+
+    @property
     def ending(self) -> bool:
         """Whether what is sent from here on would be lost."""
         return self.transport is not None and self.transport.is_closing()
@@ -252,9 +270,6 @@ class Link(_Call):
         # so that `resume_writing` means: all is with the kernel
         cast(asyncio.Transport, transport).set_write_buffer_limits(high=0)
         super().connection_made(transport)
-        stream = transport.get_extra_info("socket") if self._is_local and not self._owner._closed else None
-        if stream is not None:  # uvloop has none any more if the other side closed at once
-            self._owner._met(self._peer, stream.fileno())
 
     def opened(self) -> None:
         """What waited leaves."""
@@ -265,6 +280,10 @@ class Link(_Call):
             self._write(packet)
         if not self.unsent:
             self.resume_writing()
+        # only now: until it has proved who it is, its process may be that of somebody else
+        stream = self.transport.get_extra_info("socket") if self._is_local and not self._owner._closed else None
+        if stream is not None:  # uvloop has none any more if the other side closed at once
+            self._owner._met(self._peer, stream.fileno())
         if self._closed:
             self.transport.close()
 

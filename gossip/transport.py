@@ -5,7 +5,8 @@ it wants to speak to and listens to whoever dials it, so each pair has one strea
 which of two to keep. Best effort: a packet that can not be sent is dropped and counted, and repaired by the protocol.
 
 With a key, all of it is sealed: a stream for itself, by a key that both ends agree on when it begins, and so are the
-datagrams of who began it. As long as they have not agreed, what would be a datagram goes by the stream.
+datagrams of who began it. As long as they have not agreed, what would be a datagram goes by the stream. Both ends prove
+which instance they are: a stream to a member leads to that one or ends, and what comes is handed on with its sender.
 
 Invariants: every buffer is bounded, as is the number of connections; a stream that ends is told once (`lost`). A stream
 is a stranger's until its first good packet: strangers have a quarter of the connections, a few seconds, and the oldest
@@ -26,8 +27,10 @@ from typing import cast
 
 from crdt import Malformed
 from discovery import Address
-from gossip.datagrams import NAME, Receipt, Repeated
+from gossip.datagrams import NAME, Repeated
 from gossip.errors import StartError
+from gossip.handshake import Opening
+from gossip.protocol.identity import Identity
 from gossip.seal import Seal
 from gossip.streams import CONNECT, Inbound, Link, Once, connect
 
@@ -48,7 +51,8 @@ and closed in the third."""
 class Transport:
     """The sockets of one node.
 
-    `received` is called with every packet, and whether it came by a stream, and says whether it was one of our cluster;
+    `received` is called with every packet, whether it came by a stream, and with a key from which instance, and says
+    whether it was one of our cluster;
     `lost` with the peer whose stream ended or could not be opened; `lags` with one that takes less than is sent to it,
     or all of it again; `met` with one of this host to whom a stream was opened, and its descriptor; `strange` when
     something came that was not sealed with a key of ours. They are called from the loop, and must not raise.
@@ -56,7 +60,7 @@ class Transport:
 
     def __init__(
         self,
-        received: Callable[[bytes, bool], bool],
+        received: Callable[[bytes, bool, int | None], bool],
         lost: Callable[[int], None],
         send_buffer: int,
         max_connections: int,
@@ -65,8 +69,11 @@ class Transport:
         met: Callable[[int, int], None] = lambda peer, stream: None,
         seal: Seal | None = None,
         strange: Callable[[], None] = lambda: None,
+        identity: Identity | None = None,
     ) -> None:
         self.seal = seal
+        self.identity = identity
+        """Who this node is, to those to whom streams are opened from here on. With a seal there is one."""
         self._strange = strange
         self._received = received
         self._lost = lost
@@ -83,7 +90,7 @@ class Transport:
         """Those of them of which no good packet has come, the oldest first."""
         self.strange_bytes = 0
         """What they have sent of their first packets."""
-        self._receipts: dict[bytes, Receipt] = {}
+        self._receipts: dict[bytes, Opening] = {}
         """What opens the datagrams of who began each of them: as many as there are streams."""
         self._servers: list[asyncio.Server] = []
         self._neighbourhood: set[str] = set()
@@ -186,18 +193,18 @@ class Transport:
         if len(self._tasks) >= _MOST_DIALS:
             self.counters["dials_refused"] += 1
             return
-        self._spawn(self._dial(address, packet))
+        self._spawn(self._dial(address, packet, Once(self)))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _dial(self, address: str, packet: bytes) -> None:
+    async def _dial(self, address: str, packet: bytes, once: Once) -> None:
         transport: asyncio.Transport | None = None
         try:
             async with asyncio.timeout(CONNECT):
-                transport, once = await connect(address, lambda: Once(self))
+                transport, _ = await connect(address, lambda: once)
                 if await once.begun:
                     once.say(packet)
                     await once.ended
@@ -220,12 +227,21 @@ class Transport:
     def rekeyed(self) -> None:
         """The keys have changed: streams that were begun with another key than the one that seals now give way to new
         ones, and those that somebody began with a key that is no more are closed."""
-        for peer, link in list(self._links.items()):
-            if link.outdated:
-                link.caught_up()
-                self.forget(peer)
+        self._begin_anew([peer for peer, link in self._links.items() if link.outdated])
         for inbound in [each for each in self._inbound if each.outdated]:
             inbound.close()
+
+    def reborn(self, identity: Identity) -> None:
+        """This node is another instance from here on, and says so to everybody by new streams. What waits leaves by the
+        old ones, in the name of who it was."""
+        self.identity = identity
+        if self.seal is not None:
+            self._begin_anew(list(self._links))
+
+    def _begin_anew(self, peers: list[int]) -> None:
+        for peer in peers:
+            self._links[peer].caught_up()
+            self.forget(peer)
 
     async def drain(self) -> None:
         """Waits until all that was to be sent is with the kernel."""
@@ -290,19 +306,23 @@ class Transport:
         self._strange()
 
     def _datagram(self, packet: bytes) -> None:
+        peer = None
         if self.seal is not None:
-            receipt = self._receipts.get(packet[:NAME])
+            opening = self._receipts.get(packet[:NAME])
             try:
-                if receipt is None:
+                if opening is None:
                     raise Malformed("a datagram of no stream that is open")
-                packet = receipt.open(packet)
+                packet, peer = opening.receipt.open(packet), opening.peer
             except Repeated:
                 self.counters["repeated"] += 1
                 return
             except Malformed:
                 self.counters["unsealed"] += 1  # and not a word: who has another key is told of by his streams
                 return
-        self._received(packet, False)
+            if peer is None:
+                self.counters["early"] += 1  # it has overtaken what says whose it is
+                return
+        self._received(packet, False, peer)
 
     def _call_lost(self, peer: int) -> None:
         asyncio.get_running_loop().call_soon(self._tell_lost, peer)

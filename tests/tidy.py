@@ -28,6 +28,7 @@ LAYERS = (
         "gossip.events",
         "gossip.forks",
         "gossip.handshake",
+        "gossip.identity",
         "gossip.keeping",
         "gossip.keyring",
         "gossip.neighbours",

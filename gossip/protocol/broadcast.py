@@ -88,4 +88,4 @@ def size_of(claim: Claim) -> int:
     """At most so many bytes a claim takes in a message."""
     text = len(claim.name.encode()) + sum(len(address.encode()) + 5 for address in claim.addresses)
     tags = sum(len(key.encode()) + len(value.encode()) + 10 for key, value in claim.tags)
-    return 48 + text + tags + 9 * len(claim.by)
+    return 48 + text + tags + 9 * len(claim.by) + len(claim.proof)

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from crdt import Malformed
 from crdt.codec import pack, unpack
+from gossip.protocol.identity import PROOF
 from gossip.protocol.members import MOST_BY, Claim, Status
 from gossip.protocol.messages import (
     Ack,
@@ -43,7 +44,7 @@ from gossip.protocol.messages import (
 )
 from gossip.protocol.relay import Part
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_MESSAGE: Final = 4 << 20
 """Bytes of a message: a megabyte of batches beside one largest value fits twice."""
 MAX_CLAIMS: Final = 4096
@@ -162,12 +163,13 @@ def _claims(field: Any) -> tuple[Claim, ...]:
 
 
 def _claim(field: Any) -> Claim:
-    _demand(type(field) is tuple and len(field) == 8, "a claim has eight fields")
-    instance, name, addresses, started, tags, incarnation, status, by = field
+    _demand(type(field) is tuple and len(field) == 9, "a claim has nine fields")
+    instance, name, addresses, started, tags, incarnation, status, by, proof = field
     _demand(type(addresses) is tuple and len(addresses) <= MAX_ADDRESSES, "a member has few addresses")
     _demand(type(tags) is tuple and len(tags) <= MAX_TAGS, "a member has few tags")
     _demand(type(status) is int and 0 <= status < len(Status), "a status is a known one")
     _demand(type(by) is tuple and len(by) <= MOST_BY, "few say one thing of a member")
+    _demand(type(proof) is bytes and len(proof) in (0, PROOF), "a proof has its length, where there is one")
     sayers = tuple(map(_instance, by))
     _demand(sayers == tuple(sorted(set(sayers))), "who says it says it once, in order")
     return Claim(
@@ -179,6 +181,7 @@ def _claim(field: Any) -> Claim:
         _number(incarnation),
         Status(status),
         sayers,
+        proof,
     )
 
 

@@ -53,8 +53,9 @@ from gossip.protocol.effects import (
     Warned,
 )
 from gossip.protocol.expiry import Expiry
+from gossip.protocol.identity import Identity, Unproved
 from gossip.protocol.log import Log
-from gossip.protocol.members import NOBODY, Claim, Status
+from gossip.protocol.members import Claim, Status, nobody
 from gossip.protocol.membership import Buried, Membership
 from gossip.protocol.messages import (
     Ack,
@@ -98,12 +99,13 @@ class Engine:
     """
 
     def __init__(
-        self, cluster: str, me: Claim, settings: Settings, rng: Random, store: Store, recent: Log | None = None
-    ) -> None:
+        self, cluster: str, me: Claim, settings: Settings, rng: Random, store: Store, recent: Log | None = None,
+        identity: Identity | None = None,
+    ) -> None:  # fmt: skip
         self.codec = Codec(cluster)
         self.counters: Counter[str] = Counter()
         """What happened how often; for people, never read by the protocol."""
-        self.membership = Membership(me, settings, rng, self.counters)
+        self.membership = Membership(me, settings, rng, self.counters, identity or Unproved(me.instance))
         self.members = self.membership.members
         self.replication = Replication(store, settings, me.instance, recent)
         self.recovery = Recovery(settings, rng, self.replication, self.members, self.counters)
@@ -228,15 +230,14 @@ class Engine:
     def leave(self, now: float) -> list[Effect]:
         """Says goodbye: what was written leaves first, then the claim that this instance has left."""
         effects = self.flush()
-        left = self.me.ended(Status.LEFT)
-        self.members.become(left)
+        left = self.membership.say(self.me.ended(Status.LEFT))
         peers = tuple(self.members.peers())
         return [*effects, Send(peers, Gossip((left,)))] if peers else effects
 
     # -- what the world does --------------------------------------------------------------------------------------
 
-    def receive(self, payload: bytes, now: float, wall: int) -> list[Effect]:
-        """A packet came."""
+    def receive(self, payload: bytes, now: float, wall: int, peer: int | None = None) -> list[Effect]:
+        """A packet came, from the instance `peer` if that is proved: then it counts in no other's name."""
         try:
             sender, message = self.codec.decode(payload)
             content = self._content(message)
@@ -245,6 +246,9 @@ class Engine:
             return []
         except Malformed:
             self.counters["malformed"] += 1
+            return []
+        if peer not in (None, sender):
+            self.counters["impersonated"] += 1
             return []
         if sender == self.me.instance or self.me.gone:
             return []
@@ -416,7 +420,7 @@ class Engine:
         """Drops what has ended, and calls those dead whom nobody knows though they own something."""
         effects = _changed(self.expiry.tick(now, at(wall)))
         orphans = self.expiry.orphans(self.members.table, now)
-        unknown = [Claim(author, NOBODY, (), 0, status=Status.DEAD) for author in orphans]
+        unknown = [nobody(author) for author in orphans]
         return effects + self._follow(self.membership.hear(unknown, now, "it owns entries, and nobody knows it"), now)
 
     # -- writes ---------------------------------------------------------------------------------------------------

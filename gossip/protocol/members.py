@@ -1,6 +1,6 @@
 """Who is there, by what is said of whom?
 
-A member is an *instance*: one start of one node, named by 64 random bits that are its replica id as well. What is
+A member is an *instance*: one start of one node, named by 64 bits that are its replica id as well. What is
 said of an instance is a `Claim`, and claims of one instance form a lattice: dead and left beat everything, else
 the greater (incarnation, status) wins; of two that are equal in that, those who say so are put together. So claims may
 be lost, repeated and reordered, and all tables agree in the end.
@@ -9,7 +9,7 @@ Invariants: a table's claim of an instance only rises; an instance that is dead 
 new instance id); only an instance itself raises its incarnation.
 
 Source: SWIM (Das, Gupta, Motivala 2002), section 4.2; for counting accusers, Lifeguard (Dadgar et al. 2017).
-Not here: when to suspect (`detector`), whom to tell (`broadcast`).
+Not here: when to suspect (`detector`), whom to tell (`broadcast`), and who said what (`identity`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Claim(NamedTuple):
 
     `addresses` are where it listens, best first; `started` is its start in wall-clock milliseconds; `tags` are sorted
     pairs. `incarnation` is raised by the instance itself to overrule what others say of it. `by` are those who suspect
-    it, or see its process: the `MOST_BY` least of them, in order.
+    it, or see its process: the `MOST_BY` least of them, in order. `proof` is the instance's own, where there is a key,
+    of what it says itself; it stays with that, whatever others say.
     """
 
     instance: int
@@ -58,6 +59,13 @@ class Claim(NamedTuple):
     incarnation: int = 0
     status: Status = Status.ALIVE
     by: tuple[int, ...] = ()
+    proof: bytes = b""
+
+    @property
+    def own(self) -> tuple[object, ...]:
+        """What only the instance itself may say."""
+        left = self.status == Status.LEFT
+        return (self.instance, self.name, self.addresses, self.started, self.tags, self.incarnation, left)
 
     def by_whom(self, status: Status, by: int) -> Claim:
         """The same instance, of which somebody says this."""
@@ -97,7 +105,13 @@ class Claim(NamedTuple):
         True
         """
         first, second = (self.status, self.incarnation) if self.gone else (self.incarnation, self.status)
-        return (self.gone, first, second, (self.name, self.addresses, self.started, self.tags))
+        # with the proof, for nothing forbids an instance to say two things, or to sign one thing twice
+        return (self.gone, first, second, (self.name, self.addresses, self.started, self.tags, self.proof))
+
+
+def nobody(instance: int) -> Claim:
+    """That an instance is dead of which nothing is known: anybody may say that."""
+    return Claim(instance, NOBODY, (), 0, status=Status.DEAD)
 
 
 class Members:

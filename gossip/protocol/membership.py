@@ -5,7 +5,8 @@ answers are handed from one to the next. It says what is to be done as effects, 
 or a rebirth means for that is for the engine, which sees it in the effects.
 
 Invariants: every change of the table is told, here (`MemberChanged`) and to others; whoever is called dead and is not
-hears of it; the dead are never listened to, except that they call us dead in turn.
+hears of it; the dead are never listened to, except that they call us dead in turn; what a member is said to have said
+itself is believed with its proof only, where there are proofs.
 
 Source: SWIM (Das, Gupta, Motivala 2002).
 Not here: the lattice of claims (`members`), times and rounds (`detector`).
@@ -23,14 +24,15 @@ from gossip.protocol.broadcast import Broadcast, size_of
 from gossip.protocol.codec import MAX_CLAIMS
 from gossip.protocol.detector import Ask, Detector, Verdict
 from gossip.protocol.effects import Effect, MemberChanged, Send
-from gossip.protocol.members import Claim, Members, Status
+from gossip.protocol.identity import Identity
+from gossip.protocol.members import Claim, Members, Status, nobody
 from gossip.protocol.messages import Ack, Digest, Gossip, Join, Message, Nack, Ping, PingReq
 from gossip.protocol.settings import Settings
 
 _LIST_BYTES = 1 << 20
 """Of claims in a `Join` or `Welcome`."""
 _AROUND = 104
-"""Bytes of a probe beside its claims: the message's other fields, and what sealing adds."""
+"""Bytes of a probe beside its claims: the message's other fields take 72 at most, and sealing it 32."""
 _FANOUT = 4
 """How many are told of news at once in a cluster of more than `full_fanout`."""
 _UNREFUTABLE = 1 << 63
@@ -44,8 +46,9 @@ class Buried(NamedTuple):
 class Membership:
     """The members of a cluster, as one node sees them."""
 
-    def __init__(self, me: Claim, settings: Settings, rng: Random, counters: Counter[str]) -> None:
-        self.members = Members(me)
+    def __init__(self, me: Claim, settings: Settings, rng: Random, counters: Counter[str], identity: Identity) -> None:
+        self.identity = identity
+        self.members = Members(identity.sign(me))
         self.detector = Detector(settings)
         self.broadcast = Broadcast()
         self.watched: set[int] = set()
@@ -81,6 +84,8 @@ class Membership:
             if claim.instance not in self.members.table and len(self.members.peers()) >= self._settings.max_members:
                 self._counters["members_refused"] += not claim.gone
                 continue
+            if not self._is_proved(claim):
+                continue
             before = self.members.hear(claim, now)
             if before is None:
                 continue
@@ -89,6 +94,27 @@ class Membership:
             effects.append(MemberChanged(now_said, None if before is claim else before, why))
             effects += self._follow(now_said, before, now)
         return effects
+
+    def _is_proved(self, claim: Claim) -> bool:
+        """Whether a member has said itself what a claim says in its name. It is looked at only where that is news.
+
+        That somebody is dead of whom nothing is known has nothing in it of his own.
+        """
+        known = self.members.table.get(claim.instance)
+        if known is not None and (
+            claim.rank[:3] < known.rank[:3] or (claim.own, claim.proof) == (known.own, known.proof)
+        ):
+            return True
+        if claim == nobody(claim.instance) or self.identity.verify(claim):
+            return True
+        self._counters["forged"] += 1
+        return False
+
+    def say(self, claim: Claim) -> Claim:
+        """Says this of this node itself from here on; gives it as it is said, with its proof."""
+        said = self.identity.sign(claim)
+        self.members.become(said)
+        return said
 
     def _follow(self, claim: Claim, before: Claim, now: float) -> list[Effect | Buried]:
         """What a changed claim means for the probes."""
@@ -155,7 +181,8 @@ class Membership:
         effects: list[Effect | Buried] = []
         if not known.addresses and isinstance(message, Join | Ping | Ack | Gossip):
             # it was called dead by who knew nothing else of it: now it can be told
-            own = [claim.ended(known.status) for claim in message.claims if claim.instance == known.instance]
+            told = [claim for claim in message.claims if claim.instance == known.instance]
+            own = [claim.ended(max(claim.status, known.status)) for claim in told]
             effects += self.hear(own, now, "it spoke, and is called dead")
             known = self.members.table[known.instance]
         if isinstance(message, Join | Gossip):
@@ -170,22 +197,21 @@ class Membership:
 
     def _refute(self, claim: Claim) -> list[Effect | Buried]:
         raised = self.members.refutation(claim)
-        if raised is None:
+        if raised is None or not self._is_proved(claim):
             return []
         if claim.gone or raised.incarnation >= _UNREFUTABLE:
             return [Buried()]
         self._counters["refuted"] += 1
         self.detector.ail(+1)  # they did not hear our acks: it may be our own fault
-        self.members.become(raised)
-        self.broadcast.add(raised)
+        self.broadcast.add(self.say(raised))
         return []
 
     def reborn(self, now: float) -> Claim:
         """Takes a new instance; the old one is as dead as others say."""
         old = self.members.me
-        born = old._replace(instance=self._rng.getrandbits(64) | 1, incarnation=0, started=old.started + 1)
+        self.identity = self.identity.another(self._rng.randbytes(32))
         self.detector.reborn()
-        self.members.become(born)
+        born = self.say(old._replace(instance=self.identity.instance, incarnation=0, started=old.started + 1))
         self.members.hear(old.ended(), now)
         self.broadcast.add(born)
         for instance in self.members.doubtful:

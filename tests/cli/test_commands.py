@@ -320,7 +320,7 @@ def test_a_key_is_explained(shell: Shell) -> None:
         assert told["value"] == "hello" and told["expires"] > told["at"] and told["conflicts"] == told["silent"] == []
         assert shell.run("explain", "flags", "gone", "-c", "told").code == 1
         assert shell.run("explain", "flags", "-c", "told").code == 4
-        bob._runtime.transport._received = lambda packet, stream: True  # type: ignore[union-attr]
+        bob._runtime.transport._received = lambda packet, *rest: True  # type: ignore[union-attr]
         assert "silent: bob" in shell.run("explain", "motd", "-c", "told").out
 
 

@@ -17,6 +17,7 @@ from typing import Any, Self
 import uvloop
 
 from discovery import Address
+from gossip.identity import KeyPair
 from gossip.keyring import Keyring
 from gossip.seal import Seal
 from gossip.transport import Transport
@@ -42,14 +43,19 @@ class End:
         self.keyring = Keyring(keys)
         self.strange = 0
         """How often it was told that something came that no key of its own opens."""
+        self.senders: list[int | None] = []
+        """From which instance each packet came, as far as that was proved."""
         seal = Seal(self.keyring, "shop", secrets.token_bytes(16)) if keys else None
+        self.identity = KeyPair("shop", secrets.token_bytes(32)) if keys else None
         self.transport = Transport(
-            self._receive, self.lost.append, send_buffer, max_connections, silence, seal=seal, strange=self._wonder
-        )
+            self._receive, self.lost.append, send_buffer, max_connections, silence, seal=seal, strange=self._wonder,
+            identity=self.identity,
+        )  # fmt: skip
         self.address = ""
 
-    def _receive(self, packet: bytes, stream: bool) -> bool:
+    def _receive(self, packet: bytes, stream: bool, peer: int | None) -> bool:
         self.received.append(packet)
+        self.senders.append(peer)
         return packet not in self.foreign
 
     def _wonder(self) -> None:
@@ -59,18 +65,27 @@ class End:
     def counters(self) -> dict[str, int]:
         return dict(self.transport.counters)
 
-    def send(self, address: str, packet: bytes, peer: int = 1, datagram: bool = False) -> None:
-        self.transport.send(peer, (address,), packet, datagram)
+    @property
+    def me(self) -> int:
+        """Which instance it is; 1 without a key, for then nobody asks."""
+        return 1 if self.identity is None else self.identity.instance
+
+    def send(self, to: str | End | Tap, packet: bytes, peer: int = 0, datagram: bool = False) -> None:
+        """Sends to an end, or to whoever listens at an address."""
+        address = to if isinstance(to, str) else to.address
+        self.transport.send(peer or (1 if isinstance(to, str) else to.me), (address,), packet, datagram)
 
 
 class Tap:
     """Somebody on the way to an end: hears all, and may change what the caller says."""
 
-    def __init__(self, change: Callable[[bytes], bytes]) -> None:
+    def __init__(self, change: Callable[[bytes], bytes], me: int) -> None:
         self.said: list[bytearray] = []
         """What each caller said."""
         self.answers: list[bytearray] = []
         self.change = change
+        self.me = me
+        """The instance of the end to which it leads."""
         self.address = ""
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -143,7 +158,7 @@ class World:
 
     async def tap(self, end: End, change: Callable[[bytes], bytes] = bytes) -> Tap:
         """Somebody on the way to an end; its `address` is where to call."""
-        self._taps.append(await Tap(change).start(self, end.address))
+        self._taps.append(await Tap(change, end.me).start(self, end.address))
         return self._taps[-1]
 
     def path(self) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import gossip.streams
-from gossip.handshake import GREETING, Call, answered
+from gossip.handshake import FIRST, GREETING, Call, answered
+from gossip.identity import KeyPair
 from gossip.keyring import Keyring, fingerprint
 from gossip.seal import Seal
 from gossip.streams import MAX_FRAME
@@ -23,7 +24,9 @@ from tests.waiting import until
 
 KEY, NEW = secrets.token_bytes(32), secrets.token_bytes(32)
 HELLO = 4 + GREETING
-PROOF = 4 + 16
+PROOF = 4 + FIRST
+BOB = KeyPair("shop", secrets.token_bytes(32))
+"""Who listens, where a test does that itself."""
 
 
 def seal() -> Seal:
@@ -53,8 +56,8 @@ def test_what_is_sent_arrives_whole_and_in_order_both_ways(run: Play) -> None:
         chance = random.Random(7)
         packets = [chance.randbytes(chance.choice((0, 1, 3, 4, 5, 1000, 70_000))) for _ in range(300)]
         for packet in packets:
-            here.send(there.address, packet)
-            there.send(here.address, packet)
+            here.send(there, packet)
+            there.send(here, packet)
         here.transport.dial(there.address, b"from somebody who only calls once")
         await until(lambda: len(there.received) == 301 and len(here.received) == 300)
         assert here.received == packets and [each for each in there.received if b"only" not in each] == packets
@@ -66,7 +69,7 @@ def test_what_is_sent_arrives_whole_and_in_order_both_ways(run: Play) -> None:
 def test_a_largest_packet_arrives(run: Play) -> None:
     async def story(world: World) -> None:
         here, there = await world.end(keys=[KEY]), await world.end(keys=[KEY])
-        here.send(there.address, bytes(MAX_FRAME - 16))
+        here.send(there, bytes(MAX_FRAME - 16))
         await until(lambda: there.received)
         assert there.received == [bytes(MAX_FRAME - 16)] and there.counters == {}
 
@@ -88,13 +91,13 @@ def test_datagrams_go_when_their_stream_has_begun_and_count_once(loop: str) -> N
             take(data)
 
         there.transport._datagram = heard  # type: ignore[method-assign]
-        here.send(there.address, b"by stream", datagram=True)
+        here.send(there, b"by stream", datagram=True)
         await until(lambda: there.received)
         assert not came
         # Long enough that no sealed bytes hold them by chance.
         plain = [b"plain text no. %d" % number for number in range(5)]
         for data in plain:
-            here.send(there.address, data, datagram=True)
+            here.send(there, data, datagram=True)
         await until(lambda: len(there.received) == 6)
         assert len(came) == 5 and sorted(there.received[1:]) == plain
         assert not any(data in sealed for data in plain for sealed in came)
@@ -107,7 +110,7 @@ def test_datagrams_go_when_their_stream_has_begun_and_count_once(loop: str) -> N
 
         replay(there)
         await until(lambda: there.counters.get("repeated") == 5)
-        here.transport.forget(1)
+        here.transport.forget(there.me)
         await until(lambda: not there.transport._inbound)
         again = await world.end(keys=[KEY])
         for target in (there, again):
@@ -123,9 +126,9 @@ def test_what_is_sent_before_the_answer_waits_and_a_goodbye_among_it_still_leave
     async def story(world: World) -> None:
         here, there = await world.end(keys=[KEY], send_buffer=1 << 20), await world.end(keys=[KEY])
         for _ in range(200):
-            here.send(there.address, b"x" * 50_000)
+            here.send(there, b"x" * 50_000)
         assert here.counters == {"dropped": 180}
-        here.transport.forget(1)
+        here.transport.forget(there.me)
         await until(lambda: len(there.received) == 20)
         await until(lambda: not there.transport._inbound)
         assert here.lost == [] and set(there.received) == {b"x" * 50_000}
@@ -137,11 +140,11 @@ def test_a_goodbye_leaves_even_if_its_stream_is_forgotten_before_the_answer(run:
     async def story(world: World) -> None:
         here = await world.end(keys=[KEY])
         listener, address = world.listener()
-        here.send(address, b"goodbye")
+        here.send(address, b"goodbye", BOB.instance)
         raw = await world.accept(listener)
         hello = await read(raw, HELLO)
-        here.transport.forget(1)
-        answer, opening = answered(seal(), hello[4:], secrets.token_bytes(32))
+        here.transport.forget(BOB.instance)
+        answer, opening = answered(seal(), BOB, hello[4:], secrets.token_bytes(32))
         await send(raw, frame(answer))
         opening.prove((await read(raw, PROOF))[4:])
         assert opening.open((await read(raw, 4 + 16 + 7))[4:]) == b"goodbye"
@@ -155,7 +158,7 @@ def test_a_caller_with_nothing_to_say_is_no_stranger_all_the_same(run: Play) -> 
 
     async def story(world: World) -> None:
         here, there = await world.end(keys=[KEY]), await world.end(keys=[KEY])
-        here.send(there.address, b"ping", datagram=True)
+        here.send(there, b"ping", datagram=True)
         await until(lambda: len(there.transport._inbound) == 1 and not there.transport._strangers)
 
     run(story)
@@ -191,13 +194,13 @@ def test_who_has_another_key_or_none_is_not_answered_and_not_heard(run: Play) ->
         end = await world.end(keys=[KEY])
         for keys in ([NEW], []):
             stranger = await world.end(keys=keys)
-            stranger.send(end.address, b"let me in")
-            await until(lambda stranger=stranger: stranger.lost == [1])
+            stranger.send(end, b"let me in")
+            await until(lambda stranger=stranger: stranger.lost == [end.me])
             assert stranger.counters == {}, "nothing was said to it"
         open_ = await world.end()
         open_.foreign.add(b"?")
         insider = await world.end(keys=[KEY])
-        insider.send(open_.address, b"a secret")
+        insider.send(open_, b"a secret")
         await until(lambda: open_.received)
         assert b"secret" not in open_.received[0] and end.received == []
         assert end.counters["unsealed"] == end.strange == 2
@@ -229,15 +232,15 @@ def test_what_comes_after_the_answer_is_passed_over(run: Play) -> None:
     async def story(world: World) -> None:
         here = await world.end(keys=[KEY])
         listener, address = world.listener()
-        here.send(address, b"1")
+        here.send(address, b"1", BOB.instance)
         raw = await world.accept(listener)
         hello = await read(raw, HELLO)
-        answer, opening = answered(seal(), hello[4:], secrets.token_bytes(32))
+        answer, opening = answered(seal(), BOB, hello[4:], secrets.token_bytes(32))
         await send(raw, frame(answer) + b"unasked" * 1000)
         opening.prove((await read(raw, PROOF))[4:])
         assert opening.open((await read(raw, 4 + 17))[4:]) == b"1"
         await send(raw, b"unasked" * 1000)
-        here.send(address, b"2")
+        here.send(address, b"2", BOB.instance)
         assert opening.open((await read(raw, 4 + 17))[4:]) == b"2" and here.lost == []
 
     run(story)
@@ -266,9 +269,9 @@ def test_of_a_recorded_stream_nothing_is_ever_delivered_again(run: Play, later: 
         here, there = await world.end(keys=[KEY]), await world.end(keys=[KEY])
         tap = await world.tap(there)
         for number in range(5):
-            here.send(tap.address, b"write %d" % number)
+            here.send(tap, b"write %d" % number)
         await until(lambda: len(there.received) == 5)
-        here.transport.forget(1)
+        here.transport.forget(there.me)
         await until(lambda: not there.transport._inbound)
         recorded = bytes(tap.said[0])
         loop, target = asyncio.get_running_loop(), there
@@ -316,10 +319,10 @@ def test_what_somebody_on_the_way_cuts_swaps_or_bends_ends_the_stream(run: Play)
             here, there = await world.end(keys=[KEY]), await world.end(keys=[KEY])
             tap = await world.tap(there, change)
             for number in range(8):
-                here.send(tap.address, b"%d" % number)
+                here.send(tap, b"%d" % number)
                 if here.lost:
                     break
-                link = here.transport._links[1]
+                link = here.transport._links[there.me]
                 await until(lambda link=link: link._opened or link.ending)
                 for _ in range(20):
                     await asyncio.sleep(0)  # each packet is a piece of its own on its way
@@ -335,9 +338,9 @@ def test_who_listens_in_reads_nothing_and_finds_nothing_twice(run: Play) -> None
         here, there = await world.end(keys=[KEY]), await world.end(keys=[KEY])
         tap = await world.tap(there)
         for _ in range(2):
-            here.send(tap.address, b"attack at dawn")
-            await until(lambda: not here.transport._links[1].unsent and here.transport._links[1]._opened)
-            here.transport.forget(1)
+            here.send(tap, b"attack at dawn")
+            await until(lambda: not here.transport._links[there.me].unsent and here.transport._links[there.me]._opened)
+            here.transport.forget(there.me)
         await until(lambda: len(there.received) == 2)
         one, two = map(bytes, tap.said)
         assert len(one) == len(two) == HELLO + PROOF + 4 + 16 + len(b"attack at dawn")
@@ -359,7 +362,7 @@ def test_streams_give_way_to_new_ones_when_another_key_is_used_and_nothing_is_lo
         def write() -> None:
             nonlocal number
             for _ in range(20):
-                here.send(there.address, b"%d" % number)
+                here.send(there, b"%d" % number)
                 number += 1
 
         def change(do: Callable[[Keyring], None], *ends: Any) -> None:
@@ -386,13 +389,13 @@ def test_streams_give_way_to_new_ones_when_another_key_is_used_and_nothing_is_lo
 def test_who_began_with_a_key_that_is_removed_is_closed(run: Play) -> None:
     async def story(world: World) -> None:
         late, there = await world.end(keys=[KEY]), await world.end(keys=[NEW, KEY])
-        late.send(there.address, b"1")
+        late.send(there, b"1")
         await until(lambda: there.received)
         there.keyring.remove(fingerprint(KEY))
         there.transport.rekeyed()
-        await until(lambda: late.lost == [1])
-        late.send(there.address, b"2")
-        await until(lambda: late.lost == [1, 1])
+        await until(lambda: late.lost == [there.me])
+        late.send(there, b"2")
+        await until(lambda: late.lost == [there.me] * 2)
         assert there.received == [b"1"]
 
     run(story)
@@ -411,12 +414,107 @@ def test_close_in_the_middle_of_a_handshake_leaves_nothing(run: Play) -> None:
         await send(raw, frame(Call(seal(), secrets.token_bytes(32)).hello))
         await read(raw, HELLO)
         for turns in range(4):
-            here.send(there.address, b"3", peer=10 + turns)
+            here.send(there, b"3", peer=10 + turns)
             await asyncio.sleep(0)
         await here.transport.close()
         await there.transport.close()
         for each in [*calls, raw]:
             assert await closed(each)
         assert here.lost == []
+
+    run(story)
+
+
+# --- who is at the other end --------------------------------------------------------------------------------------
+
+
+def test_every_packet_is_handed_on_with_who_sent_it(run: Play) -> None:
+    async def story(world: World) -> None:
+        here, there = await world.end(keys=[KEY]), await world.end(keys=[KEY])
+        here.send(there, b"by stream")
+        await until(lambda: there.received)
+        here.send(there, b"as a datagram, where there are such", datagram=True)
+        here.transport.dial(there.address, b"to whoever is there")
+        await until(lambda: len(there.received) == 3)
+        assert there.senders == [here.me] * 3 and here.me != there.me
+
+    run(story)
+
+
+def test_a_stream_to_a_member_leads_to_that_one_or_ends(run: Play) -> None:
+    """Its address is that of somebody else by now, who has the key as well. He is told nothing, and who dials an
+    address takes whoever is there."""
+
+    async def story(world: World) -> None:
+        here, there = await world.end(keys=[KEY]), await world.end(keys=[KEY])
+        here.send(there.address, b"meant for who was here before", peer=7)
+        await until(lambda: here.lost == [7])
+        assert here.counters == {"replaced": 1} and there.received == [] and not there.strange
+        here.transport.dial(there.address, b"anybody here?")
+        await until(lambda: there.received == [b"anybody here?"])
+
+    run(story)
+
+
+def test_who_goes_on_as_another_says_so_by_new_streams_and_nothing_is_lost(run: Play) -> None:
+    """What was to be said as who it was before is said so, even by a stream that was not open yet."""
+
+    async def story(world: World) -> None:
+        here, there, late = [await world.end(keys=[KEY]) for _ in range(3)]
+        before = here.me
+        here.send(there, b"1")
+        await until(lambda: there.received)
+        for end in (there, late):
+            here.send(end, b"2")
+        here.transport.dial(late.address, b"3")
+        assert here.identity is not None
+        here.identity = here.identity.another(bytes(32))
+        here.transport.reborn(here.identity)
+        for end in (there, late):
+            here.send(end, b"4")
+        await until(lambda: len(there.received) == len(late.received) == 3)
+        said = [sorted(zip(end.received, end.senders, strict=True)) for end in (there, late)]
+        assert said == [
+            [(b"1", before), (b"2", before), (b"4", here.me)],
+            [(b"2", before), (b"3", before), (b"4", here.me)],
+        ]
+        await until(lambda: len(there.transport._inbound) == 1)
+        assert here.lost == [] and here.counters == there.counters == {}
+
+    run(story)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_datagram_that_overtakes_the_proof_of_who_sent_it_is_dropped(loop: str) -> None:
+    async def story(world: World) -> None:
+        there = await world.end(keys=[KEY])
+        raw = await world.stranger(there)
+        call = Call(seal(), secrets.token_bytes(32))
+        await send(raw, frame(call.hello))
+        sealing = call.accept((await read(raw, HELLO))[4:])
+        there.transport._datagram(sealing.posting.seal(b"who am I?"))
+        assert there.received == [] and there.counters == {"early": 1} and not there.strange
+        ann = KeyPair("shop", secrets.token_bytes(32))
+        await send(raw, frame(sealing.proof(ann)))
+        await until(lambda: not there.transport._strangers)
+        there.transport._datagram(sealing.posting.seal(b"ann"))
+        assert (there.received, there.senders) == ([b"ann"], [ann.instance])
+
+    play("tcp", loop, story)
+
+
+@pytest.mark.parametrize("proof", [b"", BOB.prove(b"")[:32] + bytes(64), BOB.prove(b"something else")], ids=len)
+def test_who_does_not_prove_who_he_is_stays_a_stranger(run: Play, proof: bytes) -> None:
+    """He has the key, and the name and the public key of another: not his private one."""
+
+    async def story(world: World) -> None:
+        there = await world.end(keys=[KEY])
+        raw = await world.stranger(there)
+        call = Call(seal(), secrets.token_bytes(32))
+        await send(raw, frame(call.hello))
+        sealing = call.accept((await read(raw, HELLO))[4:])
+        await send(raw, frame(sealing.seal(proof)) + frame(sealing.seal(b"pay ann")))
+        assert await closed(raw)
+        assert there.received == [] and there.counters["unsealed"] == there.strange == 1
 
     run(story)

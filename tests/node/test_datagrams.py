@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from crdt import Malformed
 from gossip.datagrams import POSTAGE, Posting, Receipt, Repeated
 from gossip.handshake import Call, answered
+from gossip.identity import KeyPair
 from gossip.keyring import Keyring
 from gossip.seal import Seal
 
@@ -78,9 +79,10 @@ def test_what_does_not_open_moves_no_window() -> None:
 def test_streams_have_secrets_of_their_own_and_frames_are_no_datagrams() -> None:
     ring = Keyring([SECRET])
     call, there = Call(Seal(ring, "shop", b"a" * 16), b"c" * 32), Seal(ring, "shop", b"b" * 16)
-    answer, opening = answered(there, call.hello, b"d" * 32)
+    bob = KeyPair("shop", b"b" * 32)
+    answer, opening = answered(there, bob, call.hello, b"d" * 32)
     sealing = call.accept(answer)
-    _, another = answered(there, call.hello, b"e" * 32)
+    _, another = answered(there, bob, call.hello, b"e" * 32)
     datagram = sealing.posting.seal(b"ping")
     assert datagram[:8] == opening.receipt.name != another.receipt.name
     for wrong in (another.receipt.open, opening.open):

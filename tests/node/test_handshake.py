@@ -12,11 +12,14 @@ import pytest
 
 from crdt import Malformed
 from gossip.handshake import GREETING, Call, Opening, Sealing, answered
+from gossip.identity import KeyPair
 from gossip.keyring import Keyring, fingerprint
 from gossip.seal import Seal
 
 OLD, NEW = b"o" * 32, b"n" * 32
 chance = random.Random(7)
+ANN, BOB = KeyPair("shop", b"a" * 32), KeyPair("shop", b"b" * 32)
+"""Who calls, and who listens."""
 
 
 def seal(*keys: bytes, cluster: str = "shop") -> Seal:
@@ -26,13 +29,13 @@ def seal(*keys: bytes, cluster: str = "shop") -> Seal:
 def greet(here: Seal, there: Seal) -> tuple[Sealing, Opening]:
     """A stream of which the caller has not proved himself yet."""
     call = Call(here, chance.randbytes(32))
-    answer, opening = answered(there, call.hello, chance.randbytes(32))
+    answer, opening = answered(there, BOB, call.hello, chance.randbytes(32))
     return call.accept(answer), opening
 
 
 def opened(here: Seal, there: Seal) -> tuple[Sealing, Opening]:
     sealing, opening = greet(here, there)
-    opening.prove(sealing.proof())
+    opening.prove(sealing.proof(ANN))
     return sealing, opening
 
 
@@ -71,13 +74,13 @@ def test_nothing_opens_in_a_stream_that_was_said_in_another() -> None:
 def test_a_recorded_hello_is_answered_by_no_more_than_it_said_and_leads_nowhere() -> None:
     here, there = seal(), seal()
     call = Call(here, chance.randbytes(32))
-    answer, opening = answered(there, call.hello, chance.randbytes(32))
+    answer, opening = answered(there, BOB, call.hello, chance.randbytes(32))
     sealing = call.accept(answer)
-    recorded = [sealing.proof(), sealing.seal(b"pay ann")]
+    recorded = [sealing.proof(ANN), sealing.seal(b"pay ann")]
     opening.prove(recorded[0])
     assert opening.open(recorded[1]) == b"pay ann"
     for listener in (there, seal()):  # at once or later, and after a restart: nothing is remembered and nothing needed
-        answer, again = answered(listener, call.hello, chance.randbytes(32))
+        answer, again = answered(listener, BOB, call.hello, chance.randbytes(32))
         assert len(answer) <= len(call.hello) == GREETING
         for frame in recorded:
             with pytest.raises(Malformed):
@@ -90,7 +93,7 @@ def test_a_recorded_hello_is_answered_by_no_more_than_it_said_and_leads_nowhere(
 def test_an_answer_is_good_for_its_own_hello_only() -> None:
     here, there = seal(), seal()
     one, two = Call(here, chance.randbytes(32)), Call(here, chance.randbytes(32))
-    answer, _ = answered(there, one.hello, chance.randbytes(32))
+    answer, _ = answered(there, BOB, one.hello, chance.randbytes(32))
     with pytest.raises(Malformed):
         two.accept(answer)
     with pytest.raises(Malformed):
@@ -104,13 +107,13 @@ def test_strangers_are_neither_answered_nor_believed(stranger: Seal) -> None:
     with pytest.raises(Malformed):
         greet(stranger, seal())
     call = Call(seal(), chance.randbytes(32))
-    for answer in (stranger.seal(bytes(32), b"answer" + call.hello), b"", bytes(GREETING), call.hello[:-1]):
+    for answer in (stranger.seal(bytes(128), b"answer" + call.hello), b"", bytes(GREETING), call.hello[:-1]):
         with pytest.raises(Malformed):
             call.accept(answer)
 
 
 def test_another_version_of_the_protocol_is_a_stranger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gossip.seal.VERSION", 2)
+    monkeypatch.setattr("gossip.seal.VERSION", 99)
     later = seal()
     monkeypatch.undo()
     with pytest.raises(Malformed):
@@ -125,8 +128,8 @@ def test_a_bent_greeting_is_none_whatever_bit_it_is() -> None:
         bent[place] ^= 1 << chance.randrange(8)
         for hello in (bytes(bent), call.hello[:place], call.hello + bytes(place + 1)):
             with pytest.raises(Malformed):
-                answered(there, hello, chance.randbytes(32))
-    answer, _ = answered(there, call.hello, chance.randbytes(32))
+                answered(there, BOB, hello, chance.randbytes(32))
+    answer, _ = answered(there, BOB, call.hello, chance.randbytes(32))
     for place in range(len(answer)):
         bent = bytearray(answer)
         bent[place] ^= 1 << chance.randrange(8)
@@ -138,7 +141,7 @@ def test_a_key_that_makes_every_exchange_alike_is_refused() -> None:
     """Somebody of the cluster offers zero for a public key: all who take it would come to the same secret."""
     there = seal()
     with pytest.raises(Malformed, match="exchange"):
-        answered(there, seal().seal(bytes(32), b"hello"), chance.randbytes(32))
+        answered(there, BOB, seal().seal(bytes(128), b"hello"), chance.randbytes(32))
 
 
 def test_who_has_the_keys_of_both_understands_each_other_whoever_is_further_in_a_rotation() -> None:
@@ -158,3 +161,36 @@ def test_a_proof_says_nothing() -> None:
     sealing, opening = greet(seal(), seal())
     with pytest.raises(Malformed):
         opening.prove(sealing.seal(b"a packet before the proof"))
+
+
+def test_both_know_who_is_at_the_other_end() -> None:
+    sealing, opening = greet(seal(), seal())
+    assert sealing.peer == BOB.instance and opening.peer is None, "it is not known before the proof"
+    opening.prove(sealing.proof(ANN))
+    assert opening.peer == ANN.instance
+
+
+def test_who_passes_on_what_two_say_to_each_other_is_taken_for_neither() -> None:
+    """Eve has the key, and is on the way. What ann proves to her is good for no stream to bob, nor is what bob proves
+    to her good for an answer to ann."""
+    eve = KeyPair("shop", b"e" * 32)
+    ann, bob, between = seal(), seal(), seal()
+    call = Call(ann, chance.randbytes(32))
+    to_bob = Call(between, chance.randbytes(32))
+    from_bob, bobs = answered(bob, BOB, to_bob.hello, chance.randbytes(32))
+    bobs_words, _ = between.open(from_bob, b"answer" + to_bob.hello)
+    with pytest.raises(Malformed, match="proof"):
+        call.accept(between.seal(bobs_words, b"answer" + call.hello))
+    answer, anns = answered(between, eve, call.hello, chance.randbytes(32))
+    proof = anns.open(call.accept(answer).proof(ANN))
+    eves = to_bob.accept(from_bob)
+    with pytest.raises(Malformed, match="proof"):
+        bobs.prove(eves.seal(proof))
+    # and her own name under what bob made for ann leads to a stream that bob has not got
+    from_bob, bobs = answered(bob, BOB, call.hello, chance.randbytes(32))
+    fresh = between.open(from_bob, b"answer" + call.hello)[0][:32]
+    hers = fresh + eve.prove(b"gossamesh listener\0" + call.hello + fresh)
+    sealing = call.accept(between.seal(hers, b"answer" + call.hello))
+    assert sealing.peer == eve.instance
+    with pytest.raises(Malformed):
+        bobs.prove(sealing.proof(ANN))

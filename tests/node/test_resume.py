@@ -366,7 +366,7 @@ def test_what_was_deleted_before_it_came_here_is_told_to_who_saw_it_elsewhere(cl
         async with old_enough(cluster, 3) as (ann, bob, eve):
             held: list[Any] = []
             receive = eve._running().transport._received
-            eve._running().transport._received = lambda packet, stream: held.append(packet) or True
+            eve._running().transport._received = lambda packet, *rest: held.append(packet) or True
             ann.map("m", int)["k"] = 1
             await until(lambda: "k" in bob.map("m"))
             reader = Reader()
@@ -377,7 +377,7 @@ def test_what_was_deleted_before_it_came_here_is_told_to_who_saw_it_elsewhere(cl
             await until(lambda: len(held) >= 2)
             eve._running().transport._received = receive
             for packet in reversed(held):
-                receive(packet, True)
+                receive(packet, True, None)
             await resumed
             assert reader.state == {}
 

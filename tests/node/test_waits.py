@@ -132,7 +132,7 @@ def test_a_sync_in_vain_names_who_is_missing(cluster: str) -> None:
     async def story() -> None:
         async with nodes(cluster, 3) as (ann, _, cat):
             deaf = cat._runtime  # type: ignore[union-attr]
-            deaf.transport._received = lambda packet, stream: True  # type: ignore[union-attr]
+            deaf.transport._received = lambda packet, *rest: True  # type: ignore[union-attr]
             ann.map("m")["k"] = 1
             await ann.sync(peers=1, timeout=5)
             with pytest.raises(TimeoutError, match=r"1 peers hold it, and all were asked for; missing: node-2"):
@@ -144,7 +144,7 @@ def test_a_sync_in_vain_names_who_is_missing(cluster: str) -> None:
 def test_one_that_dies_meanwhile_is_not_waited_for(cluster: str) -> None:
     async def story() -> None:
         async with nodes(cluster, 3) as (ann, bob, cat):
-            cat._runtime.transport._received = lambda packet, stream: True  # type: ignore[union-attr]
+            cat._runtime.transport._received = lambda packet, *rest: True  # type: ignore[union-attr]
             ann.map("m")["k"] = 1
             waiting = asyncio.create_task(ann.sync(peers="all", timeout=10))
             await until(lambda: bob.map("m").get("k") == 1)
@@ -160,11 +160,11 @@ def test_a_question_that_was_lost_is_asked_again(cluster: str) -> None:
             transport = bob._runtime.transport  # type: ignore[union-attr]
             real, lost = transport._received, []
 
-            def losing(packet: bytes, stream: bool) -> bool:
+            def losing(packet: bytes, *rest: Any) -> bool:
                 if len(lost) < 3:
                     lost.append(packet)
                     return True
-                return real(packet, stream)
+                return real(packet, *rest)
 
             transport._received = losing
             ann.map("m")["k"] = 1

@@ -30,6 +30,7 @@ from crdt import (
 from gossip.protocol.codec import MAX_CLAIMS, MAX_MESSAGE, VERSION, Codec
 from gossip.protocol.effects import Dial, Effect, Send
 from gossip.protocol.engine import Engine
+from gossip.protocol.identity import PROOF
 from gossip.protocol.members import Claim, Status
 from gossip.protocol.messages import (
     Ack,
@@ -57,7 +58,7 @@ from tests.protocol.wire import EPOCH
 SHOP = Codec("shop")
 HEADER = SHOP.encode(1, PingReq(1, 1))[:11]
 ME = Claim(1, "ann", ("unix:/ann",), EPOCH, (("role", "web"),))
-PEER = Claim(2, "bob", ("unix:/bob", "10.0.0.2:7946"), EPOCH, (), 3, Status.SUSPECT)
+PEER = Claim(2, "bob", ("unix:/bob", "10.0.0.2:7946"), EPOCH, (), 3, Status.SUSPECT, proof=b"p" * PROOF)
 
 
 def raw(*fields: object) -> bytes:
@@ -81,6 +82,8 @@ claim = st.builds(
     st.lists(st.tuples(text, text), max_size=4).map(tuple),
     number,
     st.sampled_from(Status),
+    st.just(()),
+    st.just(b"") | st.binary(min_size=PROOF, max_size=PROOF),
 )
 claims = st.lists(claim, max_size=4).map(tuple)
 digest = st.builds(Digest, number, st.none() | number, st.booleans(), number)
@@ -268,7 +271,7 @@ def test_datagrams_from_anywhere_are_counted_and_forgotten() -> None:
     ("payload", "why"),
     [
         (b"", "not a packet of this protocol"),
-        (b"gm\x02" + HEADER[3:], "a packet of version 2, this is 1"),
+        (b"gm\x01" + HEADER[3:], f"a packet of version 1, this is {VERSION}"),
         (Codec("bank").encode(2, PingReq(1, 2)), "a packet of another cluster"),
         (HEADER + bytes(MAX_MESSAGE), "too long"),
         (raw(99, 2), "a later version"),
@@ -339,6 +342,7 @@ def flat(**changed: object) -> list[object]:
         "incarnation": 0,
         "status": 0,
         "by": [],
+        "proof": b"",
     }
     return list({**fields, **changed}.values())
 
@@ -386,6 +390,10 @@ def test_a_name_that_could_fool_a_reader_is_refused(name: object) -> None:
         {"by": [0]},
         {"by": ["x"]},
         {"by": None},
+        {"proof": b"x" * (PROOF - 1)},
+        {"proof": b"x" * (PROOF + 1)},
+        {"proof": "x" * PROOF},
+        {"proof": None},
         {"status": True},
         {"status": -1},
     ],

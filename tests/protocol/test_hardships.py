@@ -8,18 +8,18 @@ from __future__ import annotations
 import pytest
 
 from crdt import Malformed
+from gossip.datagrams import POSTAGE
 from gossip.protocol.codec import MAX_CLAIMS, MAX_MESSAGE, Codec
 from gossip.protocol.effects import MemberChanged, Send
 from gossip.protocol.members import Claim, Status
 from gossip.protocol.messages import Ack, Gossip, Join, Ping, Push
 from gossip.protocol.settings import Settings
-from gossip.seal import OVERHEAD
 from tests.protocol.wire import EPOCH, Wire, address
 
 
 def test_an_ack_is_filled_to_the_last_bytes_and_never_beyond() -> None:
     """M11: one claim rides, of any size around what fits. Sealed, the ack is within its datagram."""
-    room = Settings().datagram - OVERHEAD
+    room = Settings().datagram - POSTAGE
     riding: list[bool] = []
     sizes: list[int] = []
     for length in range(1, 260):

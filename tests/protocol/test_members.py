@@ -16,13 +16,14 @@ ME = Claim(1, "me", ("unix:/me",), 0)
 
 def claims(instances: int = 3) -> st.SearchStrategy[Claim]:
     return st.builds(
-        lambda instance, incarnation, status, port: Claim(
-            instance, f"n{instance}", (f"10.0.0.{instance}:{port}",), instance, (), incarnation, status
+        lambda instance, incarnation, status, port, proof: Claim(
+            instance, f"n{instance}", (f"10.0.0.{instance}:{port}",), instance, (), incarnation, status, (), proof
         ),
         st.integers(2, 1 + instances),
         st.integers(0, 3) | st.just(2**64 - 1),
         st.sampled_from(Status),
         st.integers(1, 3),
+        st.sampled_from((b"", b"one", b"two")),  # nothing forbids an instance to sign one thing twice
     )
 
 

@@ -15,7 +15,8 @@ from random import Random
 from typing import Any, NamedTuple, TypeVar
 
 from crdt import Live, LWWMap, Store, encode_state
-from gossip.protocol.effects import Changed, Dial, Effect, Send
+from gossip.identity import KeyPair
+from gossip.protocol.effects import Changed, Dial, Effect, Reborn, Send
 from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim, Status
 from gossip.protocol.messages import Message
@@ -36,6 +37,8 @@ class Packet(NamedTuple):
     target: str
     message: Message
     payload: bytes
+    peer: int | None = None
+    """Who sent it, where there are identities."""
 
 
 class Node:
@@ -51,6 +54,8 @@ class Node:
         """What came while it was stopped; None while it runs."""
         self.clock = 0
         """By how many milliseconds its wall clock is wrong."""
+        self.speaker = engine.me.instance
+        """In whose name its packets leave."""
 
     @property
     def wall(self) -> int:
@@ -127,15 +132,17 @@ class Node:
     def tick(self) -> None:
         self.wire.perform(self, self.engine.tick(self.wire.now, self.wall))
 
-    def hear(self, payload: bytes) -> list[Effect]:
-        """Takes a packet from nowhere; gives what it wants done, which is not done."""
-        return self.engine.receive(payload, self.wire.now, self.wall)
+    def hear(self, payload: bytes, peer: int | None = None) -> list[Effect]:
+        """Takes a packet from nowhere, or from somebody who has proved who he is; gives what it wants done, which is
+        not done."""
+        return self.engine.receive(payload, self.wire.now, self.wall, peer)
 
 
 class Wire:
-    """Nodes, links and a clock."""
+    """Nodes, links and a clock; with `proved` each node has an identity, as with a key, and its packets bear it."""
 
-    def __init__(self, settings: Settings | None = None, latency: float = 0.0) -> None:
+    def __init__(self, settings: Settings | None = None, latency: float = 0.0, proved: bool = False) -> None:
+        self.proved = proved
         self.settings = settings or Settings()
         self.latency = latency
         self.now = 0.0
@@ -150,9 +157,11 @@ class Wire:
     def start(self, name: str, *, cluster: str = "shop", at: str = "", **claim: Any) -> Node:
         """Starts a node that listens at `at`, or at its own name, in place of whoever listened there."""
         self._started += 1
-        here = {"instance": self._started, "started": EPOCH + self._started, "addresses": (address(at or name),)}
+        identity = KeyPair(cluster, self._started.to_bytes(32, "big")) if self.proved else None
+        instance = identity.instance if identity else self._started
+        here = {"instance": instance, "started": EPOCH + self._started, "addresses": (address(at or name),)}
         me = Claim(name=name, **{**here, **claim})
-        engine = Engine(cluster, me, self.settings, Random(me.instance), Store())
+        engine = Engine(cluster, me, self.settings, Random(me.instance), Store(), identity=identity)
         node = self.nodes[at or name] = Node(self, name, engine)
         if len(self.nodes) == 1:
             engine.join([], self.now)  # the first finds nobody, and so is ready
@@ -205,7 +214,7 @@ class Wire:
         """SIGCONT: first what waits is read, then the late timer runs, as asyncio does it."""
         waiting, node.waiting = node.waiting or [], None
         for packet in waiting:
-            self.perform(node, node.hear(packet.payload))
+            self.perform(node, node.hear(packet.payload, packet.peer))
         node.tick()
         self.deliver()
 
@@ -222,13 +231,17 @@ class Wire:
                             self._post(node, claim.addresses[0], message)
                 case Dial(where, message):
                     self._post(node, where, message)
+                case Reborn(claim):
+                    node.speaker = claim.instance
+                    node.effects.append(effect)
                 case _:
                     node.effects.append(effect)
 
     def _post(self, node: Node, where: str, message: Message) -> None:
         here = node.engine.me.addresses[0].removeprefix("unix:/")
-        payload = node.engine.codec.encode(node.instance, message)
-        packet = Packet(here, where.removeprefix("unix:/"), message, payload)
+        payload = node.engine.codec.encode(node.speaker, message)
+        peer = node.speaker if self.proved else None
+        packet = Packet(here, where.removeprefix("unix:/"), message, payload, peer)
         self.sent.append(packet)
         lost = [rule(packet) for rule in self._rules]  # each keeps what it loses
         if (packet.source, packet.target) not in self._cuts and not any(lost):
@@ -252,7 +265,7 @@ class Wire:
             if node.waiting is not None:
                 node.waiting.append(packet)
             else:
-                self.perform(node, node.hear(packet.payload))
+                self.perform(node, node.hear(packet.payload, packet.peer))
 
     def packets(self, kind: type[Message], source: str = "", target: str = "") -> list[Packet]:
         """What was sent of this kind."""
