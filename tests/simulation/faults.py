@@ -11,10 +11,11 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
+from gossip.protocol.identity import statement
 from gossip.protocol.members import Status
-from gossip.protocol.messages import Gossip
+from gossip.protocol.messages import Gossip, Message
 from tests.simulation.network import Cut, Trouble
-from tests.simulation.options import CLOCKS, ILLS, LIES, LINKS, LIVES, WEATHER
+from tests.simulation.options import CLOCKS, FORGERIES, ILLS, LIES, LINKS, LIVES, WEATHER
 from tests.simulation.strangers import Stranger
 
 if TYPE_CHECKING:
@@ -35,7 +36,11 @@ class Faults:
         self.kinds = world.options.kinds
         self._begin: dict[str, Callable[[float], None]] = {
             **{kind: self._weather(kind) for kind in WEATHER},
-            **{kind: getattr(self, f"_{kind}") for kind in LINKS + LIVES + ILLS + CLOCKS + LIES if kind != "skew"},
+            **{
+                kind: getattr(self, f"_{kind}")
+                for kind in LINKS + LIVES + ILLS + CLOCKS + LIES + FORGERIES
+                if kind != "skew"
+            },
         }
         self._off: dict[Process, float] = {}
 
@@ -337,6 +342,29 @@ class Faults:
         self._happened(kind, victim)
         payload = liar.engine.codec.encode(liar.engine.me.instance, Gossip((claim,)))
         self.world.network.send(self.world.now, liar.address, hearer.address, payload, stream=True)
+
+    def _impostor(self, intensity: float) -> None:
+        """Somebody with the key says of another, or as another, what only that one may say."""
+        liar, victim = self.rng.sample(self.world.processes, 2)
+        hearer, me, instance = self.rng.choice(self.world.processes), victim.engine.me, liar.engine.me.instance
+        claim = self.rng.choice(
+            (
+                me.ended(Status.LEFT), me._replace(incarnation=me.incarnation + 1, by=(), status=Status.ALIVE),
+                me._replace(addresses=(liar.address,)), me._replace(tags=()), me._replace(started=me.started + 1),
+                me._replace(status=Status.SUSPECT, incarnation=1 << 63),
+                me._replace(status=Status.DEAD, incarnation=me.incarnation + 1),
+            )
+        )  # fmt: skip
+        notary = self.world.notary
+        if notary is not None and self.rng.random() < 0.5:
+            claim = claim._replace(proof=liar.engine.membership.identity.prove(statement(notary.cluster, claim)))
+        message: Message = Gossip((claim,))
+        if self.rng.random() < 0.3:
+            message, instance = Gossip((me._replace(status=Status.DEAD),)), me.instance
+        payload = liar.engine.codec.encode(instance, message)
+        self._happened("impostor", victim)
+        peer = liar.engine.me.instance
+        self._for(self.rng.random() * 0.01, lambda: self.world.in_vain(hearer.address, payload, peer))
 
     def _replay(self, intensity: float) -> None:
         """Old packets come again, to whoever listens at that address now."""

@@ -73,6 +73,8 @@ class Packet:
     copies: int = 1
     in_order: bool = True
     damaged: bool = False
+    peer: int | None = None
+    """Which instance sent it, where that is proved."""
 
 
 class Network:
@@ -96,7 +98,7 @@ class Network:
         """Whether nothing gets from here to there now, by a stream or as a datagram."""
         return any(cut.stops(source, target, stream) for cut in self.cuts)
 
-    def send(self, now: float, source: str, target: str, payload: bytes, stream: bool) -> None:
+    def send(self, now: float, source: str, target: str, payload: bytes, stream: bool, peer: int | None = None) -> None:
         """A packet leaves: it will arrive, or not, or twice."""
         if self.cut(source, target, stream):
             return
@@ -104,7 +106,7 @@ class Network:
         link = source, target, stream
         if link[:2] not in self._delays:
             self._delays[link[:2]] = self._rng.uniform(0.0002, 0.004)
-        packet = Packet(payload, self._delays[link[:2]] * self._rng.uniform(1.0, 1.3), stream)
+        packet = Packet(payload, self._delays[link[:2]] * self._rng.uniform(1.0, 1.3), stream, peer=peer)
         for trouble in self.troubles:
             if trouble.on(source, target, stream) and not self._suffer(trouble, packet, now, link):
                 return

@@ -20,13 +20,17 @@ ILLS = ("pause", "sleep", "gray", "blocked")
 CLOCKS = ("skew", "step_back", "step_forward", "drift", "future", "past")
 LIES = ("hint", "suspect", "accuse", "replay", "wrong_cluster")
 SETUP = ("tiny_log", "tiny_parts", "small_held", "few_told", "late_disk", "namesake")
-KINDS = WEATHER + LINKS + LIVES + ILLS + CLOCKS + LIES + SETUP
+FORGERIES = ("impostor",)
+"""What comes to nothing, where members have identities."""
+DRAWN = WEATHER + LINKS + LIVES + ILLS + CLOCKS + LIES + SETUP
+KINDS = DRAWN + FORGERIES
 """Every kind of fault."""
 HARMLESS = (
     *("duplicate", "damage", "stream_only"),
     *("crash", "restart", "move", "leave", "newcomer", "half_killed", "mass_restart", "pause", "gray", "blocked"),
     *("skew", "step_back", "step_forward", "drift", "hint", "suspect", "wrong_cluster"),
     *SETUP,
+    *FORGERIES,
 )
 """Under these alone no healthy member may ever be called dead; `damage` is rare enough then to be a rare loss."""
 
@@ -49,6 +53,8 @@ class Options:
     """Whether the end of a process is seen by those who talked to it."""
     disks: bool = False
     """Whether nodes have disks, and start again with what those kept."""
+    identities: bool = False
+    """Whether members prove who they are, as with a key."""
     settings: Settings = field(default_factory=Settings)
 
     @property
@@ -60,6 +66,7 @@ class Options:
         kinds = " ".join(f"{kind}={amount:.2f}" for kind, amount in self.kinds.items())
         more = f"discovery={self.discovery} streams={self.streams}"
         more += f" disks={self.settings.durability}" if self.disks else ""
+        more += " identities" * self.identities
         return f"nodes={self.nodes} seconds={self.seconds:.0f} turns={self.turns:.1f}/s {more} {kinds or 'no faults'}"
 
 
@@ -68,7 +75,10 @@ def draw(seed: int, nodes: int = 0, seconds: float = 0.0) -> Options:
     rng = Random(f"options {seed}")
     share = rng.choice((0.1, 0.25, 0.25, 0.5))
     pool = HARMLESS if rng.random() < 0.1 else KINDS
-    kinds = {kind: rng.random() for kind in KINDS if rng.random() < share and kind in pool}
+    kinds = {kind: rng.random() for kind in DRAWN if rng.random() < share and kind in pool}
+    proved = Random(f"identities {seed}")
+    if (identities := proved.random() < 0.4) and proved.random() < 0.5:
+        kinds |= dict.fromkeys(FORGERIES, 0.5)
     return Options(
         nodes=nodes or rng.choice((2, 3, 4, 4, 5, 5, 6, 7, 12)),
         seconds=seconds or rng.uniform(40.0, 90.0),
@@ -79,6 +89,7 @@ def draw(seed: int, nodes: int = 0, seconds: float = 0.0) -> Options:
         streams=rng.random() < 0.5,
         disks=(disks := rng.random() < 0.5),
         settings=_settings(rng, kinds, "full" if disks and rng.random() < 0.5 else "interval"),
+        identities=identities,
     )
 
 
@@ -95,6 +106,7 @@ def only(seed: int, *kinds: str) -> Options:
         discovery=True,
         streams=False,
         settings=_settings(rng, drawn),
+        identities=any(kind in FORGERIES for kind in kinds),
     )
 
 

@@ -21,12 +21,14 @@ from gossip.protocol.detector import Detector
 from gossip.protocol.effects import Changed, Send
 from gossip.protocol.engine import Engine
 from gossip.protocol.expiry import Expiry
+from gossip.protocol.identity import PROOF
 from gossip.protocol.members import Claim, Members, Status
 from gossip.protocol.membership import Membership
 from gossip.protocol.messages import Ack, Digest, Gossip, Synced
 from gossip.protocol.recovery import Recovery
 from gossip.protocol.repair import Repair
 from gossip.protocol.replication import Replication
+from tests.simulation.identities import Secret
 from tests.simulation.options import only
 from tests.simulation.run import run
 
@@ -410,6 +412,46 @@ def a_peer_confirms_what_it_has_not_got_yet(patch: pytest.MonkeyPatch) -> None:
 def what_the_dead_owned_is_still_shown(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Members, "__contains__", lambda self, instance: instance in self.table)
     patch.setattr(Expiry, "gone", lambda self, author, now: [])
+
+
+# -- who says it ------------------------------------------------------------------------------------------------------
+
+
+@planted("impostor")
+def a_proof_of_anybody_will_do(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Secret, "verify", lambda self, claim: len(claim.proof) == PROOF)
+
+
+@planted("impostor")
+def of_a_known_member_everything_is_believed(patch: pytest.MonkeyPatch) -> None:
+    proved = Membership._is_proved
+    known = lambda self, claim: claim.instance in self.members.table  # noqa: E731
+    patch.setattr(Membership, "_is_proved", lambda self, claim: known(self, claim) or proved(self, claim))
+
+
+@planted("impostor")
+def a_goodbye_needs_no_proof(patch: pytest.MonkeyPatch) -> None:
+    own = Claim.own.fget  # type: ignore[attr-defined]
+    patch.setattr(Claim, "own", property(lambda self: own(self)[:-1]))
+
+
+@planted("impostor")
+def a_packet_may_come_in_any_name(patch: pytest.MonkeyPatch) -> None:
+    receive = Engine.receive
+    patch.setattr(Engine, "receive", lambda self, payload, now, wall, peer=None: receive(self, payload, now, wall))
+
+
+@planted("impostor", "pause", "split")
+def who_is_reborn_says_so_without_a_proof(patch: pytest.MonkeyPatch) -> None:
+    reborn = Membership.reborn
+
+    def wrong(self: Membership, now: float) -> Claim:
+        born = reborn(self, now)._replace(proof=b"")
+        self.members.become(born)
+        self.broadcast.add(born)
+        return born
+
+    patch.setattr(Membership, "reborn", wrong)
 
 
 # -- the tests --------------------------------------------------------------------------------------------------------

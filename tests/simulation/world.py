@@ -34,6 +34,7 @@ from gossip.protocol.settings import Settings
 from tests.simulation.checks import Watch
 from tests.simulation.disk import SLOW, Disk
 from tests.simulation.faults import Faults
+from tests.simulation.identities import Notary, Secret
 from tests.simulation.model import History, Violation, demand
 from tests.simulation.network import Network, Packet
 from tests.simulation.options import SETUP, Options
@@ -102,6 +103,8 @@ class Process:
         self.number = number
         self.address = address
         self.engine = engine
+        self.speaker = engine.me.instance
+        """In whose name its packets leave."""
         self.watch = watch
         self._offset, self._rate, self._set_at = offset, 0.0, 0.0
         self.disk: Disk | None = None
@@ -145,6 +148,7 @@ class World:
         self.events = 0
         self.writes = 0
         self.history = History()
+        self.notary = Notary(CLUSTER) if options.identities else None
         self.processes: list[Process] = []
         self.gone: list[Process] = []
         self.listening: dict[str, Process] = {}
@@ -226,12 +230,14 @@ class World:
         self._started[address] = started
         tags = (("role", "x" * rng.choice((0, 0, 20, 240))),)
         name = "worker" if "namesake" in self.options.kinds else f"node-{number}"
-        me = Claim(rng.getrandbits(64) | 1, name, (address,), started, tags)
+        identity = Secret(self.notary, rng.randbytes(32)) if self.notary else None
+        instance = identity.instance if identity else rng.getrandbits(64) | 1
+        me = Claim(instance, name, (address,), started, tags)
         settings = self.options.settings
         disk = self.disks.setdefault(address, Disk()) if self.options.disks else None
         recent = Log(settings.log_bytes)
         store = disk.restore(recent) if disk is not None else Store()
-        engine = Engine(CLUSTER, me, settings, rng, store)
+        engine = Engine(CLUSTER, me, settings, rng, store, identity=identity)
         engine.replication = engine.recovery.replication = Observed(store, settings, me.instance, recent)
         process = Process(number, address, engine, Watch(engine, settings, self.history), offset)
         engine.replication.watch, process.disk = process.watch, disk
@@ -375,6 +381,7 @@ class World:
                 continue
             claim = effect.claim
             demand(claim.instance in self.where, "a member that is none", claim)
+            demand(not self.notary or self.notary.vouches(claim), "a member did not say what is believed of it", claim)
             victim = self.listening.get(self.where[claim.instance])
             if victim is None or victim.engine.me.instance != claim.instance or victim.ill:
                 continue
@@ -480,11 +487,10 @@ class World:
 
     def _carry_out(self, process: Process, effects: Sequence[Effect], stream: bool) -> None:
         """Does what a node wants; `stream` says whether it was told by one, for so are pings answered."""
-        me = process.engine.me.instance
         for effect in effects:
             match effect:
                 case Send(to, message):
-                    payload = self._encoded(process, me, message)
+                    payload = self._encoded(process, message)
                     probe = isinstance(message, Ping) or (isinstance(message, Ack) and not stream)
                     streamed = effect.stream or not probe
                     for instance in to:
@@ -493,13 +499,14 @@ class World:
                         if streamed and self.options.streams:
                             self._open(process, instance, address)
                 case Dial(address, message):
-                    self._send(process, address, message, self._encoded(process, me, message), stream=True)
+                    self._send(process, address, message, self._encoded(process, message), stream=True)
                 case Persist():
                     self._keep(process, effect)
                 case Harden():
                     self._harden(process, effect)
                 case Reborn(claim):
                     self.where[claim.instance] = process.address
+                    process.speaker = claim.instance
                     self.happened["reborn"] += 1
             if self._trace and not isinstance(effect, Send | Dial):
                 self.note(process, f"  {effect}"[:300])
@@ -511,8 +518,8 @@ class World:
             self._opening[link] = self.now + CONNECT
             self.later(CONNECT, lambda: self.lost(process, instance), "lost")
 
-    def _encoded(self, process: Process, me: int, message: Message) -> bytes:
-        payload = process.engine.codec.encode(me, message)
+    def _encoded(self, process: Process, message: Message) -> bytes:
+        payload = process.engine.codec.encode(process.speaker, message)
         if isinstance(message, Ping | Ack):
             room = self.options.settings.datagram - POSTAGE
             demand(len(payload) <= room, "a probe is too long to be sealed and sent", len(payload), message)
@@ -527,7 +534,7 @@ class World:
             self._died_at[process] = left - 1
         self.sent[process.address, type(message).__name__] += 1
         self.pings[process.address, target] += isinstance(message, Ping)
-        self.network.send(self.now, process.address, target, payload, stream)
+        self.network.send(self.now, process.address, target, payload, stream, process.speaker if self.notary else None)
 
     def _check_safe(self, process: Process, message: Message) -> None:
         """With `full`, own writes are on the disk before they leave."""
@@ -539,15 +546,15 @@ class World:
 
     def _post(self, time: float, target: str, packet: Packet) -> None:
         if packet.damaged:
-            self.at(time, lambda: self._damaged(target, packet.payload), "packet")
+            self.at(time, lambda: self.in_vain(target, packet.payload, packet.peer), "packet")
         else:
-            self.deliver(time, target, packet.payload, packet.stream)
+            self.deliver(time, target, packet.payload, packet.stream, packet.peer)
 
-    def deliver(self, time: float, target: str, payload: bytes, stream: bool = False) -> None:
+    def deliver(self, time: float, target: str, payload: bytes, stream: bool = False, peer: int | None = None) -> None:
         """A packet will arrive at whoever listens there then."""
-        self.at(time, lambda: self._arrive(target, payload, stream), "packet")
+        self.at(time, lambda: self._arrive(target, payload, stream, peer), "packet")
 
-    def _arrive(self, target: str, payload: bytes, stream: bool = False) -> None:
+    def _arrive(self, target: str, payload: bytes, stream: bool = False, peer: int | None = None) -> None:
         process = self.listening.get(target)
         if process is None and target in self.strangers:
             self.strangers[target].hear(payload)
@@ -558,17 +565,19 @@ class World:
         self._arrived += 1
         if self._arrived >= STORM * max(1, self.options.nodes**2 // 144):
             demand(False, "a storm of packets", _short(process.engine.codec, payload))
-        self.event(process, "receive", lambda now, wall: process.engine.receive(payload, now, wall), payload, stream)
+        act = lambda now, wall: process.engine.receive(payload, now, wall, peer)  # noqa: E731
+        self.event(process, "receive", act, payload, stream)
 
-    def _damaged(self, target: str, payload: bytes) -> None:
+    def in_vain(self, target: str, payload: bytes, peer: int | None) -> None:
+        """A packet arrives that is damaged or forged: nothing comes of it."""
         process = self.listening.get(target)
         if process is None or not process.free(self.now):
             return
         context = dict(process.engine.replication.store.context)
         members = dict(process.engine.members.table)
-        self._arrive(target, payload)
-        demand(context == process.engine.replication.store.context, "damage was delivered", payload)
-        demand(members == process.engine.members.table, "damage was believed", payload)
+        self._arrive(target, payload, peer=peer)
+        demand(context == process.engine.replication.store.context, "damage or a forgery was delivered", payload)
+        demand(members == process.engine.members.table, "damage or a forgery was believed", payload)
 
 
 def _address(engine: Engine, instance: int) -> str:
