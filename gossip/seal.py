@@ -13,8 +13,8 @@ it seals, with a counter as nonce: so a nonce never repeats, however much a clus
 Invariant: `open` gives back what `seal` was given by a holder of a key of ours in the same cluster, or raises
 `Malformed`.
 Source: SP 800-38D (a 96-bit nonce must never repeat under a key; random ones are good for 2^32 packets only).
-Not here: which keys there are (`keyring`), protection from replay (`handshake`, `datagrams`), and identities of single
-members.
+Not here: which keys there are (`keyring`), protection from replay (`handshake`, `datagrams`), and who of the cluster
+somebody is (`identity`).
 """
 
 from __future__ import annotations

@@ -438,6 +438,16 @@ _MEANS = {
         "nodes of another cluster or version, or with a key where this one has none; or strangers",
         "compare cluster, version and key of those that have this node among their seeds",
     ),
+    "forged": (
+        "claims came in the name of members that did not make them",
+        "somebody who has the key, and is not what it says",
+        "change the key (gossip keyring), and give the new one to nobody who should not have it",
+    ),
+    "impersonated": (
+        "packets came in the name of another member than their sender",
+        "somebody who has the key, and is not what it says",
+        "change the key (gossip keyring), and give the new one to nobody who should not have it",
+    ),
     "foreign_streams": (
         "streams were closed since what came by them was none of this cluster's",
         "nodes with another key, cluster or version; or another program that takes this for its own port",

@@ -101,6 +101,8 @@ class Membership:
         That somebody is dead of whom nothing is known has nothing in it of his own.
         """
         known = self.members.table.get(claim.instance)
+        if claim == known:
+            return True  # nearly always: what rides on pings is known
         if known is not None and (
             claim.rank[:3] < known.rank[:3] or (claim.own, claim.proof) == (known.own, known.proof)
         ):

@@ -406,7 +406,7 @@ def told(patient: Patient, check: str, **of_bob: Any) -> list[tuple[str, str]]:
     return [(each.level, each.found) for each in found if each.check == check]
 
 
-def test_clocks_datagrams_and_versions_are_judged_by_what_members_tell_if_they_do(shell: Shell) -> None:
+def test_clocks_datagrams_versions_and_lies_are_judged_by_what_members_tell_if_they_do(shell: Shell) -> None:
     patient = examined(shell, free_port())
     assert told(patient, "clocks", skew=None) == [("ok", "0 of 1 members compared; none differs by more than 1 s")]
     assert told(patient, "clocks", skew=-0.2) == [("ok", "1 of 1 members compared; none differs by more than 1 s")]
@@ -421,6 +421,11 @@ def test_clocks_datagrams_and_versions_are_judged_by_what_members_tell_if_they_d
     assert level == "warning" and "bob" in found
     assert told(patient, "versions")[0][0] == "ok"
     assert told(patient, "versions", version="9.9")[0][0] == "warning"
+    assert told(patient, "refused") == [("ok", "nothing was turned away")]
+    for counter in ("forged", "impersonated"):
+        lied = patient._replace(status={**patient.status, "counters": {counter: 3}})
+        ((level, found),) = told(lied, "refused")
+        assert level == "warning" and f"{counter}=3" in found and "in the name of" in found
 
 
 def test_where_most_clocks_differ_alike_it_is_ours(shell: Shell) -> None:

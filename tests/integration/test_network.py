@@ -71,14 +71,20 @@ def test_a_worker_frozen_over_tcp_comes_back(here: Host) -> None:
     for worker in workers:
         worker.until(lambda worker: len(worker.living()) == 3)
     *rest, sleeper = workers
+    before = sleeper.ask("me")["instance"]
+    sleeper.ask("set", key="before", value=0)
     sleeper.kill(signal.SIGSTOP)
     for worker in rest:
         worker.until(lambda worker: len(worker.living()) == 2)
     sleeper.kill(signal.SIGCONT)
     sleeper.ask("set", key="after waking", value=1)
-    agree(workers, "map", {"after waking": 1})
+    agree(workers, "map", {"before": 0, "after waking": 1})
     for worker in workers:
         worker.until(lambda worker: len(worker.living()) == 3)
+    assert sleeper.ask("me")["instance"] != before, "with another pair of keys"
+    for worker in workers:
+        counters = worker.ask("status")["counters"]
+        assert not counters.get("forged") and not counters.get("impersonated")
 
 
 @pytest.mark.parametrize("strange", ["another key", "no key", "another cluster"])
