@@ -8,8 +8,8 @@ alone, and was to be told of no key before: there is no list of members, and nob
 
 What is signed says first what it is for, and with it the cluster, or the stream: a proof is good for nothing else.
 
-Invariants: who has not the private key of an instance makes no proof of it; the private key leaves the process by no
-way. To come to another pair with the same id takes 2^64 tries. (A few public keys have no private one, and anybody can
+Invariants: who has not the private key of an instance makes no proof of it; that key is never stored and never sent.
+To come to another pair with the same id takes 2^64 tries. (A few public keys have no private one, and anybody can
 speak for them: who chooses one of those has nobody harmed but himself.)
 Source: RFC 8032.
 Not here: what is proved (claims: `protocol.identity`, streams: `handshake`).

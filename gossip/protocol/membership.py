@@ -29,8 +29,8 @@ from gossip.protocol.members import Claim, Members, Status, nobody
 from gossip.protocol.messages import Ack, Digest, Gossip, Join, Message, Nack, Ping, PingReq
 from gossip.protocol.settings import Settings
 
-_LIST_BYTES = 1 << 20
-"""Of claims in a `Join` or `Welcome`."""
+_LIST_BYTES = 2 << 20
+"""Of claims in a `Join` or `Welcome`: 4 096 of half a kilobyte each; with proofs real ones take a quarter."""
 _AROUND = 104
 """Bytes of a probe beside its claims: the message's other fields take 72 at most, and sealing it 32."""
 _FANOUT = 4
@@ -47,6 +47,7 @@ class Membership:
     """The members of a cluster, as one node sees them."""
 
     def __init__(self, me: Claim, settings: Settings, rng: Random, counters: Counter[str], identity: Identity) -> None:
+        assert me.instance == identity.instance, "a node speaks for itself"
         self.identity = identity
         self.members = Members(identity.sign(me))
         self.detector = Detector(settings)

@@ -231,7 +231,9 @@ def test_a_table_of_the_largest_cluster_fits_one_message() -> None:
     """Each claim with a proof; not all with the longest of everything, which no real one has."""
     engine = Engine("shop", NEWS, Settings(max_members=MAX_CLAIMS), Random(1), Store(), identity=EVE)
     for number in range(1, MAX_CLAIMS):
-        engine.members.hear(Claim(number, "worker-1234", ("unix:/x" * 8,), EPOCH, proof=bytes(96)), 0.0)
+        addresses = ("unix:/run/user/1000/gossamesh/shop-1234567/0123456789abcdef.sock", f"10.0.0.1:{number}")
+        claim = Claim(number, "worker-1234.example", addresses, EPOCH, (("role", "web"),), proof=bytes(96))
+        engine.members.hear(claim, 0.0)
     claims = engine.membership.all_claims(0.0)
     assert len(claims) == MAX_CLAIMS
     assert engine.codec.decode(engine.codec.encode(EVE.instance, Welcome(claims, DIGEST)))[0] == EVE.instance
