@@ -28,7 +28,7 @@ from crdt.codec import MAX_VALUE
 from discovery import Service, parse_address, parse_peer, parse_seeds
 from gossip.errors import ConfigError
 from gossip.keyring import KEY_BYTES, MOST_KEYS
-from gossip.protocol.codec import MAX_MESSAGE, MAX_NAME, MAX_TAG_BYTES, MAX_TAGS
+from gossip.protocol.codec import MAX_MESSAGE, MAX_NAME, MAX_TAG_BYTES, MAX_TAG_NAME, MAX_TAGS
 from gossip.protocol.settings import Settings
 
 log = logging.getLogger("gossip")
@@ -87,7 +87,7 @@ class Config(Settings):
     insecure: bool = False
     """Whether to listen beyond loopback without a key."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Labels that others see: `role`, `version`, `zone`."""
+    """Labels that others see: `role`, `version`, `zone`. At most 64, of together 4 KiB; `node.tag` changes them."""
     runtime_dir: str = ""
     """Where the nodes of this host meet; by default the user's runtime directory."""
     leave_timeout: float = 0.7
@@ -137,10 +137,19 @@ class Config(Settings):
         if not self.cluster:
             raise ConfigError("a cluster needs a name, or strangers would meet: give any text but the empty one")
         tags = self.tags.items()
-        if any(type(each) is not str or not each.isprintable() for tag in tags for each in tag):
-            raise ConfigError("tags must be a mapping of text to text, without control characters")
-        if len(tags) > MAX_TAGS or sum(len((key + value).encode()) for key, value in tags) > MAX_TAG_BYTES:
-            raise ConfigError(f"at most {MAX_TAGS} tags of together {MAX_TAG_BYTES} bytes are allowed")
+        if wrong := [key for key, value in tags if not (_is_text(key) and _is_text(value))]:
+            raise ConfigError(
+                "tags must be a mapping of text to text, without control characters: see that of the name "
+                f"{wrong[0]!r:.80}"
+            )
+        if long := [key for key, _ in tags if not 0 < len(key.encode()) <= MAX_TAG_NAME]:
+            raise ConfigError(f"the name of a tag has 1 to {MAX_TAG_NAME} bytes, and {long[0]!r:.40} has not")
+        size = sum(len((key + value).encode()) for key, value in tags)
+        if len(tags) > MAX_TAGS or size > MAX_TAG_BYTES:
+            raise ConfigError(
+                f"tags are {len(tags)} of together {size} bytes, and {MAX_TAGS} of {MAX_TAG_BYTES} are the most: put "
+                "what is larger into a map, by the name of this node"
+            )
 
     def _check_network(self) -> None:
         if not self.bind:
@@ -270,6 +279,10 @@ def _parse(variable: str, text: str, kind: str) -> Any:
         )
         raise ConfigError(f"the environment's {variable}{shown} is not {form}") from None
     return text
+
+
+def _is_text(told: object) -> bool:
+    return type(told) is str and told.isprintable()
 
 
 def keys_of(told: bytes | str | Iterable[bytes | str]) -> tuple[bytes, ...]:

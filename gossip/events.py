@@ -18,15 +18,19 @@ from typing import Final, Literal, Self
 
 from gossip.bell import Bell
 from gossip.protocol.effects import MemberChanged
-from gossip.protocol.members import Status
+from gossip.protocol.members import Claim, Status
 from gossip.roster import Member
 
 MOST: Final = 1024
 """Events that a listener may leave unread."""
+_MOST_NAMED: Final = 8
+"""Tags named in the evidence of an event,"""
+_SHOWN: Final = 40
+"""and characters of each: the member has all of them whole."""
 
 EventKind = Literal[
-    "joined", "ready", "suspected", "stalled", "refuted", "died", "left", "reborn", "skewed", "diverged", "repaired",
-    "lagging", "caught_up", "storage_failed", "missed",
+    "joined", "ready", "changed", "suspected", "stalled", "refuted", "died", "left", "reborn", "skewed", "diverged",
+    "repaired", "lagging", "caught_up", "storage_failed", "missed",
 ]  # fmt: skip
 
 
@@ -35,7 +39,7 @@ class Event:
     """Something that happened, as this node knows it.
 
     Of members: `joined`, `suspected`, `stalled` (it does not answer, and its process exists), `refuted` (it answers
-    again), `died`, `left`; `skewed` (its clock is too far
+    again), `died`, `left`; `changed` (it has other tags or addresses, this node too); `skewed` (its clock is too far
     ahead, and its writes wait), `lagging` (it takes less than is sent to it: what follows it will have to ask for) and
     `caught_up`. Of this node: `ready` (what the others share is here), `reborn` (it was called dead, and goes on as
     another instance), `storage_failed`, and `diverged` and `repaired`, which should never be. `missed` says how many
@@ -116,9 +120,28 @@ class Events:
         self._bell.ring()
 
 
-def kind_of(changed: MemberChanged) -> EventKind | None:
-    """What happened to a member; None for what nobody need know, as that its tags have changed."""
+def told_of(changed: MemberChanged) -> list[tuple[EventKind, str]]:
+    """What happened to a member, and why we think so: that others say so too nobody need know."""
     claim, before = changed.claim, changed.before
+    told: list[tuple[EventKind, str]] = []
+    if before is not None and before.addresses and not claim.gone and (what := _otherwise(before, claim)):
+        told.append(("changed", f"{what}: {changed.why}"))
+    kind = _kind_of(claim, before)
+    return told if kind is None else [*told, (kind, changed.why)]
+
+
+def _otherwise(before: Claim, claim: Claim) -> str:
+    """What a member says of itself that it did not say before, for people."""
+    had, has = dict(before.tags), dict(claim.tags)
+    names = sorted(name for name in had.keys() | has.keys() if had.get(name) != has.get(name))
+    other = [f"{name}={has[name]:.{_SHOWN}}" if name in has else f"no {name}" for name in names[:_MOST_NAMED]]
+    other += ["..."] * (len(names) > _MOST_NAMED)
+    if before.addresses != claim.addresses:
+        other.append(f"at {' '.join(claim.addresses)}")
+    return ", ".join(other)
+
+
+def _kind_of(claim: Claim, before: Claim | None) -> EventKind | None:
     status = None if before is None else before.status
     match claim.status:
         case Status.ALIVE if status is None:

@@ -18,6 +18,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +33,7 @@ from discovery import Place
 from gossip import token
 from gossip.config import Config
 from gossip.errors import AlreadyStarted, ConfigError, NotRunning, StartError
-from gossip.events import Event, EventKind, Events, kind_of
+from gossip.events import Event, EventKind, Events, told_of
 from gossip.protocol.effects import MemberChanged
 from gossip.restore import Progress, restored, taken, taken_as_of
 from gossip.roster import Member, Roster, member_of
@@ -152,6 +153,7 @@ class Node:
         try:
             await runtime.start()
             self._check_staying()
+            runtime.restate(lambda: self.config.tags)  # it may have been tagged while it was starting
             self._verdicts.begin(runtime.engine.me.instance, time.time())
             await self._serve_control(runtime.place)
             self._check_staying()
@@ -418,6 +420,32 @@ class Node:
         """This node, as others see it."""
         return self._member(self._running().engine.me.instance)
 
+    def tag(self, /, **tags: str | None) -> None:
+        """Gives this node these tags, and takes away those that are None; the others stay.
+
+        All members see it as they see each other: in `members.where(role="web")`, and as a `changed` event. Before the
+        node starts, these are what it starts with. May be called from any thread, and by a signal handler. It is for
+        what changes now and then: each change is told to everybody, with all tags. Raises `ConfigError` for what can
+        not be a tag, and changes nothing then.
+
+        >>> with Node("readme", tags={"role": "web"}) as node:
+        ...     node.tag(draining="yes")
+        ...     node.tag(role="batch", draining=None)
+        ...     dict(node.me.tags)
+        {'role': 'batch'}
+        """
+        runtime = self._runtime
+
+        def tagged() -> Mapping[str, str]:
+            wanted = {**self.config.tags, **tags}
+            self.config = replace(self.config, tags={key: value for key, value in wanted.items() if value is not None})
+            return self.config.tags
+
+        if runtime is not None and runtime.running:
+            runtime.restate(tagged)
+        else:
+            tagged()
+
     def status(self) -> dict[str, Any]:
         """What there is to know for debugging, as a plain dict that can be printed as JSON."""
         runtime = self._running()
@@ -514,9 +542,10 @@ class Node:
         table = self._running().engine.members.table
         if len(self._verdicts) > 2 * len(table):
             self._verdicts.forget(table)
-        kind = kind_of(effect)
-        if kind is not None and effect.claim.instance != self._running().engine.me.instance:
-            self._happened(kind, effect.claim.instance, effect.why)
+        own = effect.claim.instance == self._running().engine.me.instance
+        for kind, why in told_of(effect):
+            if not own or kind == "changed":
+                self._happened(kind, effect.claim.instance, why)
 
     def _happened(self, kind: EventKind, instance: int, why: str) -> None:
         if self._listening:

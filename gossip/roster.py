@@ -6,7 +6,7 @@ was got from it never changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -61,6 +61,10 @@ def _address(addresses: tuple[str, ...]) -> str:
     return addresses[-1] if addresses else ""
 
 
+def _fits(value: str | None, wanted: str | Collection[str] | None) -> bool:
+    return value == wanted if wanted is None or isinstance(wanted, str) else value in wanted
+
+
 class Roster:
     """The members of the cluster, this node included: living ones first, then by name.
 
@@ -83,9 +87,13 @@ class Roster:
         """Those that nobody suspects."""
         return [member for member in self.all if member.status == "alive"]
 
-    def where(self, **tags: str) -> list[Member]:
-        """The living that have all these tags."""
-        return [member for member in self if tags.items() <= member.tags.items()]
+    def where(self, /, **tags: str | Collection[str] | None) -> list[Member]:
+        """The living that have all these tags. Of several values any will do, and None stands for no such tag at all:
+        `where(role={"web", "api"}, draining=None)`. Raises `TypeError` for what no tag can be."""
+        for key, wanted in tags.items():
+            if wanted is not None and not isinstance(wanted, str | Collection):
+                raise TypeError(f"{key}={wanted!r:.80} is no value of a tag: give a text, several in a set, or None")
+        return [member for member in self if all(_fits(member.tags.get(key), wanted) for key, wanted in tags.items())]
 
     def __iter__(self) -> Iterator[Member]:
         return iter([member for member in self.all if member.status in _LIVING])

@@ -19,7 +19,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Any, ParamSpec
@@ -311,6 +311,30 @@ class Runtime:
         self._perform(engine.update(write, self._now(), note))
         self._flush_soon()
         return True
+
+    def restate(self, tags: Callable[[], Mapping[str, str]]) -> None:
+        """Has this node have these tags from now on: they are asked for while nobody else changes them.
+
+        What a signal handler wants is done when the thread that it interrupted comes out, as with `write`.
+        """
+        door = self.door
+        if door.inside:
+            door.later(partial(self._restate, tags))
+            return
+        with door.lock:
+            self._restate(tags)
+        door.catch_up()
+
+    def _restate(self, tags: Callable[[], Mapping[str, str]]) -> None:
+        self._check_loop()
+        self._perform(self.engine.restate(tags=tuple(sorted(tags().items()))))
+        self._soon(self._announce)
+
+    def _announce(self) -> None:
+        with self.lock:
+            if self.running:
+                self._do(self.engine.news)
+                self._schedule()
 
     def _transaction(self, open_: bool) -> None:
         """Has the engine's transaction be open, or not: whatever of this was cut short before is done now."""

@@ -52,8 +52,9 @@ MAX_NAME: Final = 128
 MAX_ADDRESSES: Final = 8
 MAX_ADDRESS: Final = 300
 MAX_TAGS: Final = 64
-MAX_TAG_BYTES: Final = 256
-"""Of all tags of a member: they ride on every probe, which must fit a datagram."""
+MAX_TAG_NAME: Final = 128
+MAX_TAG_BYTES: Final = 4096
+"""Of all tags of a member, names and values: everybody keeps those of everybody."""
 
 _MAX_64 = 2**64 - 1
 _HEADER = 11
@@ -191,6 +192,7 @@ def _tags(field: tuple[Any, ...]) -> tuple[tuple[str, str], ...]:
             type(tag) is tuple and len(tag) == 2 and all(type(part) is str for part in tag),
             "a tag is a pair of texts",
         )
+        _demand(len(tag[0].encode()) <= MAX_TAG_NAME, "the name of a tag is short")
     _demand(sum(len((key + value).encode()) for key, value in field) <= MAX_TAG_BYTES, "tags are small")
     return field
 

@@ -227,6 +227,24 @@ class Engine:
         mortal = [(*name, element) for name, elements in store.mortal.items() for element in elements]
         return _changed(self.expiry.note([(key, None, store.shown(key)) for key in mortal], self.members.table, now))
 
+    def restate(
+        self, *, tags: tuple[tuple[str, str], ...] | None = None, addresses: tuple[str, ...] | None = None
+    ) -> list[Effect]:
+        """This node has other tags, or is elsewhere, from here on. Others are told with the next `news`."""
+        before = self.me
+        said = before._replace(
+            tags=before.tags if tags is None else tags,
+            addresses=before.addresses if addresses is None else addresses,
+        )
+        if said == before or before.gone:
+            return []
+        self.membership.restate(said._replace(incarnation=before.incarnation + 1))
+        return [MemberChanged(self.me, before, "this node itself says so")]
+
+    def news(self) -> list[Effect]:
+        """Tells others of what this node says of itself since the last time. To be called at the end of that turn."""
+        return self.membership.news()
+
     def leave(self, now: float) -> list[Effect]:
         """Says goodbye: what was written leaves first, then the claim that this instance has left."""
         effects = self.flush()

@@ -206,17 +206,23 @@ class Membership:
             return [Buried()]
         self._counters["refuted"] += 1
         self.detector.ail(+1)  # they did not hear our acks: it may be our own fault
-        self.broadcast.add(self.say(raised))
+        self.restate(raised)
         return []
+
+    def restate(self, me: Claim) -> Claim:
+        """This is what the node says of itself from here on, and all are told: the one way in which that changes, for a
+        greater incarnation, other tags or addresses, or another instance. Gives it as it is said, with its proof."""
+        said = self.say(me)
+        self.broadcast.add(said)
+        return said
 
     def reborn(self, now: float) -> Claim:
         """Takes a new instance; the old one is as dead as others say."""
         old = self.members.me
         self.identity = self.identity.another(self._rng.randbytes(32))
         self.detector.reborn()
-        born = self.say(old._replace(instance=self.identity.instance, incarnation=0, started=old.started + 1))
+        born = self.restate(old._replace(instance=self.identity.instance, incarnation=0, started=old.started + 1))
         self.members.hear(old.ended(), now)
-        self.broadcast.add(born)
         for instance in self.members.doubtful:
             # nobody listened when the dead suspected it, so it could not refute: it hears of that now, and has its time
             self.broadcast.add(self.members.table[instance])
