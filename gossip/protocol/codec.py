@@ -201,8 +201,8 @@ _Check = Callable[[Any], Any]
 _KINDS: Final[tuple[tuple[type[Any], tuple[_Check, ...]], ...]] = (
     (Join, (_claims, _digest)),
     (Welcome, (_claims, _digest)),
-    (Ping, (_number, _digest, _claims)),
-    (Ack, (_number, _digest, _claims, _number)),
+    (Ping, (_number, _digest, _claims, _number)),
+    (Ack, (_number, _digest, _claims, _number, _number)),
     (PingReq, (_number, _instance)),
     (Gossip, (_claims,)),
     (Push, (_batches, _number, _number, _flag, _part)),

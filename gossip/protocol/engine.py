@@ -213,7 +213,7 @@ class Engine:
         known = {address for claim in self.members.table.values() if not claim.gone for address in claim.addresses}
         unknown = [address for address in addresses if address not in known]
         self.repair.dialled(unknown, now)
-        message = Join(self.membership.all_claims(now), self.digest)
+        message = Join(self.membership.lists(now)[0], self.digest)
         effects += self.flush()
         return [*effects, *(Dial(address, message) for address in unknown), *self.recovery.readiness(now)]
 
@@ -329,15 +329,17 @@ class Engine:
         match message:
             case Join(claims, digest):
                 effects = self._told(sender, claims, now)
-                welcome = Welcome(self.membership.all_claims(now), self.digest)
-                return [*effects, Send((sender,), welcome), *self.recovery.compare(sender, digest, now)]
+                first, *more = self.membership.lists(now)
+                welcome = Send((sender,), Welcome(first, self.digest))
+                return [*effects, welcome, *_told_more(sender, more), *self.recovery.compare(sender, digest, now)]
             case Welcome(claims, digest):
+                _, *more = self.membership.lists(now)  # what our `Join` had no room for
                 effects = self._told(sender, claims, now)
+                return [*effects, *_told_more(sender, more), *self.recovery.compare(sender, digest, now)]
+            case Ping(_, digest, claims):
+                effects = self._told(sender, claims, now)
+                effects += self.membership.answer(sender, message, wall, self.digest)
                 return [*effects, *self.recovery.compare(sender, digest, now)]
-            case Ping(number, digest, claims):
-                effects = self._told(sender, claims, now)
-                ack = Ack(number, self.digest, self.membership.riding(sender), wall)
-                return [*effects, Send((sender,), ack), *self.recovery.compare(sender, digest, now)]
             case Ack(_, digest, claims):
                 effects = self._told(sender, claims, now)
                 return [
@@ -381,7 +383,7 @@ class Engine:
             and self.repair.wonders(claim.instance)
         )
         if unasked:
-            effects.append(Send(unasked, Ping(0, self.digest, (self.me,))))
+            effects.append(self.membership.introduction(unasked, self.digest))
         return effects
 
     def _follow(self, effects: Sequence[Effect | Buried], now: float) -> list[Effect]:
@@ -556,6 +558,10 @@ class Engine:
         names = sorted({key[1] for key, _, _ in changes})
         what = f"{len(changes)} entries that were missing here were taken from it, of {', '.join(names[:_MOST_NAMES])}"
         return [Warned("repaired", sender, what), Rewrite(), *self._show([tuple(changes)], now)]
+
+
+def _told_more(peer: int, lists: Sequence[tuple[Claim, ...]]) -> list[Effect]:
+    return [Send((peer,), Gossip(claims)) for claims in lists]
 
 
 def _changed(changes: Sequence[Change]) -> list[Effect]:

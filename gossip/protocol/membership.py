@@ -29,10 +29,12 @@ from gossip.protocol.members import Claim, Members, Status, nobody
 from gossip.protocol.messages import Ack, Digest, Gossip, Join, Message, Nack, Ping, PingReq
 from gossip.protocol.settings import Settings
 
-_LIST_BYTES = 2 << 20
-"""Of claims in a `Join` or `Welcome`: 4 096 of half a kilobyte each; with proofs real ones take a quarter."""
-_AROUND = 104
-"""Bytes of a probe beside its claims: the message's other fields take 72 at most, and sealing it 32."""
+_LIST_BYTES = 1 << 20
+"""Of claims in one message."""
+_LARGE_BYTES = 64 << 10
+"""Of large claims that go to a member when it is probed."""
+_AROUND = 113
+"""Bytes of a probe beside its claims: the message's other fields take 81 at most, and sealing it 32."""
 _FANOUT = 4
 """How many are told of news at once in a cluster of more than `full_fanout`."""
 _UNREFUTABLE = 1 << 63
@@ -51,7 +53,8 @@ class Membership:
         self.identity = identity
         self.members = Members(identity.sign(me))
         self.detector = Detector(settings)
-        self.broadcast = Broadcast()
+        self.broadcast = Broadcast(largest=(settings.datagram - _AROUND) // 2)
+        """Two small claims must ride on every probe, so the others are large."""
         self.watched: set[int] = set()
         """Members of this host whose processes are watched: they live until their end is told."""
         self.skew: dict[int, float] = {}
@@ -231,8 +234,9 @@ class Membership:
 
     # -- telling ------------------------------------------------------------------------------------------------------
 
-    def all_claims(self, now: float) -> tuple[Claim, ...]:
-        """All that is known of whom, the living first, as much as fits into one message.
+    def lists(self, now: float) -> list[tuple[Claim, ...]]:
+        """All that is known of whom, in lists that fit a message each; my own claim first, then the living, and of the
+        dead what fits into the last one.
 
         Of the dead only the younger half: two that forget at different times would remind each other for ever.
         """
@@ -243,36 +247,64 @@ class Membership:
             for claim in self.members.table.values()
             if claim.instance != me.instance and gone_at.get(claim.instance, now) >= old
         ]
-        claims, size = [me], size_of(me)
+        lists, room = [[me]], _LIST_BYTES - size_of(me)
         for claim in sorted(rest, key=lambda claim: claim.gone):
-            size += size_of(claim)
-            if size > _LIST_BYTES or len(claims) == MAX_CLAIMS:
-                break
-            claims.append(claim)
-        return tuple(claims)
+            size = size_of(claim)
+            if size > room or len(lists[-1]) == MAX_CLAIMS:
+                if claim.gone:
+                    break
+                lists.append([])
+                room = _LIST_BYTES
+            room -= size
+            lists[-1].append(claim)
+        return list(map(tuple, lists))
 
     def news(self) -> list[Effect]:
-        """Tells others at once of what was heard for the first time."""
+        """Tells others at once of what was heard for the first time, as much as fits a message."""
         if not self.broadcast.fresh:
             return []
         peers = self.members.peers()
         if len(peers) > self._settings.full_fanout:
             peers = self._rng.sample(peers, min(_FANOUT, len(peers)))
-        claims = self.broadcast.take_fresh(len(peers) + 1)
+        claims = self.broadcast.take_fresh(len(peers) + 1, _LIST_BYTES)
         return [Send(tuple(peers), Gossip(claims))] if peers else []
 
     def riding(self, target: int) -> tuple[Claim, ...]:
-        """Claims for a ping or ack: my own, the target's if it should refute it, then news while there is room."""
-        first = [self.members.me]
-        claim = self.members.table.get(target)
-        room = self._settings.datagram - _AROUND - size_of(self.members.me)
-        if claim is not None and claim.status != Status.ALIVE:
-            first.append(claim)  # the buddy system: the suspected hears of it in the very ping that tests it
-            room -= size_of(claim)
-        if room < 0:
-            first, room = first[-1:], 0  # it knows us already, if it was ever a member
+        """Claims for a ping or ack: my own, the target's if it should refute it, then news while there is room. Of
+        these the small ones: `_beside` gives the others."""
+        first = [claim for claim in self._due(target) if self.broadcast.small(claim)]
+        room = self._settings.datagram - _AROUND - sum(map(size_of, first))
         told = self.broadcast.take(len(self.members.table), room)
         return (*first, *(claim for claim in told if claim not in first))
+
+    def _beside(self, target: int) -> list[Effect]:
+        """What goes by a stream beside a ping or ack, since it is too large to ride on it. My own claim is not among
+        that: it would cost each probe 5 KB. `_behind` brings it to whom it got lost."""
+        large = tuple(claim for claim in self._due(target)[1:] if not self.broadcast.small(claim))
+        return [Send((target,), Gossip(large))] if large else []
+
+    def _behind(self, peer: int, known: int) -> list[Effect]:
+        """My own claim, for one that has heard of this incarnation of me, if no probe of mine brings it."""
+        me = self.members.me
+        missed = known < me.incarnation and not self.broadcast.small(me)
+        return [Send((peer,), Gossip((me,)))] if missed else []
+
+    def _due(self, target: int) -> list[Claim]:
+        """What a member that is probed, or answered, must hear. By the buddy system: the suspected hears of it in the
+        very ping that tests it."""
+        claim = self.members.table.get(target)
+        return [self.members.me, *([] if claim is None or claim.status == Status.ALIVE else [claim])]
+
+    def _known(self, target: int) -> int:
+        """The incarnation of a member that was heard of here."""
+        claim = self.members.table.get(target)
+        return 0 if claim is None else claim.incarnation
+
+    def introduction(self, targets: tuple[int, ...], digest: Digest) -> Send:
+        """A ping that is not waited for: this is me, and how far are you?"""
+        me = self.members.me
+        known = min(map(self._known, targets))
+        return Send(targets, Ping(0, digest, (me,), known), stream=not self.broadcast.small(me))
 
     # -- probing ------------------------------------------------------------------------------------------------------
 
@@ -295,19 +327,24 @@ class Membership:
             self.detector.next_round = inf
             return []
         self.detector.next_round = now + self.detector.interval
-        return self._ask(self.detector.probe(target, now), digest)
+        effects = self._ask(self.detector.probe(target, now), digest)
+        large = self.broadcast.take_large(len(self.members.table), _LARGE_BYTES)
+        return [*effects, Send((target,), Gossip(large))] if large else effects
 
     def _ask(self, ask: Ask | None, digest: Digest) -> list[Effect]:
         if ask is None:
             return []
-        effects: list[Effect] = [
-            Send((ask.instance,), Ping(ask.number, digest, self.riding(ask.instance)), stream=ask.others)
-        ]
-        witnesses = [peer for peer in self.members.peers() if peer != ask.instance] if ask.others else []
+        target, me = ask.instance, self.members.me
+        riding = self.riding(target)
+        if ask.others and not self.broadcast.small(me):
+            riding = (me, *riding)  # by a stream, so there is room; it may not know us, and answers no stranger
+        effects = self._beside(target)
+        effects.append(Send((target,), Ping(ask.number, digest, riding, self._known(target)), stream=ask.others))
+        witnesses = [peer for peer in self.members.peers() if peer != target] if ask.others else []
         if witnesses:
             chosen = self._rng.sample(witnesses, min(self._settings.indirect_probes, len(witnesses)))
             self.detector.widened(ask.number, chosen)
-            effects.append(Send(tuple(chosen), PingReq(ask.number, ask.instance), stream=True))
+            effects.append(Send(tuple(chosen), PingReq(ask.number, target), stream=True))
         return effects
 
     def lost(self, instance: int, now: float, digest: Digest) -> list[Effect]:
@@ -327,17 +364,27 @@ class Membership:
         if target not in self.members:
             return []
         mine = self.detector.relay(asker, number, target, now)
-        return [Send((target,), Ping(mine, digest, self.riding(target)))]
+        ping = Ping(mine, digest, self.riding(target), self._known(target))
+        return [*self._beside(target), Send((target,), ping)]
+
+    def answer(self, asker: int, ping: Ping, wall: int, digest: Digest) -> list[Effect]:
+        """A ping came."""
+        return [*self._behind(asker, ping.known), *self._ack(asker, ping.number, wall, digest)]
+
+    def _ack(self, asker: int, number: int, wall: int, digest: Digest) -> list[Effect]:
+        ack = Ack(number, digest, self.riding(asker), wall, self._known(asker))
+        return [*self._beside(asker), Send((asker,), ack)]
 
     def acked(self, ack: Ack, sender: int, now: float, wall: int, digest: Digest) -> list[Effect]:
         """An ack came; if the ping was in somebody's place, he gets it."""
+        behind = self._behind(sender, ack.known)
         relayed = self.detector.acked(ack.number, sender, now)
         if sender in self.members:
             self.skew[sender] = (ack.clock - wall) / 1000 + self.detector.rtt.get(sender, 0.0) / 2
         if relayed is None:
-            return []
+            return behind
         asker, theirs = relayed
-        return [Send((asker,), Ack(theirs, digest, self.riding(asker), wall))]
+        return [*behind, *self._ack(asker, theirs, wall, digest)]
 
     def _judge(self, verdict: Verdict, now: float, digest: Digest) -> list[Effect | Buried]:
         if verdict.instance not in self.members:

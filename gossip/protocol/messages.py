@@ -72,21 +72,25 @@ class Welcome(NamedTuple):
 
 
 class Ping(NamedTuple):
-    """Are you there? The first claim is the sender's own, so that a ping introduces a stranger."""
+    """Are you there? The first claim is the sender's own, so that a ping introduces a stranger; a large one only by a
+    stream. `known` is the incarnation of its receiver that the sender has heard of: who has raised it since, and whose
+    claim is too large to ride on the answer, sends it besides."""
 
     number: int
     digest: Digest
     claims: tuple[Claim, ...]
+    known: int = 0
 
 
 class Ack(NamedTuple):
     """Yes; or, from a witness: yes, it is. `number` is that of the `Ping` or `PingReq`, `clock` that of who says it, in
-    milliseconds: a clock that is wrong is better known before writes have to wait for it."""
+    milliseconds: a clock that is wrong is better known before writes have to wait for it; `known` as in a `Ping`."""
 
     number: int
     digest: Digest
     claims: tuple[Claim, ...]
     clock: int
+    known: int = 0
 
 
 class Nack(NamedTuple):

@@ -82,15 +82,37 @@ def test_a_claim_that_does_not_fit_keeps_no_smaller_one_from_going() -> None:
     assert {said.instance for said in news.take(9, limit=1200)} == {1, 2}
 
 
-def test_a_claim_too_large_for_any_datagram_does_not_stay_for_ever() -> None:
-    """It was passed over by every ping, so it was never counted as told."""
-    news = Broadcast()
-    large = claim(1, name="x" * 2_000)
+def test_a_large_claim_is_passed_over_by_datagrams_and_told_as_often_by_streams() -> None:
+    """It was passed over by every ping, so it was never told, and stayed for ever; or was not, and never went."""
+    news = Broadcast(largest=500)
+    large, small = claim(1, name="x" * 2_000), claim(2)
+    news.add(small)
     news.add(large)
-    assert news.take(9, limit=1_200) == () and news.fresh, "a stream may still take it"
+    assert news.take(9, limit=1_200) == (small,) and news.fresh
     assert news.take_fresh(9) == (large,)
-    assert [news.take(9, limit=1_200) for _ in range(3)] == [()] * 3
+    assert news.take_large(9, limit=2_000) == ()
+    assert [news.take_large(9, limit=9_999) for _ in range(4)] == [(large,)] * 3 + [()]
+    assert [news.take(9, limit=1_200) for _ in range(4)] == [(small,)] * 3 + [()]
     assert len(news) == 0
+
+
+def test_large_claims_take_turns_in_the_room_that_they_have_together() -> None:
+    news = Broadcast(largest=500)
+    for instance in range(1, 7):
+        news.add(claim(instance, name="x" * 2_000))
+    told = [[said.instance for said in news.take_large(9, limit=4_500)] for _ in range(12)]
+    assert told[:3] == [[6, 5], [4, 3], [2, 1]]
+    assert sorted(instance for turn in told for instance in turn) == sorted([*range(1, 7)] * 4)
+    assert len(news) == 0
+
+
+def test_fresh_news_goes_newest_first_and_in_pieces_that_fit_a_message() -> None:
+    news = Broadcast()
+    for instance in (1, 2, 3):
+        news.add(claim(instance))
+    assert [said.instance for said in news.take_fresh(9, limit=2 * size_of(claim(1)))] == [3, 2]
+    assert news.fresh
+    assert news.take_fresh(9) == (claim(1),) and not news.fresh
 
 
 def test_fresh_news_is_what_nobody_was_told_of() -> None:
@@ -144,8 +166,7 @@ def test_all_of_a_crowd_are_told_of_in_the_end_by_what_rides_on_pings_alone() ->
     assert {one.instance for one in said} <= bob.engine.members.table.keys()
 
 
-def test_a_member_with_many_tags_is_pinged_with_nothing_else_on_board() -> None:
-    """Its own claim and that of a suspected target must ride, so tags have to be few where datagrams are."""
+def test_the_tags_of_a_member_that_has_many_leave_the_room_on_its_pings_to_others() -> None:
     wire = Wire()
     ann = wire.start("ann", tags=tuple((f"t{number:02}", "v" * 50) for number in range(16)))
     bob = wire.start("bob")
@@ -153,7 +174,7 @@ def test_a_member_with_many_tags_is_pinged_with_nothing_else_on_board() -> None:
     crowd(wire, ann, 50)
     wire.advance(1.0)
     (packet,) = wire.packets(Ping, "ann")
-    assert packet.message.claims == (ann.engine.me,)
+    assert ann.engine.me not in packet.message.claims and len(packet.message.claims) > 8
     assert len(packet.payload) <= wire.settings.datagram
 
 

@@ -92,8 +92,8 @@ some_bytes = st.binary(max_size=40)
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Join, claims, digest),
     st.builds(Welcome, claims, digest),
-    st.builds(Ping, number, digest, claims),
-    st.builds(Ack, number, digest, claims),
+    st.builds(Ping, number, digest, claims, number),
+    st.builds(Ack, number, digest, claims, number, number),
     st.builds(PingReq, number, instance),
     st.builds(Gossip, claims),
     st.builds(Push, st.lists(some_bytes, max_size=4).map(tuple), number, number, st.booleans(), part),
@@ -140,8 +140,8 @@ def examples() -> list[Message]:
     return [
         Join(two, Digest(1, 2, ready=True)),
         Welcome((*two, ME), Digest(1, 2, ready=True)),
-        Ping(7, Digest(2**64 - 1, None, ready=False), two),
-        Ack(1, Digest(1, 2, ready=True), two, 1_700_000_000_000),
+        Ping(7, Digest(2**64 - 1, None, ready=False), two, 3),
+        Ack(1, Digest(1, 2, ready=True), two, 1_700_000_000_000, 3),
         Nack(1),
         PingReq(7, 2),
         Gossip((ME._replace(status=Status.SUSPECT), PEER)),

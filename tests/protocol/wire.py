@@ -19,7 +19,7 @@ from gossip.identity import KeyPair
 from gossip.protocol.effects import Changed, Dial, Effect, Reborn, Send
 from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim, Status
-from gossip.protocol.messages import Message
+from gossip.protocol.messages import Ack, Message, Ping
 from gossip.protocol.settings import Settings
 
 EPOCH = 1_700_000_000_000
@@ -39,6 +39,8 @@ class Packet(NamedTuple):
     payload: bytes
     peer: int | None = None
     """Who sent it, where there are identities."""
+    stream: bool = True
+    """Whether it goes by a stream, as far as its sender says so."""
 
 
 class Node:
@@ -226,9 +228,10 @@ class Wire:
             match effect:
                 case Send(to, message):
                     known = [node.engine.members.table.get(instance) for instance in to]
+                    stream = effect.stream or not isinstance(message, Ping | Ack)
                     for claim in known:
                         if claim is not None:
-                            self._post(node, claim.addresses[0], message)
+                            self._post(node, claim.addresses[0], message, stream)
                 case Dial(where, message):
                     self._post(node, where, message)
                 case Reborn(claim):
@@ -237,11 +240,11 @@ class Wire:
                 case _:
                     node.effects.append(effect)
 
-    def _post(self, node: Node, where: str, message: Message) -> None:
+    def _post(self, node: Node, where: str, message: Message, stream: bool = True) -> None:
         here = node.engine.me.addresses[0].removeprefix("unix:/")
         payload = node.engine.codec.encode(node.speaker, message)
         peer = node.speaker if self.proved else None
-        packet = Packet(here, where.removeprefix("unix:/"), message, payload, peer)
+        packet = Packet(here, where.removeprefix("unix:/"), message, payload, peer, stream)
         self.sent.append(packet)
         lost = [rule(packet) for rule in self._rules]  # each keeps what it loses
         if (packet.source, packet.target) not in self._cuts and not any(lost):

@@ -202,6 +202,16 @@ class Faults:
         if address is not None:
             self.world.strangers[address] = Stranger(self.world, address, self.rng)
 
+    def _retag(self, intensity: float) -> None:
+        """Somebody changes its tags, and now and then again before others have heard of it."""
+        process = self._running()
+        if process is None:
+            return
+        self._happened("retag", process)
+        for number in range(self.rng.choice((1, 1, 3))):
+            size = self.rng.choice((0, 20, 400, 600, 4_000))
+            self.world.retag(process, (("role", f"{self.world.happened['retag']}-{number} {'x' * size}"),))
+
     def _end_of_somebody(self, kind: str) -> str | None:
         if len(self.world.processes) <= 2:
             return None

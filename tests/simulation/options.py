@@ -15,7 +15,7 @@ from gossip.protocol.settings import Settings
 
 WEATHER = ("loss", "datagram_loss", "stream_loss", "delay", "far", "duplicate", "reorder", "damage", "slow")
 LINKS = ("partition", "split", "one_way", "cut", "datagram_only", "stream_only")
-LIVES = ("crash", "restart", "move", "leave", "newcomer", "half_killed", "mass_restart", "recycled")
+LIVES = ("crash", "restart", "move", "leave", "newcomer", "half_killed", "mass_restart", "recycled", "retag")
 ILLS = ("pause", "sleep", "gray", "blocked")
 CLOCKS = ("skew", "step_back", "step_forward", "drift", "future", "past")
 LIES = ("hint", "suspect", "accuse", "replay", "wrong_cluster")
@@ -27,7 +27,8 @@ KINDS = DRAWN + FORGERIES
 """Every kind of fault."""
 HARMLESS = (
     *("duplicate", "damage", "stream_only"),
-    *("crash", "restart", "move", "leave", "newcomer", "half_killed", "mass_restart", "pause", "gray", "blocked"),
+    *("crash", "restart", "move", "leave", "newcomer", "half_killed", "mass_restart", "retag"),
+    *("pause", "gray", "blocked"),
     *("skew", "step_back", "step_forward", "drift", "hint", "suspect", "wrong_cluster"),
     *SETUP,
     *FORGERIES,

@@ -23,7 +23,7 @@ from struct import pack
 
 from crdt import Change, Context, Note, Store, Write, decode_batch
 from gossip.datagrams import POSTAGE
-from gossip.protocol.codec import Codec
+from gossip.protocol.codec import MAX_MESSAGE, Codec
 from gossip.protocol.effects import Dial, Effect, Harden, MemberChanged, Persist, Reborn, Send
 from gossip.protocol.engine import Engine
 from gossip.protocol.log import Log
@@ -228,7 +228,7 @@ class World:
         started = int((EPOCH + self.now + offset) * 1000)
         elder = self._started.get(address, 0) > started
         self._started[address] = started
-        tags = (("role", "x" * rng.choice((0, 0, 20, 240))),)
+        tags = (("role", "x" * rng.choice((0, 0, 20, 240, 4_000))),)
         name = "worker" if "namesake" in self.options.kinds else f"node-{number}"
         identity = Secret(self.notary, rng.randbytes(32)) if self.notary else None
         instance = identity.instance if identity else rng.getrandbits(64) | 1
@@ -396,6 +396,14 @@ class World:
         """The turn is over."""
         self.event(process, "flush", lambda now, wall: process.engine.flush())
 
+    def retag(self, process: Process, tags: tuple[tuple[str, str], ...]) -> None:
+        """A program changes the tags of its node; the turn ends a moment later."""
+        self.event(process, "retag", lambda now, wall: process.engine.restate(tags=tags))
+        self.later(self.rng.random() * 0.01, partial(self._news, process), "news")
+
+    def _news(self, process: Process) -> None:
+        self.event(process, "news", lambda now, wall: process.engine.news())
+
     def settle(self, process: Process) -> None:
         """The turn is over, and so is what the disk had to do."""
         self.flush(process)
@@ -490,9 +498,9 @@ class World:
         for effect in effects:
             match effect:
                 case Send(to, message):
-                    payload = self._encoded(process, message)
                     probe = isinstance(message, Ping) or (isinstance(message, Ack) and not stream)
                     streamed = effect.stream or not probe
+                    payload = self._encoded(process, message, streamed)
                     for instance in to:
                         address = _address(process.engine, instance)
                         self._send(process, address, message, payload, streamed)
@@ -518,9 +526,10 @@ class World:
             self._opening[link] = self.now + CONNECT
             self.later(CONNECT, lambda: self.lost(process, instance), "lost")
 
-    def _encoded(self, process: Process, message: Message) -> bytes:
+    def _encoded(self, process: Process, message: Message, streamed: bool = True) -> bytes:
         payload = process.engine.codec.encode(process.speaker, message)
-        if isinstance(message, Ping | Ack):
+        demand(len(payload) <= MAX_MESSAGE, "a message is too long to be taken", len(payload))
+        if not streamed:
             room = self.options.settings.datagram - POSTAGE
             demand(len(payload) <= room, "a probe is too long to be sealed and sent", len(payload), message)
         self._check_safe(process, message)
