@@ -125,6 +125,7 @@ def test_a_suspect_with_all_tags_hears_of_it_and_refutes() -> None:
     wire.advance(10.0)
     suspect = ann.engine.me._replace(status=Status.SUSPECT)
     bob.hear(bob.engine.codec.encode(7, Gossip((suspect,))))  # what it wants done is lost
+    bob.engine.membership.broadcast._told.clear()
     wire.until(lambda: ann.engine.counters["refuted"] > 0, within=2.0)
     assert bob.status_of(ann.instance) == Status.ALIVE
 
@@ -159,10 +160,34 @@ def test_all_of_a_thousand_with_all_tags_are_in_what_a_newcomer_is_told_and_no_m
     bob = wire.start("bob", tags=WHOLE)
     bob.join("ann")
     assert {claim.instance for claim in crowd(0, 1_000)} <= bob.engine.members.table.keys()
-    assert wire.packets(Welcome, "ann") and len(wire.packets(Gossip, "ann", "bob")) >= 4
+    told = [packet.message.claims for packet in wire.packets(Gossip, "ann", "bob")]  # type: ignore[union-attr]
+    assert wire.packets(Welcome, "ann") and len(told) >= 4
+    assert not any(claims[0].gone for claims in told), "for the dead there is the room that is left"
     assert max(len(packet.payload) for packet in wire.sent) < MAX_MESSAGE // 2
     wire.advance(5.0)
     assert max(len(packet.payload) for packet in wire.sent) < MAX_MESSAGE // 2
+
+
+def test_much_news_at_once_is_passed_on_in_pieces_until_all_is_told() -> None:
+    wire = Wire()
+    ann, _ = wire.cluster("ann", "bob")
+    said = crowd(0, 600)
+    wire.perform(ann, ann.hear(ann.engine.codec.encode(99, Gossip(said))))
+    wire.advance(5.0)
+    assert max(len(packet.payload) for packet in wire.sent) < MAX_MESSAGE // 2
+    assert not ann.engine.membership.broadcast.fresh
+
+
+def test_of_a_third_with_all_tags_one_hears_again_if_it_was_lost_the_first_time() -> None:
+    """What is said of somebody else is told several times, at most once a probe."""
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    (said,) = crowd(0, 1)
+    with wire.losing(lambda packet: isinstance(packet.message, Gossip)) as lost:
+        wire.perform(ann, ann.hear(ann.engine.codec.encode(99, Gossip((said,)))))
+        wire.deliver()
+    assert lost and said.instance not in bob.engine.members.table
+    wire.until(lambda: bob.engine.members.table.get(said.instance) == said, within=3.0)
 
 
 def test_two_crowds_that_meet_tell_each_other_of_all() -> None:
