@@ -31,7 +31,7 @@ from crdt.store import Object
 from crdt.timestamp import at
 from discovery import Place
 from gossip import token
-from gossip.config import Config
+from gossip.config import Config, check_named
 from gossip.errors import AlreadyStarted, ConfigError, NotRunning, StartError
 from gossip.events import Event, EventKind, Events, told_of
 from gossip.protocol.effects import MemberChanged
@@ -64,7 +64,8 @@ class Node:
     (addresses, names that have many, `srv:` and the name of a service) and, with `gossamesh[mdns]` installed, on its
     link by `mdns`; `zeroconf` is an `AsyncZeroconf` of your own for that, which must live in the same loop, and is not
     closed. `name` and `tags` are for others to see. With `data_dir`, a directory for this node alone, its data survives
-    it. `config` is a TOML file. Everything else that can be told stands in `gossip.Config`.
+    it. `config` is a TOML file, or a whole `Config`. Everything else that can be told stands in `gossip.Config`, and
+    is a keyword here too; `profile="wan"` has other defaults for nodes that are far apart, "local" for those of a host.
 
     Raises `ConfigError` for a setting that is wrong.
 
@@ -94,14 +95,15 @@ class Node:
     ) -> None:
         told: dict[str, object] = {"name": name, "bind": bind, "advertise": advertise, "key": key, "tags": tags}
         told |= {"insecure": insecure, "data_dir": data_dir, "mdns": mdns}
+        check_named(cluster)
         if isinstance(config, Config):
             also = [each for each, value in {**told, "seeds": seeds, **more}.items() if value is not None]
-            if also or config.cluster != cluster:
+            if also or config.cluster not in ("", cluster):
                 raise ConfigError(
                     f"config is a whole Config, of cluster {config.cluster!r}, and {also[0] if also else 'cluster'!r} "
                     "was given beside it: put it in there, with dataclasses.replace"
                 )
-            self.config = config
+            self.config = config if config.cluster else replace(config, cluster=cluster)
         else:
             self.config = Config.load(
                 cluster,

@@ -141,6 +141,7 @@ class Runtime:
         self._instance = identity.instance
         self.transport = Transport(
             self._receive, self._lost, config.send_buffer, config.max_connections, lags=self._lags,
+            silence=config.connect_timeout, patience=config.connect_timeout,
             met=self._endings.met, strange=self._warn_of_stranger,
             seal=Seal(self.keyring, config.cluster, secrets.token_bytes(16)) if self.keyring else None,
             identity=identity,

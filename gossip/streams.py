@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 _LENGTH = 4
 MAX_FRAME = MAX_MESSAGE + TAG
-CONNECT = 5.0
-"""Seconds to open a stream, and as many until the other side has answered."""
 _P = TypeVar("_P", bound=asyncio.Protocol)
 
 
@@ -169,7 +167,7 @@ class _Call(asyncio.Protocol):
             self.opened()
             return
         self._call = Call(self._owner.seal, secrets.token_bytes(FRESH))
-        self._patience = asyncio.get_running_loop().call_later(CONNECT, self.transport.abort)
+        self._patience = asyncio.get_running_loop().call_later(self._owner.patience, self.transport.abort)
         self.transport.write(_framed(self._call.hello))
 
     def data_received(self, data: bytes) -> None:
@@ -251,7 +249,7 @@ class Link(_Call):
 
     async def _open(self, address: str) -> None:
         try:
-            async with asyncio.timeout(CONNECT):
+            async with asyncio.timeout(self._owner.patience):
                 await connect(address, lambda: self)
         except asyncio.CancelledError:
             if self.transport is None and not self._owner._closed:

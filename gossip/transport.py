@@ -32,10 +32,11 @@ from gossip.errors import StartError
 from gossip.handshake import Opening
 from gossip.protocol.identity import Identity
 from gossip.seal import Seal
-from gossip.streams import CONNECT, Inbound, Link, Once, connect
+from gossip.streams import Inbound, Link, Once, connect
 
 _SILENCE = 5.0
 """Seconds that a stranger's stream may take until its first good packet."""
+_PATIENCE = 5.0
 _LINGER = 5.0
 """Seconds in which what waits for a peer that is gone may still leave."""
 _PORT_TRIES = 16
@@ -70,7 +71,10 @@ class Transport:
         seal: Seal | None = None,
         strange: Callable[[], None] = lambda: None,
         identity: Identity | None = None,
+        patience: float = _PATIENCE,
     ) -> None:
+        self.patience = patience
+        """Seconds to open a stream, and as many until the other side has answered."""
         self.seal = seal
         self.identity = identity
         """Who this node is, to those to whom streams are opened from here on. With a seal there is one."""
@@ -203,7 +207,7 @@ class Transport:
     async def _dial(self, address: str, packet: bytes, once: Once) -> None:
         transport: asyncio.Transport | None = None
         try:
-            async with asyncio.timeout(CONNECT):
+            async with asyncio.timeout(self.patience):
                 transport, _ = await connect(address, lambda: once)
                 if await once.begun:
                     once.say(packet)

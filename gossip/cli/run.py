@@ -21,7 +21,7 @@ import click
 
 from gossip.cli.asking import as_json, key_of_file, of_cluster
 from gossip.cli.printing import document, printable, refused, say
-from gossip.config import Config
+from gossip.config import PROFILES, Config
 from gossip.errors import ConfigError, StartError
 from gossip.node import Node
 
@@ -52,6 +52,11 @@ _LEAVE = 0.75
 @click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="A label that others see. Repeatable.")
 @click.option("--data-dir", type=click.Path(), help="Keep the data in this directory: it survives this node.")
 @click.option("--config", type=click.Path(), help="A TOML file with these and more.  [env var: GOSSAMESH_CONFIG]")
+@click.option(
+    "--profile",
+    type=click.Choice(list(PROFILES)),
+    help="For how distant nodes the intervals and timeouts are. Default: lan.  [env var: GOSSAMESH_PROFILE]",
+)
 @click.option("--insecure", is_flag=True, default=None, help="Listen beyond this machine without a key.")
 @as_json
 def command(
@@ -68,6 +73,7 @@ def command(
       gossip run -c shop
       gossip run -c shop --bind 0.0.0.0:7946 --seed 10.0.0.5:7946 --key-file shop.key --tag role=store
       gossip run -c shop --bind 0.0.0.0:7946 --seed shop.default.svc:7946 --key-file shop.key --no-mdns
+      gossip run -c shop --bind 0.0.0.0:7946 --seed 198.51.100.7:7946 --key-file shop.key --profile wan
     """
     if not cluster:
         raise click.UsageError("which cluster? gossip run -c shop, or GOSSAMESH_CLUSTER")

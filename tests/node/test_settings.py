@@ -56,6 +56,57 @@ def test_what_a_file_says_of_a_cluster_beats_what_it_says_of_all(tmp_path: Path)
     assert (config.name, config.probe_interval, config.tags) == ("all", 3, {"role": "all"})
 
 
+def test_a_profile_is_told_like_any_setting_and_changes_defaults_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keyword, environment and file say which one; what they say of a single number counts more than it does."""
+    file = tmp_path / "gossamesh.toml"
+    file.write_text('profile = "wan"\nsettle = 3\n[near]\nprofile = "local"\n')
+    load, wan = gossip.Config.load, gossip.Config.wan()
+    assert load("shop") == load("shop", profile="lan") == gossip.Config.lan(cluster="shop")
+    assert gossip.Config.lan() == gossip.Config()
+    assert load("shop", file) == gossip.Config.wan(cluster="shop", settle=3)
+    assert load("near", file) == gossip.Config.local(cluster="near", settle=3)
+    monkeypatch.setenv("GOSSAMESH_PROFILE", "local")
+    monkeypatch.setenv("GOSSAMESH_PROBE_TIMEOUT", "0.3")
+    config = load("shop", file)
+    assert (config.probe_interval, config.probe_timeout, config.settle) == (0.25, 0.3, 3)
+    config = load("shop", file, profile="wan", probe_interval=9.0)
+    assert (config.probe_interval, config.probe_timeout, config.settle) == (9.0, 0.3, 3)
+    assert config.connect_timeout == wan.connect_timeout == 20.0
+    assert gossip.Node("shop", profile="wan", probe_timeout=7.0).config.hint_timeout == wan.hint_timeout
+
+
+def test_a_config_by_a_profile_is_whole_and_its_node_names_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOSSAMESH_PROBE_INTERVAL", "2.5")
+    for make, interval in ((gossip.Config.local, 0.25), (gossip.Config.lan, 1.0), (gossip.Config.wan, 8.0)):
+        config = gossip.Node("shop", config=make(tags={"role": "web"})).config
+        assert config == make(cluster="shop", tags={"role": "web"})
+        assert config.probe_interval == interval, "neither environment nor file is read"
+        assert make(probe_interval=9.0).probe_interval == 9.0
+        with pytest.raises(gossip.ConfigError, match="strangers"):
+            gossip.Node("", config=make())
+    with pytest.raises(gossip.ConfigError, match="'other'"):
+        gossip.Node("shop", config=gossip.Config.wan(cluster="other"))
+    with pytest.raises(gossip.ConfigError, match="strangers"):
+        gossip.Config.load("")
+
+
+@pytest.mark.parametrize("profile", ["moon", 7, ["wan"]])
+def test_a_profile_that_there_is_not_is_refused(profile: Any) -> None:
+    with pytest.raises(gossip.ConfigError, match=r"profile=.*local, lan, wan"):
+        gossip.Node("shop", profile=profile)
+
+
+def test_each_profile_leaves_time_for_what_it_promises() -> None:
+    """A hint is answered within its time, and a suspect has an interval more; a probe in turn ends before the next."""
+    for config, each_way in ((gossip.Config.local(), 0.005), (gossip.Config.lan(), 0.04), (gossip.Config.wan(), 3.0)):
+        assert config.hint_timeout > 4 * each_way, "two legs to a witness, and two to the target"
+        assert config.probe_interval > 2 * each_way and config.pull_timeout > 2 * each_way < config.connect_timeout
+        assert config.probe_timeout > 2 * each_way and config.probe_timeout <= config.probe_interval
+        assert config.settle > each_way
+
+
 def test_a_whole_config_is_taken_as_it_is_and_alone() -> None:
     config = gossip.Config(cluster="shop", name="whole")
     assert gossip.Node("shop", config=config).config is config

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
+import gossip
 from gossip.protocol.members import Status
 from tests.simulation.hours import bound, live
 from tests.simulation.network import Cut, Trouble
@@ -186,13 +187,39 @@ def test_where_thirty_percent_are_lost_nobody_dies(seed: int) -> None:
     assert all_see(world.processes)
 
 
-@pytest.mark.parametrize("latency", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("latency", [0.5, 1.0, 1.5, 2.0])
 def test_where_every_packet_takes_seconds_nobody_dies(latency: float) -> None:
     """M8. Round trips of one to four seconds; with six a LAN's settings will not do (the suspected have four)."""
     world = cluster(5)
     world.network.troubles.append(Trouble("far", latency))
     world.run(until=world.now + 180.0)
     assert all_see(world.processes)
+
+
+@pytest.mark.parametrize("lost", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("nodes", [2, 5])
+def test_where_every_packet_takes_three_seconds_nobody_dies_by_the_settings_for_that(nodes: int, lost: float) -> None:
+    """They meet there, too, live there for ten minutes, and change their tags; and one that crashes is missed."""
+    settings = gossip.Config.wan()
+    options = Options(nodes, 1e9, {}, pace=1.0, turns=0.2, discovery=True, streams=nodes > 2, settings=settings)
+    world = World(7, options)
+    world.network.troubles += [Trouble("far", 3.0), Trouble("loss", lost)]
+    for _ in range(nodes):
+        world.later(world.rng.random(), lambda: world.start(None), "start")
+    world.workload.start()
+    until(world, lambda: len(world.processes) == nodes and all_see(world.processes), within=120.0)
+    world.run(until=world.now + 300.0)
+    for process in world.processes:
+        world.retag(process, (("role", "x" * 4_000),))
+    world.run(until=world.now + 300.0)
+    assert all_see(world.processes) and (world.suspected == set() or lost)
+    for process in world.processes:
+        tables = [other.engine.members.table for other in world.processes]
+        assert all(table[process.engine.me.instance].tags == process.engine.me.tags for table in tables)
+    assert all(process.watch.ready for process in world.processes)
+    victim, *left = world.processes
+    world.crash(victim)
+    until(world, lambda: all_see(left), within=6 * bound(settings, nodes))  # a suspicion that nobody confirms
 
 
 # -- many at once (M1, M9) -------------------------------------------------------------------------------------------
