@@ -108,6 +108,18 @@ def key_of(text: str | None, is_json: bool) -> Any:
         raise click.UsageError(f"KEY is not JSON: {text!r}") from None
 
 
+def told_tags(told: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Tags as they are told, KEY=VALUE each. Raises `UsageError`.
+
+    >>> told_tags(("role=web", "note=a=b", "empty="))
+    [('role', 'web'), ('note', 'a=b'), ('empty', '')]
+    """
+    pairs = [pair.partition("=") for pair in told]
+    if any(not key or not sign for key, sign, _ in pairs):
+        raise click.UsageError("a tag is KEY=VALUE: role=web")
+    return [(key, value) for key, _, value in pairs]
+
+
 def key_of_file(file: str) -> str:
     """What a file of keys has in it, one a line; `-` is stdin. Warns if others can read it. Raises `UsageError`."""
     try:

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from gossip.cli.asking import of_node
+from gossip.cli.asking import of_node, told_tags
 from gossip.cli.conversation import converse
-from gossip.cli.printing import document, say, say_table
+from gossip.cli.printing import document, missing, say, say_table
 
 _COLUMNS = ("name", "status", "instance", "address", "rtt", "since", "tags", "evidence")
 _NARROW = ("name", "status", "instance", "address", "rtt", "for", "tags", "evidence")
@@ -19,26 +19,45 @@ _NARROW = ("name", "status", "instance", "address", "rtt", "for", "tags", "evide
 
 
 @click.command("members")
+@click.option(
+    "--where",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Only those with this tag. Repeatable: all keys must be there, and of one key any of its values will do.",
+)
 @of_node
-def command(cluster: str | None, node: str | None, as_json: bool) -> None:
+def command(where: tuple[str, ...], cluster: str | None, node: str | None, as_json: bool) -> None:
     """Print the members as one node knows them: the living first, then the dead and the left.
 
     Columns: name, status (alive, suspect, stalled, dead, left), instance, address, last round trip, since when, tags,
-    and the evidence for the status.
+    and the evidence for the status. Exit code 1 if none has the tags that were asked for.
 
     \b
     Example:
       gossip members
+      gossip members --where role=web --where role=api
       gossip members --json | jq -r '.[] | select(.status == "alive") | .name'
     """
+    wanted = _wanted(where)
     with converse(cluster, node) as conversation:
         members = conversation.ask("members")
+    members = [each for each in members if all(each["tags"].get(key) in values for key, values in wanted.items())]
+    if not members:
+        raise missing(f"no member has {' and '.join(where)}: `gossip members` shows all, with their tags")
     if as_json:
         say(document(members))
     elif sys.stdout.isatty():
         say_table(_NARROW, map(_narrow_row, members))
     else:
         say_table(_COLUMNS, map(_row, members))
+
+
+def _wanted(where: tuple[str, ...]) -> dict[str, list[str]]:
+    """Which values of which tags will do."""
+    wanted: dict[str, list[str]] = {}
+    for key, value in told_tags(where):
+        wanted.setdefault(key, []).append(value)
+    return wanted
 
 
 def _row(member: dict[str, Any]) -> tuple[str, ...]:

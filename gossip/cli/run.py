@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from gossip.cli.asking import as_json, key_of_file, of_cluster
+from gossip.cli.asking import as_json, key_of_file, of_cluster, told_tags
 from gossip.cli.printing import document, printable, refused, say
 from gossip.config import PROFILES, Config
 from gossip.errors import ConfigError, StartError
@@ -77,7 +77,7 @@ def command(
     """
     if not cluster:
         raise click.UsageError("which cluster? gossip run -c shop, or GOSSAMESH_CLUSTER")
-    told |= {"seeds": seeds or None, "tags": _tags(tags), "key": key_file and key_of_file(key_file)}
+    told |= {"seeds": seeds or None, "tags": dict(told_tags(tags)) or None, "key": key_file and key_of_file(key_file)}
     try:
         node = Node(cluster, config=Config.load(cluster, config, **told))
     except ConfigError as error:
@@ -133,13 +133,6 @@ def _say_ready(node: Node, as_json: bool) -> None:
     line = f"ready: {ready['name']} in cluster {ready['cluster']} at {' '.join(ready['addresses'])}"
     with suppress(BrokenPipeError):  # whoever started us may not care to read it
         say(document(ready) if as_json else printable(line))
-
-
-def _tags(told: tuple[str, ...]) -> dict[str, str] | None:
-    pairs = [pair.partition("=") for pair in told]
-    if any(not key or not sign for key, sign, _ in pairs):
-        raise click.UsageError("a tag is KEY=VALUE: --tag role=web")
-    return {key: value for key, _, value in pairs} or None
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

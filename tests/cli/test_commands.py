@@ -121,6 +121,17 @@ def test_members_and_status(town: Shell) -> None:
     assert town.json("status")["name"] == "ann"
 
 
+def test_members_are_asked_for_by_their_tags(town: Shell) -> None:
+    for where in (("role=store",), ("role=web", "role=store")):
+        told = [part for each in where for part in ("--where", each)]
+        assert [each["name"] for each in town.json("members", *told)] == ["bob"]
+        assert town.ok("members", *told).startswith("bob\talive\t")
+    for told in (["--where", "role="], ["--where", "role=store", "--where", "zone=a"]):
+        result = town.run("members", *told)
+        assert (result.code, result.out) == (1, "") and told[1] in result.err
+    assert town.run("members", "--where", "role").code == 2
+
+
 def test_what_one_sets_the_other_has(town: Shell) -> None:
     town.ok("set", "shared", "k", "1", "--node", "bob")
     bob = town.json("status", "--node", "bob")["instance"]

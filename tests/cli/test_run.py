@@ -158,6 +158,7 @@ def test_what_it_can_not_use_is_said(shell: Shell, tmp_path: Path) -> None:
         (("run",), "which cluster"),
         (("run", "-c", "shop", "--bind", "0.0.0.0:0"), "gossip keygen"),
         (("run", "-c", "shop", "--tag", "role"), "KEY=VALUE"),
+        (("run", "-c", "shop", "--profile", "moon"), "wan"),
         (("run", "-c", "shop", "--key-file", str(tmp_path / "none")), "can not be read"),
         (("run", "-c", "shop", "--key-file", str(empty)), "is empty"),
         (("run", "-c", "shop", "--config", str(tmp_path / "none")), "can not be read"),
