@@ -559,7 +559,9 @@ class Node:
     def _look(self) -> list[Member]:
         runtime = self._running()
         with runtime.lock:
-            return [self._member(instance) for instance in runtime.engine.members.table]
+            engine = runtime.engine
+            known = [instance for instance in engine.members.table if instance not in engine.membership.hearsay]
+            return [self._member(instance) for instance in known]
 
     def _member(self, instance: int) -> Member:
         engine = self._running().engine

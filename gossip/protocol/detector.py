@@ -199,6 +199,11 @@ class Detector:
         if probe is not None:
             probe.witnesses = tuple(witnesses)
 
+    def probed(self, number: int, sender: int) -> int | None:
+        """Whom this ack tells of: whoever was probed, if it or a witness says so; None if nobody was."""
+        probe = self._probes.get(number)
+        return probe.target if probe is not None and sender in (probe.target, *probe.witnesses) else None
+
     def acked(self, number: int, sender: int, now: float) -> tuple[int, int] | None:
         """An ack came: the probe is over. Gives `(asker, number)` if the ping was on behalf of somebody else.
 

@@ -74,11 +74,15 @@ class Appeared(NamedTuple):
 
 
 class MemberChanged(NamedTuple):
-    """What is said of a member changed. `before` is None if it was not known; `why` is a sentence for people."""
+    """What is said of a member changed. `before` is None if it was not shown; `why` is a sentence for people.
+
+    Of whom only others told so far (not `heard`) the engine keeps it to itself.
+    """
 
     claim: Claim
     before: Claim | None
     why: str
+    heard: bool = True
 
 
 class Reborn(NamedTuple):

@@ -47,6 +47,7 @@ from gossip.protocol.effects import (
     Harden,
     MemberChanged,
     Persist,
+    Ready,
     Reborn,
     Rewrite,
     Send,
@@ -119,6 +120,8 @@ class Engine:
         """Members that take less than is sent to them."""
         self._skewed: set[int] = set()
         """Replicas whose writes wait because of a clock: told once, when it begins."""
+        self._ready_by = inf
+        """Until when `Ready` waits for those of whom others told: a program that starts is shown all who answer."""
         self._woken = False
         self._born_at = -inf
         """When this node took a new instance last."""
@@ -136,7 +139,7 @@ class Engine:
     @property
     def deadline(self) -> float:
         """When to call `tick` next; infinite if nothing is due."""
-        return min(part.deadline for part in (self.membership, self.recovery, self.expiry))
+        return min(self._ready_by, *(part.deadline for part in (self.membership, self.recovery, self.expiry)))
 
     # -- what a program does --------------------------------------------------------------------------------------
 
@@ -215,7 +218,7 @@ class Engine:
         self.repair.dialled(unknown, now)
         message = Join(self.membership.lists(now)[0], self.digest)
         effects += self.flush()
-        return [*effects, *(Dial(address, message) for address in unknown), *self.recovery.readiness(now)]
+        return [*effects, *(Dial(address, message) for address in unknown), *self._readiness(now)]
 
     def _wake(self, now: float) -> list[Effect]:
         """The first time: what the store was given from a disk may expire, or be owned by who is no more."""
@@ -277,9 +280,9 @@ class Engine:
             if isinstance(message, Push):  # its writes are as good as any: the news of its end may have overtaken them
                 effects += self._receive(sender, content, message, now, wall)
             return effects
-        effects = self.flush()
+        effects = [*self.flush(), *self.membership.spoke(sender, "it spoke to us")]
         effects += self._route(sender, message, content, now, wall)
-        return [*effects, *self._confirmed(), *self.recovery.readiness(now), *self.membership.news()]
+        return [*effects, *self._confirmed(), *self._readiness(now), *self.membership.news()]
 
     def lost(self, instance: int, now: float) -> list[Effect]:
         """A stream to this member ended, or could not be opened. A hint: look at once, through others too."""
@@ -317,7 +320,16 @@ class Engine:
         if self.expiry.deadline <= now:
             effects += self._expire(now, wall)
         effects += self.recovery.tick(now)
-        return [*effects, *self.recovery.readiness(now), *self.membership.news()]
+        return [*effects, *self._readiness(now), *self.membership.news()]
+
+    def _readiness(self, now: float) -> list[Effect]:
+        """Whether all that the others share has come by now, and all of whom they told have spoken, or had the time."""
+        if self.recovery.readiness(now):
+            self._ready_by = now + self._settings.settle
+        if self._ready_by == inf or (now < self._ready_by and self.membership.introducing):
+            return []
+        self._ready_by = inf
+        return [Ready()]
 
     # -- routing --------------------------------------------------------------------------------------------------
 
@@ -393,7 +405,8 @@ class Engine:
             if isinstance(effect, Buried):
                 done += self._reborn(now)
                 continue
-            done.append(effect)
+            if not isinstance(effect, MemberChanged) or effect.heard:
+                done.append(effect)
             if isinstance(effect, MemberChanged) and effect.claim.status != Status.ALIVE:
                 done += self._handed_anew(effect.claim.instance)  # its last words may have crossed ours
             if isinstance(effect, MemberChanged) and effect.claim.gone:
@@ -401,7 +414,7 @@ class Engine:
                 self.recovery.gone(effect.claim.instance)
                 self.confirm.gone(effect.claim.instance)
                 done += _changed(self.expiry.gone(effect.claim.instance, now))
-            elif isinstance(effect, MemberChanged) and effect.before is None:
+            elif isinstance(effect, MemberChanged) and effect.before is None and not effect.heard:
                 owned = self.expiry.owned(effect.claim.instance)
                 self.expiry.remember(owned, now, owned=True)
                 done += [Appeared(tuple(owned))] if owned else []

@@ -4,9 +4,13 @@ Three parts know one thing each: `members` what is said, `detector` who answers,
 answers are handed from one to the next. It says what is to be done as effects, and knows nothing of data: what a death
 or a rebirth means for that is for the engine, which sees it in the effects.
 
-Invariants: every change of the table is told, here (`MemberChanged`) and to others; whoever is called dead and is not
-hears of it; the dead are never listened to, except that they call us dead in turn; what a member is said to have said
-itself is believed with its proof only, where there are proofs.
+A living member of whom others only tell is *hearsay* until it was heard itself, or somebody who lives vouches for it:
+it is told of, probed and sent to like any other, and no program is shown it. For a list of one who has slept brings up
+the long dead; and who lives has spoken within a round trip, or is asked.
+
+Invariants: every change of the table is told, here (`MemberChanged`, but for hearsay) and to others; whoever is called
+dead and is not hears of it; the dead are never listened to, except that they call us dead in turn; what a member is said
+to have said itself is believed with its proof only, where there are proofs.
 
 Source: SWIM (Das, Gupta, Motivala 2002).
 Not here: the lattice of claims (`members`), times and rounds (`detector`).
@@ -41,6 +45,13 @@ _UNREFUTABLE = 1 << 63
 """An incarnation from which there is no room to go on raising it."""
 
 
+_HEARSAY = 0.25
+"""Seconds in which a member of whom others told may speak by itself, as newcomers do, before it is asked; and between
+two lots of them that are asked."""
+_MOST_ASKED = 64
+"""Of hearsay that are asked at once: a thousand who come with a healed partition are known after four seconds."""
+
+
 class Buried(NamedTuple):
     """Others call this node dead, which can not be refuted: it has to go on as a new instance. For the engine."""
 
@@ -60,6 +71,10 @@ class Membership:
         self.skew: dict[int, float] = {}
         """By how many seconds the clock of a member is ahead of ours, as it answered last."""
         self.heal_due = inf
+        self.hearsay: dict[int, float] = {}
+        """Living members of whom others told, and who were not heard: when each is asked, infinite when it was."""
+        self._ask_due = inf
+        """When the next of them are."""
         self._settings = settings
         self._rng = rng
         self._counters = counters
@@ -67,13 +82,14 @@ class Membership:
     @property
     def deadline(self) -> float:
         """When `tick` is to be called next."""
-        return min(self.detector.deadline, self.heal_due)
+        return min(self.detector.deadline, self.heal_due, self._ask_due)
 
     # -- hearing ------------------------------------------------------------------------------------------------------
 
     def told(self, sender: int, claims: Sequence[Claim], now: float) -> list[Effect | Buried]:
         """A member tells of itself, and of others."""
         effects = self.hear((claim for claim in claims if claim.instance == sender), now, "it said so itself")
+        effects += self.spoke(sender, "it said so itself")
         teller = self.members.table.get(sender)
         why = f"{teller.name if teller else 'a stranger'} said so"
         return effects + self.hear((claim for claim in claims if claim.instance != sender), now, why)
@@ -95,7 +111,7 @@ class Membership:
                 continue
             now_said = self.members.table[claim.instance]
             self.broadcast.add(now_said)
-            effects.append(MemberChanged(now_said, None if before is claim else before, why))
+            effects.append(self._changed(now_said, None if before is claim else before, now, why))
             effects += self._follow(now_said, before, now)
         return effects
 
@@ -122,6 +138,23 @@ class Membership:
         self.members.become(said)
         return said
 
+    def _changed(self, claim: Claim, before: Claim | None, now: float, why: str) -> MemberChanged:
+        if claim.gone:
+            was_heard = self.hearsay.pop(claim.instance, None) is None
+            return MemberChanged(claim, before if was_heard else None, why)  # who was never shown is not missed
+        if before is None:
+            self.hearsay[claim.instance] = now + _HEARSAY
+            self._ask_due = min(self._ask_due, now + _HEARSAY)
+        return MemberChanged(claim, before, why, heard=claim.instance not in self.hearsay)
+
+    def spoke(self, instance: int, why: str) -> list[Effect]:
+        """This member was heard, or somebody who lives vouches for it: it is hearsay no more."""
+        if self.hearsay.pop(instance, None) is None:
+            return []
+        if not self.hearsay:
+            self._ask_due = inf
+        return [MemberChanged(self.members.table[instance], None, why)]
+
     def _follow(self, claim: Claim, before: Claim, now: float) -> list[Effect | Buried]:
         """What a changed claim means for the probes."""
         if claim.gone:
@@ -141,7 +174,7 @@ class Membership:
         self.detector.clear(claim.instance)
         if claim.status == Status.STALLED:
             self._unvouched(now)
-            return []
+            return [*self.spoke(claim.instance, "its process exists")] if self._is_vouched(claim) else []
         if self.members.superseded(claim):
             return self.hear((claim.ended(),), now, "somebody else listens at its address now")
         older = [old.ended() for old in self.members.supersedes(claim)]
@@ -169,7 +202,8 @@ class Membership:
         if instance not in self.members:
             return []
         self.watched.add(instance)
-        return self._vouch(instance, now) if self.members.table[instance].status == Status.SUSPECT else []
+        suspected = self.members.table[instance].status == Status.SUSPECT
+        return [*self.spoke(instance, "its process exists"), *(self._vouch(instance, now) if suspected else [])]
 
     def _forget(self, before: float) -> None:
         """Forgets the dead who were found so before this time, or are too many. Nobody is told of them any more: others
@@ -300,11 +334,11 @@ class Membership:
         claim = self.members.table.get(target)
         return 0 if claim is None else claim.incarnation
 
-    def introduction(self, targets: tuple[int, ...], digest: Digest) -> Send:
-        """A ping that is not waited for: this is me, and how far are you?"""
+    def introduction(self, targets: tuple[int, ...], digest: Digest, number: int = 0) -> Send:
+        """A ping with no news on board, that is not waited for if it has no number: this is me, and how far are you?"""
         me = self.members.me
         known = min(map(self._known, targets))
-        return Send(targets, Ping(0, digest, (me,), known), stream=not self.broadcast.small(me))
+        return Send(targets, Ping(number, digest, (me,), known), stream=not self.broadcast.small(me))
 
     # -- probing ------------------------------------------------------------------------------------------------------
 
@@ -317,6 +351,8 @@ class Membership:
         for ask in asks:
             effects += self._ask(ask, digest)
         effects += [Send((asker,), Nack(number)) for asker, number in self.detector.nacks(now)]
+        if self._ask_due <= now:
+            effects += self._ask_hearsay(now, digest)
         if self.detector.next_round <= now:
             effects += self._next_round(now, digest)
         return effects
@@ -330,6 +366,23 @@ class Membership:
         effects = self._ask(self.detector.probe(target, now), digest)
         large = self.broadcast.take_large(len(self.members.table), _LARGE_BYTES)
         return [*effects, Send((target,), Gossip(large))] if large else effects
+
+    def _ask_hearsay(self, now: float, digest: Digest) -> list[Effect]:
+        """Probes those of whom others told, and who have not spoken since; who does not answer is suspected, as any."""
+        due = [instance for instance, at in self.hearsay.items() if at <= now]
+        effects: list[Effect] = []
+        for instance in due[:_MOST_ASKED]:
+            self.hearsay[instance] = inf
+            ask = self.detector.probe(instance, now)
+            if ask is not None:  # news on board might be wasted
+                effects.append(self.introduction((instance,), digest, ask.number))
+        self._ask_due = max(min(self.hearsay.values()), now + _HEARSAY) if self.hearsay else inf
+        return effects
+
+    @property
+    def introducing(self) -> bool:
+        """Whether some of whom others told were neither heard nor asked yet."""
+        return any(at < inf for at in self.hearsay.values())
 
     def _ask(self, ask: Ask | None, digest: Digest) -> list[Effect]:
         if ask is None:
@@ -378,11 +431,12 @@ class Membership:
     def acked(self, ack: Ack, sender: int, now: float, wall: int, digest: Digest) -> list[Effect]:
         """An ack came; if the ping was in somebody's place, he gets it."""
         behind = self._behind(sender, ack.known)
+        answered = self.detector.probed(ack.number, sender)
         relayed = self.detector.acked(ack.number, sender, now)
         if sender in self.members:
             self.skew[sender] = (ack.clock - wall) / 1000 + self.detector.rtt.get(sender, 0.0) / 2
         if relayed is None:
-            return behind
+            return behind if answered is None else [*behind, *self.spoke(answered, "it answered somebody else")]
         asker, theirs = relayed
         return [*behind, *self._ack(asker, theirs, wall, digest)]
 

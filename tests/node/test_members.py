@@ -20,9 +20,22 @@ from tests.waiting import until, until_here
 
 
 def heard(runtime: Runtime, claims: Sequence[Claim]) -> list[Effect]:
-    """What the engine wants done when somebody said this."""
-    now = runtime._now()
-    return runtime.engine._follow(runtime.engine.membership.hear(claims, now, "cat said so"), now)
+    """What the engine wants done when somebody said this of those who were heard themselves."""
+    now, membership = runtime._now(), runtime.engine.membership
+    effects = runtime.engine._follow(membership.hear(claims, now, "cat said so"), now)
+    return effects + [effect for claim in claims for effect in membership.spoke(claim.instance, "it spoke to us")]
+
+
+def test_whom_others_told_of_is_no_member_until_it_is_heard(cluster: str) -> None:
+    with gossip.Node(cluster, name="ann") as node:
+        runtime = node._runtime
+        assert runtime is not None
+        with runtime.lock:
+            bob = Claim(7, "bob", ("unix:/nowhere/bob",), 1)
+            runtime._perform(runtime.engine._follow(runtime.engine.membership.hear((bob,), 0.0, "cat said so"), 0.0))
+            assert [member.name for member in node.members.all] == ["ann"]
+            runtime._perform(runtime.engine.membership.spoke(bob.instance, "it spoke to us"))
+            assert [member.name for member in node.members] == ["ann", "bob"]
 
 
 def test_why_somebody_is_gone_is_told_by_who_saw_it_and_not_by_an_echo(cluster: str) -> None:

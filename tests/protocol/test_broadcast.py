@@ -126,12 +126,14 @@ def test_fresh_news_is_what_nobody_was_told_of() -> None:
 
 
 def crowd(wire: Wire, node: Node, count: int) -> tuple[Claim, ...]:
-    """Has a node hear of many that it does not tell anybody of at once."""
+    """Has a node hear of many that it does not tell anybody of at once, and that it need not ask."""
     said = tuple(
         claim(1_000 + number, f"worker-{number}", addresses=(f"unix:/{number}",), started=EPOCH)
         for number in range(count)
     )
     node.hear(node.engine.codec.encode(99, Gossip(said)))
+    for one in said:
+        node.engine.membership.spoke(one.instance, "it was heard")
     return said
 
 

@@ -246,9 +246,8 @@ class Watch:
             values = [] if register.live is None else [register.value, *register.conflicts]
             due = [value for _, values in shadow.shown(4, name) for value in values]
             demand(values == due, "a register reads wrong", values, due)
-        others = {
-            instance: claim for instance, claim in self.engine.members.table.items() if instance not in self._selves
-        }
+        untold = self._selves | self.engine.membership.hearsay.keys()
+        others = {instance: claim for instance, claim in self.engine.members.table.items() if instance not in untold}
         demand(others == self._members, "the table is not what was told of members", others, self._members)
 
     # -- what is told to others ------------------------------------------------------------------------------------
