@@ -58,6 +58,18 @@ def announced(told: Address, bound: Address) -> Address | None:
     return None
 
 
+def moved(said: Address, bound: Address) -> Address | None:
+    """Where others reach us now, if we listen on every interface and this host has lost the address at which we said we
+    are; None while it has it, or has no other: between two networks a laptop has none.
+
+    Another way to the world alone is no reason to move: who reached us so far may not reach us there.
+    """
+    if not bound.is_unspecified or (is_of_this_host(said) and not said.is_loopback):
+        return None
+    now = reachable(bound)
+    return None if now.is_loopback or now == said else now
+
+
 def is_of_this_host(address: Address) -> bool:
     """Whether an interface of this host has it: nothing else can be bound to."""
     try:

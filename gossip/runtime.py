@@ -56,7 +56,7 @@ from gossip.protocol.identity import Unproved
 from gossip.protocol.log import Log
 from gossip.protocol.members import Claim
 from gossip.protocol.messages import Ack, Ping
-from gossip.reach import announced, reachable
+from gossip.reach import announced, moved, reachable
 from gossip.seal import Seal
 from gossip.search import Search
 from gossip.transport import Transport
@@ -210,6 +210,22 @@ class Runtime:
         self.neighbours.claim_anew()
         await self.transport.listen_unix(str(self.place.socket_path))
         await self._settled(self.place)
+
+    def check_address(self) -> None:
+        """Says where this node is, if it moved: another lease, another network. What it had open led from there."""
+        if self.bound is None or self.config.advertise or not self.running:
+            return
+        place, said = self.engine.me.addresses
+        now = moved(parse_address(said), self.bound)
+        if now is None:
+            return
+        log.warning("node %r is not at %s any more: it tells others that it is at %s", self.engine.me.name, said, now)
+        self.announced = announced(now, self.bound)
+        self.transport.moved()
+        with self.lock:
+            self._do(partial(self.engine.restate, addresses=(place, str(now))))
+            self._do(self.engine.news)
+            self._schedule()
 
     def join(self, candidates: list[str]) -> None:
         """Introduces this node to whoever is at these addresses."""
@@ -508,6 +524,8 @@ class Runtime:
             self._do(partial(self.engine.tick, self._now(), _wall()))
             self._compact()
             self._schedule()
+        if self.engine.members.doubtful:  # it may be we whom nobody reaches
+            self.check_address()
 
     def _schedule(self) -> None:
         """Keeps the one timer at the engine's deadline. A timer that is too early ticks in vain, which is cheap."""

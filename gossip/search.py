@@ -20,7 +20,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from discovery import MOST_SEEDS, parse_peer
+from discovery import MOST_SEEDS, Address, parse_peer
 from gossip.errors import StartError
 from gossip.protocol.codec import VERSION
 from gossip.reach import is_of_this_host
@@ -119,6 +119,7 @@ class Search:
                 await asyncio.sleep(self._pace)
                 try:
                     await self._runtime.check_place()
+                    self._runtime.check_address()
                     self._offer([*self._runtime.neighbours.others(), *self._found[_SEEDS]])
                 except OSError as error:
                     log.warning("looking for other nodes failed, and will be tried again: %s", error)
@@ -238,21 +239,21 @@ class Search:
         assert bound is not None, "Config asks for bind"
         instance = f"{runtime.engine.me.instance:016x}"
         while True:
-            mdns = self._mdns = Mdns(
-                self._config.cluster, VERSION, instance, runtime.announced, bound, lent=self._zeroconf
-            )
+            announced = runtime.announced
+            mdns = self._mdns = Mdns(self._config.cluster, VERSION, instance, announced, bound, lent=self._zeroconf)
             try:
                 await mdns.open()
                 self._tell(_LINK, "")
-                await self._hear(mdns)
+                await self._hear(mdns, announced)
             except OSError as error:
                 self._tell(_LINK, str(error))
             finally:
                 await mdns.close()
             await asyncio.sleep(self._config.discovery_interval)
 
-    async def _hear(self, mdns: Mdns) -> NoReturn:
-        while True:
+    async def _hear(self, mdns: Mdns, announced: Address | None) -> None:
+        """Until this node is announced elsewhere: then its sockets are of interfaces that may be no more."""
+        while announced == self._runtime.announced:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pace):
                     await mdns.found.wait()

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 _LENGTH = 4
 MAX_FRAME = MAX_MESSAGE + TAG
+_TRUST = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
+"""When a stream that says nothing is asked whether it is there (seconds), and how long what was sent may wait for a
+sign (milliseconds): left to itself, the kernel sends again for 15 minutes, and never looks at what only listens."""
 _P = TypeVar("_P", bound=asyncio.Protocol)
 
 
@@ -56,6 +59,9 @@ class Inbound(asyncio.Protocol):
             self._owner.counters["refused_connections"] += 1
             self.transport.abort()
             return
+        stream = transport.get_extra_info("socket")
+        if stream is not None and stream.family != socket.AF_UNIX:
+            _mistrust(stream)
         self._owner._inbound.add(self)
         self._owner._strangers[self] = None
         self._silence = asyncio.get_running_loop().call_later(self._owner._silence, self.close)
@@ -233,9 +239,10 @@ class Link(_Call):
         self._aborted = False
         self.lagging = False
         """Whether something was dropped, and what waits has not all left since."""
-        self._is_local = local is not None
+        self.is_local = local is not None
+        self.address = local or remote or ""
         self.endpoint = None if local else _endpoint(remote)
-        owner._spawn(self._open(local or remote or ""))
+        owner._spawn(self._open(self.address))
 
     @property
     def wanted(self) -> int:
@@ -279,7 +286,7 @@ class Link(_Call):
         if not self.unsent:
             self.resume_writing()
         # only now: until it has proved who it is, its process may be that of somebody else
-        stream = self.transport.get_extra_info("socket") if self._is_local and not self._owner._closed else None
+        stream = self.transport.get_extra_info("socket") if self.is_local and not self._owner._closed else None
         if stream is not None:  # uvloop has none any more if the other side closed at once
             self._owner._met(self._peer, stream.fileno())
         if self._closed:
@@ -400,7 +407,17 @@ async def connect(address: str, factory: Callable[[], _P]) -> tuple[asyncio.Tran
     if opened is not None:  # uvloop has none any more if the other side closed at once
         with contextlib.suppress(OSError):
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _mistrust(opened)
     return transport, protocol
+
+
+def _mistrust(stream: socket.socket) -> None:
+    """Has the kernel end a stream over TCP whose other end has moved, or was cut off, without a word."""
+    with contextlib.suppress(OSError):
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _TRUST.items():
+            if hasattr(socket, option):
+                stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _endpoint(address: str | None) -> tuple[str, int] | None:

@@ -161,6 +161,9 @@ class Transport:
     def send(self, peer: int, addresses: tuple[str, ...], packet: bytes, datagram: bool) -> None:
         """Sends a packet to a peer at the best of its addresses; as a datagram, if that is wanted and it can be."""
         link = self._links.get(peer)
+        if link is not None and link.address not in addresses:  # it has moved
+            self._begin_anew([peer])
+            link = None
         if link is None and len(self._links) >= self._max_connections:
             self.counters["links_refused"] += 1
             return
@@ -193,7 +196,11 @@ class Transport:
         return True if link is not None and link.endpoint and self._datagrams else None
 
     def dial(self, address: str, packet: bytes) -> None:
-        """Sends a packet to whoever listens at an address; the stream is closed after it."""
+        """Sends a packet to whoever listens at an address; the stream is closed after it. What may be anybody's socket
+        on this host is left alone: an address may be one that a dead member said of itself."""
+        if address.startswith("unix:") and not self._is_near(address):
+            self.counters["unreachable"] += 1
+            return
         if len(self._tasks) >= _MOST_DIALS:
             self.counters["dials_refused"] += 1
             return
@@ -227,6 +234,10 @@ class Transport:
             self._leaving.add(link)
             link.close()
             asyncio.get_running_loop().call_later(_LINGER, link.abort)
+
+    def moved(self) -> None:
+        """Our address has changed: what was opened from the old one hears nothing any more, and gives way to new."""
+        self._begin_anew([peer for peer, link in self._links.items() if not link.is_local])
 
     def rekeyed(self) -> None:
         """The keys have changed: streams that were begun with another key than the one that seals now give way to new

@@ -219,11 +219,12 @@ class Membership:
         two that answer it to each other never stop.
         """
         effects: list[Effect | Buried] = []
-        if not known.addresses and isinstance(message, Join | Ping | Ack | Gossip):
-            # it was called dead by who knew nothing else of it: now it can be told
+        if known.status == Status.DEAD and isinstance(message, Join | Ping | Ack | Gossip):
+            # so that it can be told: who called it dead knew nothing else of it, or it is somewhere else by now
             told = [claim for claim in message.claims if claim.instance == known.instance]
             own = [claim.ended(max(claim.status, known.status)) for claim in told]
-            effects += self.hear(own, now, "it spoke, and is called dead")
+            moved = [claim for claim in own if claim.addresses != known.addresses]
+            effects += self.hear(moved, now, "it spoke, and is called dead")
             known = self.members.table[known.instance]
         if isinstance(message, Join | Gossip):
             for claim in message.claims:

@@ -124,6 +124,52 @@ def test_datagrams_go_where_there_are_datagrams_and_streams_elsewhere(run: Play)
     run(story)
 
 
+def test_a_peer_that_has_moved_is_spoken_to_where_it_is_now(run: Play) -> None:
+    async def story(world: World) -> None:
+        here, there, now = await world.end(), await world.end(), await world.end()
+        here.send(there.address, b"here?", peer=7)
+        await until(lambda: there.received == [b"here?"])
+        here.send(now.address, b"or here?", peer=7)
+        await until(lambda: now.received == [b"or here?"])
+        await until(lambda: not there.transport._inbound)
+        assert here.lost == [] and there.received == [b"here?"]
+
+    run(story)
+
+
+def test_who_has_moved_itself_begins_anew_what_leads_to_other_hosts(run: Play) -> None:
+    async def story(world: World) -> None:
+        here, there = await world.end(), await world.end()
+        here.send(there.address, b"before", peer=7)
+        await until(lambda: there.received == [b"before"])
+        (stream,) = there.transport._inbound
+        here.transport.moved()
+        here.send(there.address, b"after", peer=7)
+        await until(lambda: there.received == [b"before", b"after"])
+        assert (stream in there.transport._inbound) == (world.kind == "unix")
+        assert here.lost == []
+
+    run(story)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_stream_whose_other_end_vanished_without_a_word_is_ended_by_the_kernel(loop: str) -> None:
+    """Who listens would keep it for ever, and who speaks for a quarter of an hour."""
+
+    async def story(world: World) -> None:
+        here, there = await world.end(), await world.end()
+        here.send(there.address, b"hello", peer=7)
+        await until(lambda: there.received == [b"hello"])
+        for stream in (here.transport._links[7], *there.transport._inbound):
+            assert stream.transport is not None
+            kernels = stream.transport.get_extra_info("socket")
+            assert kernels.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                assert kernels.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+
+    play("tcp", loop, story)
+
+
 # --- bad streams ------------------------------------------------------------------------------------------------
 
 
@@ -347,7 +393,8 @@ def test_no_member_has_us_speak_to_a_socket_that_is_not_beside_our_own(loop: str
             program.setblocking(False)
             here.send(f"unix:{tmp_path}/program.sock", b"hello")
             await until(lambda: here.lost == [1])
-            assert here.counters == {"unreachable": 1}
+            here.transport.dial(f"unix:{tmp_path}/program.sock", b"are you there again?")
+            assert here.counters == {"unreachable": 2} and not here.transport._tasks
             with pytest.raises(BlockingIOError):
                 program.accept()
 

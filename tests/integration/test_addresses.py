@@ -6,6 +6,8 @@ Real processes, each on a machine of its own (a network namespace).
 from __future__ import annotations
 
 import shutil
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,6 @@ import pytest
 
 from tests.integration.netns import FAST, PORT, TROUBLE, Ears, Lan, Machine, acquainted, needs_netns
 from tests.integration.processes import Worker, network_ports
-from tests.waiting import TooLate
 
 pytestmark = needs_netns
 EVERYWHERE = f"0.0.0.0:{PORT}"
@@ -109,26 +110,68 @@ def test_a_network_without_a_way_out_will_do(lan: Lan) -> None:
     speak(workers)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=TooLate,
-    reason="what is advertised is found out once, at the start; nobody reaches the one that moved, which hears of "
-    "nobody and calls all others dead: they go on anew, and it stays alone for ever",
-)
 def test_one_whose_address_changes_stays_or_comes_back(lan: Lan) -> None:
     """M12: a new lease, another network of a laptop. It listens everywhere, and says itself where it is."""
     workers = acquainted([lan.begin(lan.machine(), bind=EVERYWHERE, **FAST) for _ in range(3)])
     ears = Ears(workers[:2])
-    moved = lan.machines[2]
-    moved.run("ip", "address", "del", f"{moved.ipv4}/24", "dev", "eth0")
-    moved.run("ip", "address", "add", "10.77.0.33/24", "dev", "eth0")
-    moved.run("ip", "route", "add", "default", "via", "10.77.0.254")
+    moved(lan.machines[2])
+    there = {"10.77.0.1", "10.77.0.2", "10.77.0.33"}
     for worker in workers:
-        worker.until(
-            lambda worker: {"10.77.0.1", "10.77.0.2", "10.77.0.33"} == addresses(worker), "it is where it is", 2 * SOON
-        )
+        worker.until(lambda worker: there == addresses(worker), "it is where it is", 2 * SOON)
     exchange(workers)
     assert ears.heard("reborn") == {}, "those who stayed were not called dead"
+
+
+@pytest.mark.parametrize("asleep", [True, False], ids=["it sleeps", "it is cut off"])
+def test_one_that_is_called_dead_and_turns_up_elsewhere_comes_back(lan: Lan, asleep: bool) -> None:
+    """M12: a laptop that is carried to another place, asleep or awake; then it calls the others dead in turn."""
+    patience = {**FAST, "suspicion_factor": 2.0}
+    workers = acquainted([lan.begin(lan.machine(), bind=EVERYWHERE, **patience) for _ in range(3)])
+    machine, traveller, stayed = lan.machines[2], workers[2], workers[:2]
+    if asleep:
+        traveller.kill(signal.SIGSTOP)
+    else:
+        machine.run("ip", "link", "set", "eth0", "down")
+    for worker in stayed:
+        worker.until(lambda worker: worker.living() == ["m1", "m2"], "it is called dead", 3 * SOON)
+    if not asleep:
+        traveller.until(lambda worker: worker.living() == ["m3"], "it calls the others dead", 4 * SOON)
+        machine.run("ip", "link", "set", "eth0", "up")
+    moved(machine)
+    if asleep:
+        traveller.kill(signal.SIGCONT)
+    there = {"10.77.0.1", "10.77.0.2", "10.77.0.33"}
+    for worker in workers:
+        worker.until(lambda worker: there == addresses(worker), "it is where it is", 3 * SOON)
+    exchange(workers)
+
+
+def test_a_host_is_elsewhere_when_it_has_lost_its_address_and_has_another(lan: Lan) -> None:
+    machine = lan.machine()
+
+    def now(said: str = machine.ipv4) -> str:
+        looked = (
+            "from discovery import Address as A; from gossip.reach import moved; print(moved(A({!r}, 7), A({!r}, 7)))"
+        )
+        return machine.run(sys.executable, "-c", looked.format(said, "0.0.0.0")).strip()
+
+    assert now("127.0.0.1") == f"{machine.ipv4}:7", "it started before its network was there"
+    machine.run("ip", "link", "add", "vpn", "type", "dummy")
+    machine.run("ip", "link", "set", "vpn", "up")
+    machine.run("ip", "address", "add", "10.78.0.1/24", "dev", "vpn")
+    machine.run("ip", "route", "replace", "default", "via", "10.78.0.254")
+    assert now() == "None", "another way to the world alone: who reached it goes on to"
+    machine.run("ip", "address", "del", f"{machine.ipv4}/24", "dev", "eth0")
+    assert now() == "10.78.0.1:7"
+    machine.run("ip", "link", "del", "vpn")
+    assert now() == "None", "it is nowhere"
+
+
+def moved(machine: Machine) -> None:
+    """Gives a machine another address in place of its own."""
+    machine.run("ip", "address", "del", f"{machine.ipv4}/24", "dev", "eth0")
+    machine.run("ip", "address", "add", "10.77.0.33/24", "dev", "eth0")
+    machine.run("ip", "route", "add", "default", "via", "10.77.0.254")
 
 
 def addresses(worker: Worker) -> set[str]:

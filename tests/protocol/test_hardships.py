@@ -10,7 +10,7 @@ import pytest
 from crdt import Malformed
 from gossip.datagrams import POSTAGE
 from gossip.protocol.codec import MAX_CLAIMS, MAX_MESSAGE, Codec
-from gossip.protocol.effects import MemberChanged, Send
+from gossip.protocol.effects import MemberChanged, Reborn, Send
 from gossip.protocol.members import Claim, Status
 from gossip.protocol.messages import Ack, Gossip, Join, Ping, Push
 from gossip.protocol.settings import Settings
@@ -84,6 +84,79 @@ def test_a_dead_member_long_forgotten_and_brought_back_by_a_list_is_not_shown_as
     for node in (ann, bob):
         shown = [change.claim.status for change in node.saw(MemberChanged) if change.claim.instance == zoe.instance]
         assert Status.ALIVE not in shown
+
+
+HOURS = Settings(probe_interval=30.0, probe_timeout=15.0, heal_interval=900.0)
+"""Thirty times as slow, so that hours are soon over."""
+
+
+def test_one_that_sleeps_for_eight_hours_comes_back_with_what_it_had() -> None:
+    """M12. It was called dead long ago; what came for it while it slept is lost."""
+    wire = Wire(HOURS)
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    slept = cat.instance
+    wire.pause(cat)
+    wire.advance(8 * 3600.0)
+    assert ann.living == bob.living == {"ann", "bob"}
+    ann.write(k=1)
+    cat.waiting = []
+    cat.set("w", 2)
+    wire.resume(cat)
+    wire.until(lambda: all(node.data == {"k": 1, "w": 2} for node in (ann, bob, cat)), within=120.0)
+    assert ann.living == bob.living == cat.living == {"ann", "bob", "cat"}
+    assert cat.instance != slept and not ann.saw(Reborn) and not bob.saw(Reborn), "nobody else was called dead"
+
+
+def test_when_all_have_slept_nobody_is_called_anything() -> None:
+    """M12: a laptop with all of them on it, or a host that stood still. Their clocks jump by eight hours."""
+    wire = Wire()
+    nodes = wire.cluster("ann", "bob", "cat")
+    wire.advance(5.3)
+    for node in nodes:
+        wire.pause(node)
+    wire.advance(8 * 3600.0)
+    for node in nodes:
+        wire.resume(node)
+    wire.advance(60.0)
+    for node in nodes:
+        assert node.living == {"ann", "bob", "cat"} and not node.saw(MemberChanged)
+
+
+@pytest.mark.parametrize("asleep", [True, False], ids=["asleep", "cut off"])
+def test_one_that_was_called_dead_and_is_elsewhere_by_now_is_told_so_where_it_is(asleep: bool) -> None:
+    """M12. It was answered where it is no more, and stayed alone for ever."""
+    wire = Wire()
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    if asleep:
+        wire.pause(cat)
+    for other in ("ann", "bob"):
+        wire.cut(other, "cat")
+    wire.advance(60.0)
+    assert ann.living == bob.living == {"ann", "bob"}
+    assert cat.living == ({"ann", "bob", "cat"} if asleep else {"cat"})
+    wire.nodes["cafe"] = wire.nodes.pop("cat")
+    wire.perform(cat, cat.engine.restate(addresses=(address("cafe"),)) + cat.engine.news())
+    if asleep:
+        cat.waiting = []
+        wire.resume(cat)
+    wire.until(lambda: ann.living == bob.living == cat.living == {"ann", "bob", "cat"}, within=40.0)
+    for node in (ann, bob):
+        assert node.engine.members.table[cat.instance].addresses == (address("cafe"),)
+
+
+def test_one_that_moves_is_known_to_be_there_by_all_and_stays_who_it_is() -> None:
+    """M12."""
+    wire = Wire()
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    wire.nodes["cafe"] = wire.nodes.pop("cat")
+    wire.perform(cat, cat.engine.restate(addresses=(address("cafe"),)) + cat.engine.news())
+    wire.deliver()
+    for node in (ann, bob):
+        claim = node.engine.members.table[cat.instance]
+        assert (claim.addresses, claim.incarnation) == ((address("cafe"),), 1)
+    wire.advance(60.0)
+    assert not any(node.saw(Reborn) for node in (ann, bob, cat))
+    assert cat.engine.restate(addresses=(address("cafe"),)) == [], "that is known"
 
 
 def test_a_dead_member_brought_back_by_a_list_is_buried_again_by_all_within_seconds() -> None:

@@ -149,12 +149,12 @@ def _unsettled(core: Sequence[Process], due: dict[int, int]) -> str:
         for instance in living:
             if instance not in table or table[instance].status != Status.ALIVE:
                 return f"{who} does not see {instance:016x} alive: {table.get(instance)}"
+            if instance in engine.membership.hearsay:
+                return f"{who} was only told of {instance:016x}"
         for other in core:
             said = table[other.engine.me.instance]
             if said.tags != other.engine.me.tags:
                 return f"{who} sees other tags at {other.number} than it has: {said}"
-            if instance in engine.membership.hearsay:
-                return f"{who} was only told of {instance:016x}"
         for instance, claim in table.items():
             if instance not in living and not claim.gone:
                 return f"{who} does not know that {claim} is gone"
