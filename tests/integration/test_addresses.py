@@ -156,8 +156,9 @@ def test_a_host_is_elsewhere_when_it_has_lost_its_address_and_has_another(lan: L
         return machine.run(sys.executable, "-c", looked.format(said, "0.0.0.0")).strip()
 
     assert now("127.0.0.1") == f"{machine.ipv4}:7", "it started before its network was there"
-    machine.run("ip", "link", "add", "vpn", "type", "dummy")
-    machine.run("ip", "link", "set", "vpn", "up")
+    machine.run("ip", "link", "add", "vpn", "type", "veth", "peer", "name", "far")
+    for end in ("vpn", "far"):
+        machine.run("ip", "link", "set", end, "up")
     machine.run("ip", "address", "add", "10.78.0.1/24", "dev", "vpn")
     machine.run("ip", "route", "replace", "default", "via", "10.78.0.254")
     assert now() == "None", "another way to the world alone: who reached it goes on to"

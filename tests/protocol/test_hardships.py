@@ -12,7 +12,7 @@ from gossip.datagrams import POSTAGE
 from gossip.protocol.codec import MAX_CLAIMS, MAX_MESSAGE, Codec
 from gossip.protocol.effects import MemberChanged, Reborn, Send
 from gossip.protocol.members import Claim, Status
-from gossip.protocol.messages import Ack, Gossip, Join, Ping, Push
+from gossip.protocol.messages import Ack, Gossip, Join, Ping, PingReq, Push
 from gossip.protocol.settings import Settings
 from tests.protocol.wire import EPOCH, Wire, address
 
@@ -108,10 +108,17 @@ def test_one_that_sleeps_for_eight_hours_comes_back_with_what_it_had() -> None:
 
 
 def test_when_all_have_slept_nobody_is_called_anything() -> None:
-    """M12: a laptop with all of them on it, or a host that stood still. Their clocks jump by eight hours."""
-    wire = Wire()
-    nodes = wire.cluster("ann", "bob", "cat")
-    wire.advance(5.3)
+    """M12: a laptop with all of them on it, or a host that stood still. Their clocks jump by eight hours, in the middle
+    of a probe whose ping was lost."""
+    wire = Wire(latency=0.02)
+    nodes = [wire.start(name) for name in ("ann", "bob", "cat")]
+    for node in nodes[1:]:
+        node.join("ann")
+        wire.advance(1.0)
+    for node in nodes:
+        node.effects.clear()
+    with wire.losing(lambda packet: isinstance(packet.message, Ping) and packet.source == "ann"):
+        wire.until(lambda: bool(wire.packets(PingReq, "ann")), within=5.0)
     for node in nodes:
         wire.pause(node)
     wire.advance(8 * 3600.0)
