@@ -16,18 +16,17 @@ import pytest
 
 from discovery import MOST_SEEDS
 from tests.integration.processes import ROOT
-from tests.namespaces import Place, link, no_namespaces, started
+from tests.namespaces import Machine, link, needs_namespaces
 
-WHY_NOT = no_namespaces()
-pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+pytestmark = needs_namespaces
 
 
 class Host:
     """A host with its name server."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Machine) -> None:
         self.place = place
-        self.process = started(place, [sys.executable, "-W", "error", "-m", "tests.discovery.lookup"], ROOT)
+        self.process = place.started([sys.executable, "-W", "error", "-m", "tests.discovery.lookup"], ROOT)
 
     def look_up(self, *seeds: str, zone: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -48,13 +47,13 @@ class Host:
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Place]:
+def place() -> Iterator[Machine]:
     with link(1) as places:
         yield places[0]
 
 
 @pytest.fixture
-def host(place: Place) -> Iterator[Host]:
+def host(place: Machine) -> Iterator[Host]:
     made = Host(place)
     try:
         yield made

@@ -21,11 +21,10 @@ from zeroconf import DNSIncoming, DNSRecord, DNSText
 
 from discovery.mdns import MOST_REMEMBERED
 from tests.integration.processes import ROOT
-from tests.namespaces import Place, link, no_namespaces, started
+from tests.namespaces import Machine, link, needs_namespaces
 from tests.waiting import until_here
 
-WHY_NOT = no_namespaces()
-pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+pytestmark = needs_namespaces
 
 TYPE = "_gossamesh._tcp.local."
 CLUSTER = "shop-canary"
@@ -34,11 +33,11 @@ CLUSTER = "shop-canary"
 class Neighbour:
     """One host, and what we have done there."""
 
-    def __init__(self, place: Place, number: int) -> None:
+    def __init__(self, place: Machine, number: int) -> None:
         self.place = place
         self.instance = f"{number:016x}"
-        self.process = started(
-            place, [sys.executable, "-W", "error", "-m", "tests.discovery.onlink"], ROOT, subprocess.PIPE
+        self.process = place.started(
+            [sys.executable, "-W", "error", "-m", "tests.discovery.onlink"], ROOT, subprocess.PIPE
         )
         self.errors: list[str] = []
         self._listening = threading.Thread(target=self._listen, daemon=True)
@@ -59,7 +58,7 @@ class Neighbour:
         return answer["answer"]
 
     def open(self, cluster: str = CLUSTER, port: int = 7946, **more: Any) -> None:
-        self.ask("open", cluster=cluster, instance=self.instance, **{"host": self.place.address, "port": port, **more})
+        self.ask("open", cluster=cluster, instance=self.instance, **{"host": self.place.ipv4, "port": port, **more})
 
     def until(self, *candidates: str) -> None:
         until_here(lambda: self.ask("candidates") == list(candidates), f"it knows {candidates}")
@@ -81,13 +80,13 @@ class Neighbour:
 
 
 @pytest.fixture(scope="module")
-def places() -> Iterator[list[Place]]:
+def places() -> Iterator[list[Machine]]:
     with link(3) as made:
         yield made
 
 
 @pytest.fixture
-def three(places: list[Place]) -> Iterator[list[Neighbour]]:
+def three(places: list[Machine]) -> Iterator[list[Neighbour]]:
     made = [Neighbour(place, number) for number, place in enumerate(places, 1)]
     try:
         yield made
@@ -137,15 +136,15 @@ def test_neighbours_hear_of_each_other_and_of_their_end(three: list[Neighbour]) 
     ann, bob, cyd = three
     ann.open()
     bob.open(port=7947)
-    ann.until("10.93.0.2:7947")
-    bob.until("10.93.0.1:7946")
+    ann.until("10.77.0.2:7947")
+    bob.until("10.77.0.1:7946")
     cyd.open(cluster="other")
     cyd.until()
     seconds, left = bob.ask("close")
     assert seconds < 0.2 and left == [], "one goodbye has to do: three would take 0.25 s"
     ann.until()
     bob.open(port=7948)
-    ann.until("10.93.0.2:7948")
+    ann.until("10.77.0.2:7948")
     assert cyd.ask("candidates") == []
 
 
@@ -162,11 +161,11 @@ def test_who_asks_by_himself_is_told_nothing(three: list[Neighbour]) -> None:
     ann, bob, cyd = three
     ann.open()
     bob.open()
-    ann.until("10.93.0.2:7946")
+    ann.until("10.77.0.2:7946")
     cyd.ask("listen")
     for name, kind in ((TYPE, "PTR"), ("_services._dns-sd._udp.local.", "PTR"), (f"{ann.instance}.{TYPE}", "ANY")):
         question = dns.message.make_query(name, kind).to_wire().hex()
-        for to in ([ann.place.address, 5353], ["224.0.0.251", 5353]):
+        for to in ([ann.place.ipv4, 5353], ["224.0.0.251", 5353]):
             assert cyd.ask("ask", packet=question, to=to) == []
     assert answers(cyd.ask("heard")), "to the group it is answered"
 
@@ -175,7 +174,7 @@ def test_what_can_not_be_a_packet_changes_nothing(three: list[Neighbour]) -> Non
     """S7: names that point to themselves, to each other, in a ring, beyond the end; all cuts and many flipped bits."""
     ann, bob, cyd = three
     bob.open()
-    good = bytes.fromhex(said(*service("ab" * 8, "10.93.0.9", 1, '"c=00"')))
+    good = bytes.fromhex(said(*service("ab" * 8, "10.77.0.9", 1, '"c=00"')))
     head = bytes.fromhex("000084000000000100000000")
     tail = bytes.fromhex("000c000100001194")
     loops = [head + name + tail + b"\0\2" + name for name in (
@@ -191,11 +190,11 @@ def test_what_can_not_be_a_packet_changes_nothing(three: list[Neighbour]) -> Non
     counts = [head[:4] + b"\xff" * 8 + good[12:], b"", b"x", bytes(8000), b"\xff" * 8900]
     packets = [each.hex() for each in (*loops, *cut, *bent, *counts)]
     cyd.ask("send", packets=packets)
-    cyd.ask("send", packets=packets, to=[bob.place.address, 5353])
+    cyd.ask("send", packets=packets, to=[bob.place.ipv4, 5353])
     ann.open()
-    bob.until("10.93.0.1:7946")
+    bob.until("10.77.0.1:7946")
     bob.ask("look again")
-    assert bob.ask("candidates") == ["10.93.0.1:7946"]
+    assert bob.ask("candidates") == ["10.77.0.1:7946"]
 
 
 def crowd(count: int, text: str) -> list[str]:
@@ -216,7 +215,7 @@ def test_ten_thousand_services_are_forgotten_but_for_some_and_hide_nobody(three:
     ann, bob, cyd = three
     text = text_of(ann, bob)
     bob.open()
-    bob.until("10.93.0.1:7946")
+    bob.until("10.77.0.1:7946")
     ann.ask("close")
     most, packets = 0, crowd(10_000, text)
     for start in range(0, len(packets), 10):
@@ -229,7 +228,7 @@ def test_ten_thousand_services_are_forgotten_but_for_some_and_hide_nobody(three:
     assert max(bob.ask("remembered")) <= MOST_REMEMBERED
     bob.ask("look again")
     ann.open(port=7949)
-    until_here(lambda: "10.93.0.1:7949" in bob.ask("candidates"), "who comes now is heard")
+    until_here(lambda: "10.77.0.1:7949" in bob.ask("candidates"), "who comes now is heard")
     assert len(bob.ask("candidates")) <= MOST_REMEMBERED
     assert bob.ask("close")[0] < 0.3
 
@@ -238,22 +237,22 @@ def test_whoever_names_us_or_nobody_is_no_candidate(three: list[Neighbour]) -> N
     ann, bob, cyd = three
     text = text_of(ann, bob)
     bob.open(port=7947)
-    bob.until("10.93.0.1:7946")
+    bob.until("10.77.0.1:7946")
     lies = [
-        service(bob.instance, "10.93.0.66", 7946, text),  # our name, elsewhere
-        service("a" * 16, "10.93.0.2", 7947, text),  # our place, under another name
-        service("b" * 16, "10.93.0.67", 0, text),
+        service(bob.instance, "10.77.0.66", 7946, text),  # our name, elsewhere
+        service("a" * 16, "10.77.0.2", 7947, text),  # our place, under another name
+        service("b" * 16, "10.77.0.67", 0, text),
         service("c" * 16, "0.0.0.0", 7946, text),
         service("d" * 16, "224.0.0.251", 7946, text),
         service("e" * 16, "127.0.0.1", 7946, text),
-        service("f" * 16, "10.93.0.68", 7946, '"c=0123" "v=1"'),
-        service("0" * 16, "10.93.0.69", 7946, '""'),
-        service("not-hexadecimal", "10.93.0.70", 7946, text),
-        service("%s{0}<script>", "10.93.0.71", 7946, text),
-        service("1" * 16, "10.93.0.72", 7946, text),  # the truth, as far as anybody can tell
+        service("f" * 16, "10.77.0.68", 7946, '"c=0123" "v=1"'),
+        service("0" * 16, "10.77.0.69", 7946, '""'),
+        service("not-hexadecimal", "10.77.0.70", 7946, text),
+        service("%s{0}<script>", "10.77.0.71", 7946, text),
+        service("1" * 16, "10.77.0.72", 7946, text),  # the truth, as far as anybody can tell
     ]
     cyd.ask("send", packets=[said(*lie) for lie in lies])
-    bob.until("10.93.0.1:7946", "10.93.0.72:7946")
+    bob.until("10.77.0.1:7946", "10.77.0.72:7946")
 
 
 def test_what_was_lost_of_an_announcement_is_asked_for(three: list[Neighbour]) -> None:
@@ -266,7 +265,7 @@ def test_what_was_lost_of_an_announcement_is_asked_for(three: list[Neighbour]) -
     ann.place.plug(True)
     cyd.ask("send", packets=[said((TYPE, "PTR", f"{ann.instance}.{TYPE}"))])
     until_here(lambda: bob.ask("remembered") == [0, 1], "bob knows that ann is, and not where")
-    until_here(lambda: bob.ask("look again") or bob.ask("candidates") == ["10.93.0.1:7946"])
+    until_here(lambda: bob.ask("look again") or bob.ask("candidates") == ["10.77.0.1:7946"])
 
 
 def test_two_whose_link_was_cut_when_they_asked_hear_of_each_other_all_the_same(three: list[Neighbour]) -> None:
@@ -279,9 +278,9 @@ def test_two_whose_link_was_cut_when_they_asked_hear_of_each_other_all_the_same(
         each.ask("asked enough")
     ann.place.plug(True)
     ann.ask("look again")
-    ann.until("10.93.0.2:7947")
+    ann.until("10.77.0.2:7947")
     bob.ask("look again")
-    bob.until("10.93.0.1:7946")
+    bob.until("10.77.0.1:7946")
 
 
 def test_a_zeroconf_of_the_program_is_used_and_left_as_it_was(three: list[Neighbour]) -> None:
@@ -289,8 +288,8 @@ def test_a_zeroconf_of_the_program_is_used_and_left_as_it_was(three: list[Neighb
     ann.ask("lend")
     ann.open()
     bob.open()
-    bob.until("10.93.0.1:7946")
-    ann.until("10.93.0.2:7946")
+    bob.until("10.77.0.1:7946")
+    ann.until("10.77.0.2:7946")
     seconds, _ = ann.ask("close")
     assert seconds < 0.3
     bob.until()
@@ -302,7 +301,7 @@ def test_where_there_is_no_link_there_is_an_error_and_no_more(three: list[Neighb
         three[0].open(bind="10.1.2.3")
     three[0].open()
     three[1].open()
-    three[1].until("10.93.0.1:7946")
+    three[1].until("10.77.0.1:7946")
     assert all("Warning" in "".join(three[0].errors) for _ in three[0].errors), (
         "zeroconf leaves a socket to the collector"
     )

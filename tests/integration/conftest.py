@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.netns import Lan, lan_of
+from tests.integration.lan import Lan, lan_of
 from tests.integration.processes import Host, host
 
 

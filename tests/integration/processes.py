@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from discovery import runtime_directory
-from tests.namespaces import Place
+from tests.namespaces import Machine
 from tests.waiting import TooLate, until_here
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -160,7 +160,7 @@ class Host:
         apart: bool = False,
         elsewhere: str = "",
         before: Sequence[str] = (),
-        place: Place | None = None,
+        place: Machine | None = None,
         environment: Mapping[str, str] | None = None,
         cluster: str = "",
         key: str = "",
@@ -175,7 +175,7 @@ class Host:
             environment["GOSSAMESH_RUNTIME_DIR"] = str(own)
         settings["name"] = name or f"w{self._number}"
         errors, before = self._directory / f"{self._number}.err", (*OWN_PLACE, elsewhere) if elsewhere else before
-        before = place.before if place is not None else before
+        before = place.inside if place is not None else before
         worker = Worker(cluster or self.cluster, environment, errors, before, **settings)
         self.workers.append(worker)
         return worker

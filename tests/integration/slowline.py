@@ -4,7 +4,7 @@ Every machine gets a second address, 10.78.0.n, at a device of which this proces
 leaves there is kept for a time that is drawn for it alone, and then given to the machine it is for. So the delays are
 those of a bad line, and all that is above them, UDP and TCP, is the kernel's own.
 
-Not here: loss, which the kernel does itself (`netns.Machine.refuse`).
+Not here: loss, which the kernel does itself (`namespaces.Machine.refuse`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from random import Random
 
 import pytest
 
-from tests.integration.netns import Machine
+from tests.namespaces import Machine
 
 _TUNSETIFF = 0x400454CA
 _TUN, _NO_HEADER = 0x0001, 0x1000

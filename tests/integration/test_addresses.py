@@ -5,19 +5,16 @@ Real processes, each on a machine of its own (a network namespace).
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-from tests.integration.netns import FAST, PORT, TROUBLE, Ears, Lan, Machine, acquainted, needs_netns
+from tests.integration.lan import FAST, PORT, TROUBLE, Ears, Lan, acquainted
 from tests.integration.processes import Worker, network_ports
+from tests.namespaces import Machine, needs_namespaces
 
-pytestmark = needs_netns
+pytestmark = needs_namespaces
 EVERYWHERE = f"0.0.0.0:{PORT}"
 SOON = 4.0
 
@@ -42,22 +39,6 @@ def exchange(workers: list[Worker]) -> None:
         worker.ask("set", key=worker.settings["name"], value=1)
     for worker in workers:
         worker.until(lambda worker: worker.ask("map").keys() == names, "all that was written is here", SOON)
-
-
-@contextmanager
-def hosts(machine: Machine, known: dict[str, str]) -> Iterator[None]:
-    """Gives a machine its own /etc/hosts, for as long as it has programs to start."""
-    place = Path("/etc/netns") / machine.netns
-    fresh = not place.parent.exists()
-    place.mkdir(parents=True)
-    try:
-        lines = [f"{ip} {name}" for name, ip in {"localhost": "127.0.0.1", **known}.items()]
-        (place / "hosts").write_text("\n".join(lines) + "\n")
-        yield
-    finally:
-        shutil.rmtree(place)
-        if fresh:
-            place.parent.rmdir()
 
 
 def test_where_there_is_ipv6_alone_they_meet(lan: Lan) -> None:
@@ -91,9 +72,10 @@ def test_a_name_that_is_loopback_at_home_leads_nobody_astray(lan: Lan, advertise
     workers = []
     for machine in machines:
         own = f"{machine.number}.example"
-        with hosts(machine, names | {own: "127.0.1.1"}):
-            named = {"advertise": f"{own}:{PORT}"} if advertised else {}
-            workers.append(lan.begin(machine, bind=EVERYWHERE, seeds=[f"1.example:{PORT}"], **named, **FAST).ready())
+        known = {"localhost": "127.0.0.1", **names, own: "127.0.1.1"}
+        (machine.files / "hosts").write_text("".join(f"{ip} {name}\n" for name, ip in known.items()))
+        named = {"advertise": f"{own}:{PORT}"} if advertised else {}
+        workers.append(lan.begin(machine, bind=EVERYWHERE, seeds=[f"1.example:{PORT}"], **named, **FAST).ready())
     for worker in workers:
         worker.until(lambda worker: len(worker.living()) == 3, "all know each other")
     speak(workers)

@@ -17,23 +17,22 @@ from typing import Any
 import pytest
 
 from tests.integration.processes import ROOT, Host, Worker, agree
-from tests.namespaces import Place, link, no_namespaces, started
+from tests.namespaces import Machine, link, needs_namespaces
 from tests.waiting import until_here
 
-WHY_NOT = no_namespaces()
-pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+pytestmark = needs_namespaces
 
 KEY = "Y2FuYXJ5LW9mLXRoaXJ0eS10d28tYnl0ZXMtMDEyMzQ="
 QUICK: dict[str, Any] = {"key": KEY, "discovery_interval": 0.5}
 ZONE = {
-    "shop.example.": {"A": ["10.93.0.1", "10.93.0.2", "10.93.0.3"]},
+    "shop.example.": {"A": ["10.77.0.1", "10.77.0.2", "10.77.0.3"]},
     "_gossamesh._tcp.shop.example.": {"SRV": [f"0 0 7946 n{number}.shop.example." for number in (1, 2, 3)]},
-    **{f"n{number}.shop.example.": {"AAAA": [f"fd93::{number}"]} for number in (1, 2, 3)},
+    **{f"n{number}.shop.example.": {"AAAA": [f"fd77::{number}"]} for number in (1, 2, 3)},
 }
 
 
 @pytest.fixture
-def places() -> Iterator[list[Place]]:
+def places() -> Iterator[list[Machine]]:
     with link(3) as made:
         yield made
 
@@ -41,9 +40,9 @@ def places() -> Iterator[list[Place]]:
 class NameServer:
     """The name server of one of these hosts."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Machine) -> None:
         program = [sys.executable, "-m", "tests.discovery.nameserver", "127.0.0.1", "53"]
-        self.process: subprocess.Popen[str] = started(place, program, ROOT)
+        self.process: subprocess.Popen[str] = place.started(program, ROOT)
         self._hear("ready")
 
     def serve(self, zone: dict[str, Any]) -> None:
@@ -65,7 +64,7 @@ class NameServer:
 
 
 @contextmanager
-def name_servers(places: list[Place], zone: dict[str, Any]) -> Iterator[list[NameServer]]:
+def name_servers(places: list[Machine], zone: dict[str, Any]) -> Iterator[list[NameServer]]:
     servers = [NameServer(place) for place in places]
     try:
         for server in servers:
@@ -82,7 +81,7 @@ def meet(workers: list[Worker], timeout: float = 20.0) -> None:
 
 
 @pytest.mark.parametrize("how", ["name", "srv", "environment", "file", "command"])
-def test_nodes_find_each_other_by_name(here: Host, places: list[Place], how: str) -> None:
+def test_nodes_find_each_other_by_name(here: Host, places: list[Machine], how: str) -> None:
     """As pods do behind a headless Service: each node's own address is among the answers."""
     seed = "srv:_gossamesh._tcp.shop.example" if how == "srv" else "shop.example:7946"
     settings: dict[str, Any] = {"seeds": [seed]}
@@ -110,7 +109,7 @@ def test_nodes_find_each_other_by_name(here: Host, places: list[Place], how: str
 
 
 def test_a_name_that_does_not_exist_yet_is_told_once_and_asked_for_until_it_does(
-    here: Host, places: list[Place]
+    here: Host, places: list[Machine]
 ) -> None:
     with name_servers(places[:2], {}) as servers:
         begun = time.monotonic()
@@ -126,9 +125,9 @@ def test_a_name_that_does_not_exist_yet_is_told_once_and_asked_for_until_it_does
             assert worker.errors.count("can not be used") == 1, worker.errors
 
 
-def test_a_name_server_that_says_nothing_delays_neither_start_nor_end(here: Host, places: list[Place]) -> None:
+def test_a_name_server_that_says_nothing_delays_neither_start_nor_end(here: Host, places: list[Machine]) -> None:
     """The start by `join_timeout`, and the end of the process not at all: it took ten seconds once."""
-    (places[0].files / "resolv.conf").write_text("nameserver 10.93.0.99\noptions timeout:15 attempts:2\n")
+    (places[0].files / "resolv.conf").write_text("nameserver 10.77.0.99\noptions timeout:15 attempts:2\n")
     settings: dict[str, Any] = {"bind": "0.0.0.0:7946", "mdns": False, "key": KEY}
     quick = here.start(place=places[0], **settings)
     usual = quick.terminated()
@@ -141,10 +140,10 @@ def test_a_name_server_that_says_nothing_delays_neither_start_nor_end(here: Host
     assert started_in < 6 and ended_in < usual + 1.5
 
 
-def test_what_a_host_calls_itself_is_not_taken_for_another(here: Host, places: list[Place]) -> None:
+def test_what_a_host_calls_itself_is_not_taken_for_another(here: Host, places: list[Machine]) -> None:
     """M12: the name of this host is 127.0.1.1 here, and its address to the others."""
-    (places[0].files / "hosts").write_text("127.0.0.1 localhost\n127.0.1.1 one\n10.93.0.2 two\n")
-    (places[1].files / "hosts").write_text("127.0.0.1 localhost\n10.93.0.1 one\n127.0.1.1 two\n")
+    (places[0].files / "hosts").write_text("127.0.0.1 localhost\n127.0.1.1 one\n10.77.0.2 two\n")
+    (places[1].files / "hosts").write_text("127.0.0.1 localhost\n10.77.0.1 one\n127.0.1.1 two\n")
     settings: dict[str, Any] = {"bind": "0.0.0.0:7946", "seeds": "one:7946 two:7946", "mdns": False, **QUICK}
     one = here.start(place=places[0], join_timeout=5.0, **settings)
     two = here.start(place=places[1], **settings)
@@ -160,7 +159,7 @@ def test_what_a_host_calls_itself_is_not_taken_for_another(here: Host, places: l
 
 @pytest.mark.parametrize("bind", ["0.0.0.0:0", "[::]:0"])
 def test_nodes_on_one_link_find_each_other_without_being_told_anything(
-    here: Host, places: list[Place], bind: str
+    here: Host, places: list[Machine], bind: str
 ) -> None:
     workers = [here.start(place=place, bind=bind, **QUICK) for place in places]
     meet(workers)
@@ -170,7 +169,7 @@ def test_nodes_on_one_link_find_each_other_without_being_told_anything(
     workers[0].until(lambda worker: worker.statuses("w3") == ["left"])
 
 
-def test_other_clusters_on_the_link_are_left_alone(here: Host, places: list[Place]) -> None:
+def test_other_clusters_on_the_link_are_left_alone(here: Host, places: list[Machine]) -> None:
     ours = [here.start(place=place, bind="0.0.0.0:7946", **QUICK) for place in places[:2]]
     other = here.start(place=places[2], bind="0.0.0.0:7946", cluster=here.cluster + "-other", **QUICK)
     meet(ours)
@@ -181,7 +180,7 @@ def test_other_clusters_on_the_link_are_left_alone(here: Host, places: list[Plac
     assert other.living() == [other.settings["name"]]
 
 
-def test_in_kubernetes_and_on_loopback_nothing_is_said_on_the_link(here: Host, places: list[Place]) -> None:
+def test_in_kubernetes_and_on_loopback_nothing_is_said_on_the_link(here: Host, places: list[Machine]) -> None:
     pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
     silent = [
         here.start(place=places[0], bind="0.0.0.0:7946", environment=pod, **QUICK),
@@ -195,11 +194,11 @@ def test_in_kubernetes_and_on_loopback_nothing_is_said_on_the_link(here: Host, p
     asked.terminated()
 
 
-def test_a_link_that_was_cut_heals(here: Host, places: list[Place]) -> None:
+def test_a_link_that_was_cut_heals(here: Host, places: list[Machine]) -> None:
     """And one that was not there at the start: whoever comes up first hears of the others when it is."""
     quick: dict[str, Any] = {**QUICK, "probe_interval": 0.2, "probe_timeout": 0.1}
     places[0].plug(False)
-    one = here.start(place=places[0], bind="10.93.0.1:7946", **quick)
+    one = here.start(place=places[0], bind="10.77.0.1:7946", **quick)
     two = here.start(place=places[1], bind="0.0.0.0:7946", **quick)
     assert one.living() == ["w1"] and two.living() == ["w2"]
     places[0].plug(True)
@@ -210,7 +209,7 @@ def test_a_link_that_was_cut_heals(here: Host, places: list[Place]) -> None:
     meet([one, two], timeout=40)
 
 
-def test_a_forked_child_holds_nothing_of_the_link(here: Host, places: list[Place]) -> None:
+def test_a_forked_child_holds_nothing_of_the_link(here: Host, places: list[Machine]) -> None:
     program = (
         "import asyncio, gossip, os, sys\n"
         "async def main():\n"

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.netns import FAST, LONG, PORT, TROUBLE, Ears, Lan, heard, lan_of, needs_netns
+from tests.integration.lan import FAST, LONG, PORT, TROUBLE, Ears, Lan, heard, lan_of
 from tests.integration.processes import Worker, agree, host
+from tests.namespaces import needs_namespaces
 
-pytestmark = needs_netns
+pytestmark = needs_namespaces
 STEADY = {name: FAST[name] for name in ("heal_interval", "discovery_interval")}
 """Probes as usual, where nobody may be suspected: whoever is tested on a busy machine is late as well."""
 A_WHILE = 30.0 if LONG else 3.0

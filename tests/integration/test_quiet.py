@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.netns import LONG, TROUBLE, Ears
+from tests.integration.lan import LONG, TROUBLE, Ears
 from tests.integration.processes import Host, Worker, agree
 
 NODES = 32

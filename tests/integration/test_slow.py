@@ -18,12 +18,13 @@ from pathlib import Path
 import pytest
 
 from gossip.protocol.settings import Settings
-from tests.integration.netns import FAST, LONG, PORT, Ears, Lan, acquainted, heard, needs_netns
+from tests.integration.lan import FAST, LONG, PORT, Ears, Lan, acquainted, heard
 from tests.integration.processes import Host, Worker, agree
 from tests.integration.slowline import address, needs_tun, slow_line
+from tests.namespaces import needs_namespaces
 from tests.waiting import until_here
 
-pytestmark = needs_netns
+pytestmark = needs_namespaces
 A_WHILE = 30.0 if LONG else 5.0
 CPU = Path("/sys/fs/cgroup/cpu")
 
