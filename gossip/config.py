@@ -96,7 +96,8 @@ class Config(Settings):
     bind: str = ""
     """`host:port` for UDP and TCP. Empty: no network port at all, only nodes of this host and user."""
     advertise: str = ""
-    """`host:port` where others reach this node, if that is not `bind`."""
+    """`host:port` where others reach this node, if that is not `bind`. Bound to every interface, a node finds it out
+    by itself, and tells others when it changes: another lease, another network."""
     seeds: tuple[str, ...] = ()
     """Where other nodes may be, asked again and again for as long as the node lives: `10.0.0.5:7946`; a name, for all
     the addresses that it has then (`shop.default.svc:7946`); a service with SRV records, which needs `gossamesh[dns]`

@@ -40,7 +40,10 @@ class Verdicts:
             return
         known = self._of.setdefault(claim.instance, deque(maxlen=MOST))
         by = tuple(map(self._name_of, claim.by))
-        if known and before is not None and before.status == claim.status:
+        if before is not None and before.addresses != claim.addresses and not claim.gone:
+            moved = f"it is at {claim.addresses[-1]} now, and was at {before.addresses[-1]}: {changed.why}"
+            known.append(Verdict(now, claim.status.name.lower(), moved, by))
+        elif known and before is not None and before.status == claim.status:
             known[-1] = known[-1]._replace(by=by)  # others say so too, or its tags have changed
         else:
             known.append(Verdict(now, claim.status.name.lower(), changed.why, by))

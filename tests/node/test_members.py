@@ -54,6 +54,23 @@ def test_why_somebody_is_gone_is_told_by_who_saw_it_and_not_by_an_echo(cluster: 
         assert [member for member in node.members.all if member.name == "bob"] == [seen]
 
 
+def test_that_a_member_has_moved_is_a_part_of_its_story(cluster: str) -> None:
+    with gossip.Node(cluster) as node:
+        runtime = node._runtime
+        assert runtime is not None
+        bob = Claim(7, "bob", ("unix:/nowhere/bob", "10.0.0.2:7946"), 1)
+        moved = bob._replace(incarnation=1, addresses=("unix:/nowhere/bob", "10.0.0.77:7946"))
+        with runtime.lock:
+            for claim in (bob, moved, moved._replace(incarnation=2)):
+                runtime._perform(heard(runtime, (claim,)))
+        story = [(verdict.status, verdict.evidence) for verdict in node._verdicts.of(bob.instance)]
+        assert story == [
+            ("alive", "it spoke to us"),
+            ("alive", "it is at 10.0.0.77:7946 now, and was at 10.0.0.2:7946: cat said so"),
+        ]
+        assert node.members["bob"].address == "10.0.0.77:7946"
+
+
 def test_the_suspected_are_members_and_the_dead_are_none(cluster: str) -> None:
     with gossip.Node(cluster, name="ann", tags={"role": "web"}) as node:
         runtime = node._runtime
