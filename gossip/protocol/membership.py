@@ -9,8 +9,8 @@ it is told of, probed and sent to like any other, and no program is shown it. Fo
 the long dead; and who lives has spoken within a round trip, or is asked.
 
 Invariants: every change of the table is told, here (`MemberChanged`, but for hearsay) and to others; whoever is called
-dead and is not hears of it; the dead are never listened to, except that they call us dead in turn; what a member is said
-to have said itself is believed with its proof only, where there are proofs.
+dead and is not hears of it; the dead are never listened to, except that they call us dead in turn; what a member is
+said to have said itself is believed with its proof only, where there are proofs.
 
 Source: SWIM (Das, Gupta, Motivala 2002).
 Not here: the lattice of claims (`members`), times and rounds (`detector`).
