@@ -454,6 +454,14 @@ def who_is_reborn_says_so_without_a_proof(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Membership, "reborn", wrong)
 
 
+# -- tags -------------------------------------------------------------------------------------------------------------
+
+
+@planted("retag", "stream_loss")
+def of_large_tags_that_got_lost_nobody_hears_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Membership, "_behind", lambda self, peer, known: [])
+
+
 # -- the tests --------------------------------------------------------------------------------------------------------
 
 
