@@ -228,7 +228,7 @@ class World:
         started = int((EPOCH + self.now + offset) * 1000)
         elder = self._started.get(address, 0) > started
         self._started[address] = started
-        tags = (("role", "x" * rng.choice((0, 20, 240, 4_000))),)
+        tags = (("role", "x" * rng.choice((0, 0, 20, 240))),)
         name = "worker" if "namesake" in self.options.kinds else f"node-{number}"
         identity = Secret(self.notary, rng.randbytes(32)) if self.notary else None
         instance = identity.instance if identity else rng.getrandbits(64) | 1
