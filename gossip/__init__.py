@@ -36,8 +36,8 @@ def _check_neighbours() -> None:
 _OURS = frozenset(
     """
     __init__ __main__ answers bell checkup config control datadir datagrams door endings errors events forks handle
-    handshake identity keeping keyring neighbours node past reach records restore roster runtime schema seal search
-    shared snapshot sources storage streams thread token transport verdicts version waits watch watches
+    handshake identity keeping keyring neighbours node past pulse reach records restore roster runtime schema seal
+    search shared snapshot sources storage streams thread token transport udp verdicts version waits watch watches
     """.split()  # noqa: SIM905
 )
 

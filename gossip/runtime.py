@@ -56,6 +56,7 @@ from gossip.protocol.identity import Unproved
 from gossip.protocol.log import Log
 from gossip.protocol.members import Claim
 from gossip.protocol.messages import Ack, Ping
+from gossip.pulse import Pulse
 from gossip.reach import announced, moved, reachable
 from gossip.seal import Seal
 from gossip.search import Search
@@ -118,8 +119,6 @@ class Runtime:
         self._endings = Endings(self)
         self.keyring = Keyring(config.key)
         """The keys of the cluster: what `config` had, and what was changed since."""
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
         self._flush_due = False
         self._warned = False
         self._search = Search(self, zeroconf)
@@ -133,6 +132,7 @@ class Runtime:
         `join_timeout`. Raises `StartError`, and leaves nothing behind then."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        self._pulse = Pulse(self._loop, self._tick)
         self.door = self._door()
         config = self.config
         identity = (
@@ -230,7 +230,7 @@ class Runtime:
     def join(self, candidates: list[str]) -> None:
         """Introduces this node to whoever is at these addresses."""
         with self.lock:
-            self._do(partial(self.engine.join, candidates, self._loop.time()))
+            self._do(partial(self.engine.join, candidates, self._now()))
             self._schedule()  # if nobody answers, nothing else does
 
     async def stop(self, deadline: float | None = None) -> None:
@@ -248,7 +248,7 @@ class Runtime:
             while self.door.others and self._now() < deadline - self.config.leave_timeout / 2:
                 await asyncio.sleep(_BLOCK_LOOK)  # what the loop wrote beside it is a part of it
             with self.lock:
-                self._do(partial(self.engine.leave, self._loop.time()))
+                self._do(partial(self.engine.leave, self._now()))
                 self.running = False  # who writes from here on must be told: it would leave after the goodbye
             self.door.wake()
             async with asyncio.timeout_at(deadline):
@@ -262,8 +262,7 @@ class Runtime:
         self.running = False
         forks.leave(self)
         search = self._search.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._pulse.stop()
         if self._neighbours is not None:
             self._endings.close()
             self._neighbours.release()
@@ -469,16 +468,18 @@ class Runtime:
         if self.engine.replication.settled:
             self.keeping.compact(self._store.state, self.engine.replication.handed)
 
-    def _receive(self, packet: bytes, stream: bool, peer: int | None) -> bool:
+    def _receive(self, packet: bytes, stream: bool, peer: int | None, ago: float | None) -> bool:
         """Takes a packet, of the instance `peer` if that is proved; says whether it was one of this cluster.
 
         A ping that took a stream is answered by one: who chose it may get no datagram.
         """
         if not self.running:
             return True  # nothing is read any more, so nobody is judged
+        if ago is None and not self._pulse.late:
+            ago = 0.0
         with self.lock:
             malformed = self.engine.counters["malformed"]
-            self._do(partial(self.engine.receive, packet, self._now(), _wall(), peer), stream)
+            self._do(partial(self.engine.receive, packet, self._now(), _wall(), peer, ago), stream)
             self._schedule()
             if self.engine.counters["malformed"] == malformed:
                 return True
@@ -517,9 +518,9 @@ class Runtime:
                 self._schedule()
 
     def _tick(self) -> None:
-        self._timer = None
         if not self.running:
             return
+        self.transport.catch_up()  # what has come may be what somebody is judged by
         with self.lock:
             self._do(partial(self.engine.tick, self._now(), _wall()))
             self._compact()
@@ -528,20 +529,11 @@ class Runtime:
             self.check_address()
 
     def _schedule(self) -> None:
-        """Keeps the one timer at the engine's deadline. A timer that is too early ticks in vain, which is cheap."""
-        deadline = self.engine.deadline
-        if self._timer is not None:
-            if self._timer_at <= deadline:
-                return
-            self._timer.cancel()
-            self._timer = None
-        if deadline < float("inf"):
-            # kept here, for uvloop's handle of a call that is due at once does not know when it is
-            self._timer_at = deadline
-            self._timer = self._loop.call_at(deadline, self._tick)
+        self._pulse.follow(self.engine)
 
     def _now(self) -> float:
-        return self._loop.time()
+        """Not the time of the loop: that of uvloop stands still during a turn, however long somebody takes in it."""
+        return time.monotonic()
 
     # -- effects ----------------------------------------------------------------------------------------------------
 
@@ -565,7 +557,7 @@ class Runtime:
                     self._changed(tuple((key, None, self._store.shown(key)) for key in keys))
                 case Send(to, message):
                     streamed = effect.stream or (stream and isinstance(message, Ack))
-                    self._send(to, effect, isinstance(message, Ping | Ack) and not streamed)
+                    self._send(to, effect, effect.both or (isinstance(message, Ping | Ack) and not streamed))
                 case Dial(address, message):
                     self.transport.dial(address, self._encoded(effect))
                 case MemberChanged(claim):
@@ -606,7 +598,7 @@ class Runtime:
             if claim.gone and claim.addresses:  # it is told that it is; no stream is kept to it
                 self.transport.dial(claim.addresses[-1], packet)
             else:
-                self.transport.send(peer, claim.addresses, packet, datagram)
+                self.transport.send(peer, claim.addresses, packet, datagram, effect.both)
 
     def _encoded(self, effect: Send | Dial) -> bytes:
         return self.engine.codec.encode(self._instance, effect.message)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from itertools import islice
@@ -150,7 +151,7 @@ class Search:
         self._unheard = {source.name for source in asked}
         # Somebody may be there: nobody is ready, with nothing, before the first answer, or in vain for `join_timeout`.
         with self._runtime.lock:
-            self._runtime.engine.repair.dialled(self._unheard, self._runtime.loop.time())
+            self._runtime.engine.repair.dialled(self._unheard, time.monotonic())
         for source in asked:
             self._spawn(self._ask_on(source))
         if speaks_mdns(self._config) or (self._zeroconf is not None and self._config.mdns is None):

@@ -18,6 +18,7 @@ import contextlib
 import ipaddress
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -115,7 +116,7 @@ class Inbound(asyncio.Protocol):
             except Malformed:
                 owner._count_unsealed()
                 return False
-        if not owner._received(packet, True, None if self._opening is None else self._opening.peer):
+        if not owner._received(packet, True, None if self._opening is None else self._opening.peer, None):
             return False
         self._known()
         return True
@@ -241,6 +242,8 @@ class Link(_Call):
         """Whether something was dropped, and what waits has not all left since."""
         self.is_local = local is not None
         self.address = local or remote or ""
+        self.used = time.monotonic()
+        """When something was sent last."""
         self.endpoint = None if local else _endpoint(remote)
         owner._spawn(self._open(self.address))
 
@@ -253,6 +256,12 @@ class Link(_Call):
     def ending(self) -> bool:
         """Whether what is sent from here on would be lost."""
         return self.transport is not None and self.transport.is_closing()
+
+    @property
+    def descriptor(self) -> int | None:
+        """That of an open stream to a neighbour."""
+        stream = self.transport.get_extra_info("socket") if self.is_local and self.transport else None
+        return None if stream is None else int(stream.fileno())  # uvloop has none if the other side closed at once
 
     async def _open(self, address: str) -> None:
         try:
@@ -286,9 +295,8 @@ class Link(_Call):
         if not self.unsent:
             self.resume_writing()
         # only now: until it has proved who it is, its process may be that of somebody else
-        stream = self.transport.get_extra_info("socket") if self.is_local and not self._owner._closed else None
-        if stream is not None:  # uvloop has none any more if the other side closed at once
-            self._owner._met(self._peer, stream.fileno())
+        if self.descriptor is not None and not self._owner._closed:
+            self._owner._met(self._peer, self.descriptor)
         if self._closed:
             self.transport.close()
 
@@ -307,6 +315,7 @@ class Link(_Call):
         return self.transport.get_write_buffer_size() if self._opened and self.transport else self._waiting_bytes
 
     def send(self, packet: bytes) -> None:
+        self.used = time.monotonic()
         if self.unsent + len(packet) > self._owner._send_buffer:
             self._owner.counters["dropped"] += 1  # the peer is slow: it will see the gap and pull
             if not self.lagging:
@@ -349,6 +358,7 @@ class Link(_Call):
             del self._owner._links[self._peer]
         if not self._closed:
             self._closed = True
+            self.caught_up()  # what waited is lost, and the next stream begins with nothing
             self._owner._call_lost(self._peer)
 
     def close(self) -> None:
@@ -422,7 +432,7 @@ def _mistrust(stream: socket.socket) -> None:
 
 def _endpoint(address: str | None) -> tuple[str, int] | None:
     """Where datagrams for this address go. None, so that the stream is used, if that can not be told at once: a name
-    would be looked up in the middle of the loop, and asyncio closes the socket over an address it can not use."""
+    would be looked up in the middle of the loop."""
     try:
         peer = parse_peer(address or "")
         ipaddress.ip_address(peer.host)

@@ -21,9 +21,9 @@ import asyncio
 import errno
 import os
 import socket
+import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from typing import cast
+from collections.abc import Callable, Container, Coroutine
 
 from crdt import Malformed
 from discovery import Address
@@ -33,12 +33,15 @@ from gossip.handshake import Opening
 from gossip.protocol.identity import Identity
 from gossip.seal import Seal
 from gossip.streams import Inbound, Link, Once, connect
+from gossip.udp import Datagrams
 
 _SILENCE = 5.0
 """Seconds that a stranger's stream may take until its first good packet."""
 _PATIENCE = 5.0
 _LINGER = 5.0
 """Seconds in which what waits for a peer that is gone may still leave."""
+_REST = 5.0
+"""Seconds after which a stream to a neighbour was of no use: of who pings one a second, ten are in use for that."""
 _PORT_TRIES = 16
 _MOST_DIALS = 512
 """Streams being opened at a time, for a single packet or to a peer: twice as many as there may be seeds."""
@@ -52,8 +55,8 @@ and closed in the third."""
 class Transport:
     """The sockets of one node.
 
-    `received` is called with every packet, whether it came by a stream, and with a key from which instance, and says
-    whether it was one of our cluster;
+    `received` is called with every packet, whether it came by a stream, with a key from which instance, and how many
+    seconds ago the kernel got it (None where it does not say), and says whether it was one of our cluster;
     `lost` with the peer whose stream ended or could not be opened; `lags` with one that takes less than is sent to it,
     or all of it again; `met` with one of this host to whom a stream was opened, and its descriptor; `strange` when
     something came that was not sealed with a key of ours. They are called from the loop, and must not raise.
@@ -61,7 +64,7 @@ class Transport:
 
     def __init__(
         self,
-        received: Callable[[bytes, bool, int | None], bool],
+        received: Callable[[bytes, bool, int | None, float | None], bool],
         lost: Callable[[int], None],
         send_buffer: int,
         max_connections: int,
@@ -100,7 +103,7 @@ class Transport:
         self._neighbourhood: set[str] = set()
         """The directories in which we listen: only a socket there can be of a node of this host. What else a member
         says of itself may be any program's."""
-        self._datagrams: asyncio.DatagramTransport | None = None
+        self._datagrams: Datagrams | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.counters: Counter[str] = Counter()
         """What was dropped and why."""
@@ -138,11 +141,11 @@ class Transport:
                     self._accept, backlog=self._max_connections, start_serving=False, **where
                 )  # type: ignore[call-overload]
                 self._servers.append(server)
-                port = server.sockets[0].getsockname()[1]
+                host, port, *_ = server.sockets[0].getsockname()
             except OSError as error:
                 raise _start_error(f"can not listen at {bind}", error) from error
             try:
-                await loop.create_datagram_endpoint(lambda: _Datagrams(self), local_addr=(bind.host, port))
+                self._datagrams = Datagrams(host, port, self._datagram, self.counters)
             except OSError as error:
                 server.close()
                 self._servers.remove(server)
@@ -158,8 +161,9 @@ class Transport:
 
     # -- sending --------------------------------------------------------------------------------------------------
 
-    def send(self, peer: int, addresses: tuple[str, ...], packet: bytes, datagram: bool) -> None:
-        """Sends a packet to a peer at the best of its addresses; as a datagram, if that is wanted and it can be."""
+    def send(self, peer: int, addresses: tuple[str, ...], packet: bytes, datagram: bool, both: bool = False) -> None:
+        """Sends a packet to a peer at the best of its addresses; as a datagram, if that is wanted and it can be, and if
+        `both` by a stream as well."""
         link = self._links.get(peer)
         if link is not None and link.address not in addresses:  # it has moved
             self._begin_anew([peer])
@@ -174,12 +178,36 @@ class Transport:
                 self.counters["unreachable"] += 1
                 self._call_lost(peer)
                 return
+            if link is not None:
+                link.caught_up()  # before it is told of the new one that it lags, if it does
             link = Link(self, peer, local, remote)
             self._links[peer] = link
-        if datagram and link.posts and self._datagrams:
-            self._datagrams.sendto(link.posted(packet), link.endpoint)
+        if datagram and self._post(link, packet) and not both:
             return
         link.send(packet)
+
+    def _post(self, link: Link, packet: bytes) -> bool:
+        """Sends a packet as a datagram, if there is a way for one."""
+        if self._datagrams is None or link.endpoint is None or not link.posts:
+            return False
+        return self._datagrams.send(link.posted(packet), *link.endpoint)
+
+    def catch_up(self) -> None:
+        """Takes the datagrams that have come, before somebody is judged."""
+        if self._datagrams is not None:
+            self._datagrams.catch_up()
+
+    def stream_to(self, peer: int) -> int | None:
+        """The descriptor of the stream to a neighbour, if one is open."""
+        link = self._links.get(peer)
+        return None if link is None else link.descriptor
+
+    def rest(self, kept: Container[int]) -> None:
+        """Closes the streams to neighbours that were of no use for a while, but for these."""
+        before = time.monotonic() - _REST
+        for peer, link in list(self._links.items()):
+            if peer not in kept and link.descriptor is not None and not link.unsent and link.used < before:
+                self.forget(peer)
 
     def backlog(self, peer: int) -> dict[str, int | bool]:
         """For a status: how many bytes wait for a peer, and whether it lags."""
@@ -277,7 +305,7 @@ class Transport:
         for inbound in list(self._inbound):
             inbound.close()
         if self._datagrams is not None:
-            self._datagrams.abort()
+            self._datagrams.close()
         try:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             for _ in range(_LAST_TURNS):
@@ -292,9 +320,10 @@ class Transport:
         transports = [stream.transport for stream in streams]
         sockets = [transport.get_extra_info("socket") for transport in transports if transport is not None]
         sockets += [each for server in self._servers for each in server.sockets]
+        numbers = [each.fileno() for each in sockets if each is not None]
         if self._datagrams is not None:
-            sockets.append(self._datagrams.get_extra_info("socket"))
-        return [each.fileno() for each in sockets if each is not None and each.fileno() >= 0]
+            numbers.append(self._datagrams.fileno())
+        return [number for number in numbers if number >= 0]
 
     # -- told by streams ------------------------------------------------------------------------------------------
 
@@ -320,7 +349,7 @@ class Transport:
         self.counters["unsealed"] += 1
         self._strange()
 
-    def _datagram(self, packet: bytes) -> None:
+    def _datagram(self, packet: bytes, ago: float | None) -> None:
         peer = None
         if self.seal is not None:
             opening = self._receipts.get(packet[:NAME])
@@ -337,7 +366,7 @@ class Transport:
             if peer is None:
                 self.counters["early"] += 1  # it has overtaken what says whose it is
                 return
-        self._received(packet, False, peer)
+        self._received(packet, False, peer, ago)
 
     def _call_lost(self, peer: int) -> None:
         asyncio.get_running_loop().call_soon(self._tell_lost, peer)
@@ -368,23 +397,6 @@ def stop_accepting(server: asyncio.Server) -> None:
     """
     for listener in server.sockets:
         server.get_loop().remove_reader(listener.fileno())
-
-
-class _Datagrams(asyncio.DatagramProtocol):
-    def __init__(self, owner: Transport) -> None:
-        self._owner = owner
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # taken here and not where it was asked for: if that is cancelled, uvloop leaves it to nobody
-        self._owner._datagrams = cast(asyncio.DatagramTransport, transport)
-        if self._owner._closed:
-            self._owner._datagrams.abort()
-
-    def datagram_received(self, data: bytes, address: object) -> None:
-        self._owner._datagram(data)
-
-    def error_received(self, error: Exception) -> None:
-        self._owner.counters["datagram_failed"] += 1
 
 
 def _start_error(what: str, error: OSError) -> StartError:

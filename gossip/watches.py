@@ -136,7 +136,7 @@ class Watches:
         if not self._node._store.context.dominates(cursor.context):
             return None  # what the reader has seen died with its author, it may be
         age = max(0.0, time.time() - cursor.at / 1000) + self._node.config.max_clock_skew
-        ended = runtime.engine.expiry.since(runtime.loop.time() - age)
+        ended = runtime.engine.expiry.since(time.monotonic() - age)
         written = runtime.engine.replication.touched(cursor.context)
         return None if ended is None or written is None else written | ended
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf, log, log10
 from typing import Final, NamedTuple
 
@@ -75,8 +75,8 @@ class _Probe:
     """When the last ping went."""
     witnesses: tuple[int, ...] = ()
     """Who was asked."""
-    nacks: int = 0
-    """How many of these said that they have no answer."""
+    nacks: set[int] = field(default_factory=set)
+    """Those of them who said that they have no answer."""
 
 
 @dataclass(slots=True)
@@ -126,6 +126,11 @@ class Detector:
         due += [relay.nack_due for relay in self._relays.values()]
         return min(self.next_round, *due, inf)
 
+    @property
+    def waits(self) -> bool:
+        """Whether an ack is waited for."""
+        return bool(self._probes)
+
     def wake(self, now: float) -> None:
         """There is somebody to probe: start the rounds, unless they run."""
         if self.next_round == inf:
@@ -170,10 +175,13 @@ class Detector:
         self._probes[number] = _Probe(target, now, now + timeout, hint, widened=bool(hint), sent=now)
         return Ask(target, number, others=bool(hint))
 
-    def relay(self, asker: int, number: int, target: int, now: float) -> int:
-        """The number of a ping to `target` on behalf of `asker`, whose own number for it is `number`."""
+    def relay(self, asker: int, number: int, target: int, now: float) -> int | None:
+        """The number of a ping to `target` on behalf of `asker`, whose own number for it is `number`; None if that is
+        under way: he asks by two ways."""
         for expired in [mine for mine, relay in self._relays.items() if relay.due < now]:
             del self._relays[expired]
+        if any((relay.asker, relay.number) == (asker, number) for relay in self._relays.values()):
+            return None
         mine = self._next_number()
         self._relays[mine] = _Relay(
             asker, number, target, now + _NACK * self.timeout(target), now + 2 * self._settings.probe_interval
@@ -191,7 +199,7 @@ class Detector:
         """A witness has no answer either: it hears us, so it is not we who are cut off."""
         probe = self._probes.get(number)
         if probe is not None and sender in probe.witnesses:
-            probe.nacks += 1
+            probe.nacks.add(sender)
 
     def widened(self, number: int, witnesses: Sequence[int]) -> None:
         """These were asked to ping the target as well; their ack counts as its own."""
@@ -204,8 +212,9 @@ class Detector:
         probe = self._probes.get(number)
         return probe.target if probe is not None and sender in (probe.target, *probe.witnesses) else None
 
-    def acked(self, number: int, sender: int, now: float) -> tuple[int, int] | None:
-        """An ack came: the probe is over. Gives `(asker, number)` if the ping was on behalf of somebody else.
+    def acked(self, number: int, sender: int, now: float, ago: float | None = 0.0) -> tuple[int, int] | None:
+        """An ack came, so many seconds ago, if that is known: the probe is over. Gives `(asker, number)` if the ping
+        was on behalf of somebody else.
 
         It tells of its sender only, or of the target if a witness was asked: at a restarted member's address somebody
         else answers.
@@ -220,23 +229,25 @@ class Detector:
         if probe is not None and (probe.target == sender or sender in probe.witnesses):
             del self._probes[number]
             self.ail(-1)
-            self._answered(probe, sender, now)
+            self._answered(probe, sender, now, ago)
             for other in [mine for mine, running in self._probes.items() if running.target == probe.target]:
                 del self._probes[other]
         return None
 
-    def _answered(self, probe: _Probe, sender: int, now: float) -> None:
+    def _answered(self, probe: _Probe, sender: int, now: float, ago: float | None) -> None:
         if probe.target != sender:
             return
         self.heard[sender] = now
+        came = inf if ago is None else max(now - ago, probe.sent)
         if probe.widened:  # by which of the two pings nobody knows: of one who stood still it may be the first
-            if sender not in self._trips:
-                self.rtt[sender] = now - probe.sent
+            if sender not in self._trips and came < inf:
+                self.rtt[sender] = came - probe.sent
             self._streamed[sender] = self._streamed.get(sender, 0) + (not probe.hint)
             return
         self._streamed.pop(sender, None)
-        self.rtt[sender] = now - probe.started
-        self._trips.setdefault(sender, deque(maxlen=_TRIPS)).append(now - probe.started)
+        if came < inf:  # else it took no longer than that, and how much of it was our own loop nobody knows
+            self.rtt[sender] = came - probe.started
+            self._trips.setdefault(sender, deque(maxlen=_TRIPS)).append(came - probe.started)
 
     def takes_datagrams(self, instance: int) -> bool | None:
         """Whether this member answers datagrams, as far as is known."""
@@ -284,7 +295,7 @@ class Detector:
                 del self._probes[number]
                 verdicts.append(self._verdict(probe, now))
                 if not probe.hint:
-                    self.ail(len(probe.witnesses) - probe.nacks if probe.witnesses else 1)
+                    self.ail(len(probe.witnesses) - len(probe.nacks) if probe.witnesses else 1)
             else:
                 probe.widened, probe.sent = True, now
                 probe.due = max(probe.started + self.interval, now + self.timeout(probe.target))
@@ -300,7 +311,7 @@ class Detector:
         took = now - probe.started
         if probe.hint:
             return Verdict(probe.target, False, f"{probe.hint}, and nobody reached it within {took:.2f} s", hinted=True)
-        asked = f", {len(probe.witnesses)} were asked and {probe.nacks} had no answer" if probe.witnesses else ""
+        asked = f", {len(probe.witnesses)} were asked and {len(probe.nacks)} had no answer" if probe.witnesses else ""
         heard = self.heard.get(probe.target)
         last = "it never answered before" if heard is None else f"it answered last {now - heard:.1f} s ago"
         return Verdict(probe.target, False, f"no ack within {took:.2f} s, directly or through others{asked}; {last}")

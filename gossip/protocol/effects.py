@@ -16,12 +16,14 @@ from gossip.protocol.messages import Message
 class Send(NamedTuple):
     """Send a message to members, by instance. Best effort: what is lost is repaired.
 
-    With `stream` never as a datagram: a probe that found no way takes the other one.
+    With `stream` never as a datagram: a probe that found no way takes the other one. With `both` by each way that there
+    is: where there are datagrams, a stream in the kernel's backoff would have a witness be late.
     """
 
     to: tuple[int, ...]
     message: Message
     stream: bool = False
+    both: bool = False
 
 
 class Dial(NamedTuple):

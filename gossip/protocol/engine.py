@@ -257,8 +257,11 @@ class Engine:
 
     # -- what the world does --------------------------------------------------------------------------------------
 
-    def receive(self, payload: bytes, now: float, wall: int, peer: int | None = None) -> list[Effect]:
-        """A packet came, from the instance `peer` if that is proved: then it counts in no other's name."""
+    def receive(
+        self, payload: bytes, now: float, wall: int, peer: int | None = None, ago: float | None = 0.0
+    ) -> list[Effect]:
+        """A packet came, from the instance `peer` if that is proved: then it counts in no other's name. It came so many
+        seconds `ago`; None if it may have waited for us for a while, and nobody knows."""
         try:
             sender, message = self.codec.decode(payload)
             content = self._content(message)
@@ -281,7 +284,7 @@ class Engine:
                 effects += self._receive(sender, content, message, now, wall)
             return effects
         effects = [*self.flush(), *self.membership.spoke(sender, "it spoke to us")]
-        effects += self._route(sender, message, content, now, wall)
+        effects += self._route(sender, message, content, now, wall, ago)
         return [*effects, *self._confirmed(), *self._readiness(now), *self.membership.news()]
 
     def lost(self, instance: int, now: float) -> list[Effect]:
@@ -297,6 +300,14 @@ class Engine:
         """The process of this member is watched from here on: it exists, until `exited` says otherwise."""
         effects = self._follow(self.membership.watching(instance, now), now)
         return [*effects, *self.membership.news()]
+
+    def unwatched(self, instance: int) -> None:
+        """The process of this member is not watched any more, by us."""
+        self.membership.watched.discard(instance)
+
+    def greet(self, instance: int) -> list[Effect]:
+        """Says to a member who we are, by a ping whose ack nobody waits for."""
+        return [*self.flush(), Send((instance,), Ping(0, self.digest, (self.me,)))]
 
     def lags(self, instance: int, behind: bool) -> list[Effect]:
         """What is sent to this member finds no room on its way, or finds it again: it hands nothing on meanwhile."""
@@ -337,7 +348,9 @@ class Engine:
         """The batches of a message, decoded before anything is changed by any of them. Raises `Malformed`."""
         return [decode_batch(payload) for payload in message.batches] if isinstance(message, Push) else []
 
-    def _route(self, sender: int, message: Message, batches: list[Batch], now: float, wall: int) -> list[Effect]:
+    def _route(
+        self, sender: int, message: Message, batches: list[Batch], now: float, wall: int, ago: float | None
+    ) -> list[Effect]:
         match message:
             case Join(claims, digest):
                 effects = self._told(sender, claims, now)
@@ -356,7 +369,7 @@ class Engine:
                 effects = self._told(sender, claims, now)
                 return [
                     *effects,
-                    *self.membership.acked(message, sender, now, wall, self.digest),
+                    *self.membership.acked(message, sender, now, wall, ago, self.digest),
                     *self.recovery.compare(sender, digest, now),
                 ]
             case Nack(number):

@@ -351,7 +351,7 @@ class Membership:
             effects += self._judge(verdict, now, digest)
         for ask in asks:
             effects += self._ask(ask, digest)
-        effects += [Send((asker,), Nack(number)) for asker, number in self.detector.nacks(now)]
+        effects += [Send((asker,), Nack(number), both=True) for asker, number in self.detector.nacks(now)]
         if self._ask_due <= now:
             effects += self._ask_hearsay(now, digest)
         if self.detector.next_round <= now:
@@ -398,7 +398,7 @@ class Membership:
         if witnesses:
             chosen = self._rng.sample(witnesses, min(self._settings.indirect_probes, len(witnesses)))
             self.detector.widened(ask.number, chosen)
-            effects.append(Send(tuple(chosen), PingReq(ask.number, target), stream=True))
+            effects.append(Send(tuple(chosen), PingReq(ask.number, target), both=True))
         return effects
 
     def lost(self, instance: int, now: float, digest: Digest) -> list[Effect]:
@@ -418,6 +418,8 @@ class Membership:
         if target not in self.members:
             return []
         mine = self.detector.relay(asker, number, target, now)
+        if mine is None:
+            return []
         ping = Ping(mine, digest, self.riding(target), self._known(target))
         return [*self._beside(target), Send((target,), ping)]
 
@@ -429,13 +431,13 @@ class Membership:
         ack = Ack(number, digest, self.riding(asker), wall, self._known(asker))
         return [*self._beside(asker), Send((asker,), ack)]
 
-    def acked(self, ack: Ack, sender: int, now: float, wall: int, digest: Digest) -> list[Effect]:
-        """An ack came; if the ping was in somebody's place, he gets it."""
+    def acked(self, ack: Ack, sender: int, now: float, wall: int, ago: float | None, digest: Digest) -> list[Effect]:
+        """An ack came, so many seconds ago, if that is known; if the ping was in somebody's place, he gets it."""
         behind = self._behind(sender, ack.known)
         answered = self.detector.probed(ack.number, sender)
-        relayed = self.detector.acked(ack.number, sender, now)
-        if sender in self.members:
-            self.skew[sender] = (ack.clock - wall) / 1000 + self.detector.rtt.get(sender, 0.0) / 2
+        relayed = self.detector.acked(ack.number, sender, now, ago)
+        if sender in self.members and ago is not None:
+            self.skew[sender] = (ack.clock - wall) / 1000 + ago + self.detector.rtt.get(sender, 0.0) / 2
         if relayed is None:
             return behind if answered is None else [*behind, *self.spoke(answered, "it answered somebody else")]
         asker, theirs = relayed

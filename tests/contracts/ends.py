@@ -38,6 +38,7 @@ class End:
     ) -> None:
         self.received: list[bytes] = []
         self.lost: list[int] = []
+        self.lags: list[tuple[int, bool]] = []
         self.foreign: set[bytes] = set()
         """What this end says of which packets, if they come: that they are not of its cluster."""
         self.keyring = Keyring(keys)
@@ -49,11 +50,11 @@ class End:
         self.identity = KeyPair("shop", secrets.token_bytes(32)) if keys else None
         self.transport = Transport(
             self._receive, self.lost.append, send_buffer, max_connections, silence, seal=seal, strange=self._wonder,
-            identity=self.identity,
+            identity=self.identity, lags=lambda peer, behind: self.lags.append((peer, behind)),
         )  # fmt: skip
         self.address = ""
 
-    def _receive(self, packet: bytes, stream: bool, peer: int | None) -> bool:
+    def _receive(self, packet: bytes, stream: bool, peer: int | None, ago: float | None) -> bool:
         self.received.append(packet)
         self.senders.append(peer)
         return packet not in self.foreign
@@ -141,13 +142,14 @@ class World:
     def __init__(self, kind: str, directory: str) -> None:
         self.kind = kind
         self._directory = directory
-        self._ends: list[End] = []
+        self.ends: list[End] = []
+        """Those that are closed when the story is over."""
         self._sockets: list[socket.socket] = []
         self._taps: list[Tap] = []
 
     async def end(self, **bounds: Any) -> End:
         end = End(**bounds)
-        self._ends.append(end)
+        self.ends.append(end)
         if self.kind == "unix":
             path = self.path()
             await end.transport.listen_unix(path)
@@ -195,7 +197,7 @@ class World:
         return raw
 
     async def over(self) -> None:
-        for end in self._ends:
+        for end in self.ends:
             await end.transport.close()
         for tap in self._taps:
             await tap.over()

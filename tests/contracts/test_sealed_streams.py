@@ -85,11 +85,12 @@ def test_datagrams_go_when_their_stream_has_begun_and_count_once(loop: str) -> N
         came: list[bytes] = []
         take = there.transport._datagram
 
-        def heard(data: bytes) -> None:
+        def heard(data: bytes, ago: float | None) -> None:
             came.append(data)
-            take(data)
+            take(data, ago)
 
-        there.transport._datagram = heard  # type: ignore[method-assign]
+        assert there.transport._datagrams is not None
+        there.transport._datagrams._take = heard
         here.send(there, b"by stream", datagram=True)
         await until(lambda: there.received)
         assert not came
@@ -105,7 +106,7 @@ def test_datagrams_go_when_their_stream_has_begun_and_count_once(loop: str) -> N
         def replay(target: Any) -> None:
             host, _, port = target.address.rpartition(":")
             for data in recorded:
-                here.transport._datagrams.sendto(data, (host, int(port)))  # type: ignore[union-attr]
+                here.transport._datagrams.send(data, host, int(port))  # type: ignore[union-attr]
 
         replay(there)
         await until(lambda: there.counters.get("repeated") == 5)

@@ -19,6 +19,7 @@ import pytest
 from discovery import Address
 from gossip.errors import StartError
 from gossip.streams import MAX_FRAME
+from gossip.udp import Datagrams
 from tests.contracts.ends import LOOPS, End, Play, World, closed, descriptors, frame, play, reset
 from tests.waiting import until
 
@@ -370,6 +371,28 @@ def test_a_stream_that_is_lost_is_told_once(run: Play, how: str) -> None:
     run(story)
 
 
+def test_whose_stream_ended_while_he_lagged_lags_no_more(run: Play) -> None:
+    """Ours: as long as he lived, nothing was handed on by him that others waited for."""
+
+    async def story(world: World) -> None:
+        here = await world.end(send_buffer=4 << 20)
+        listener, address = world.listener()
+        here.send(address, b"x", peer=7)
+        stream = await world.accept(listener)
+        for _ in range(100):
+            here.send(address, bytes(1 << 20), peer=7)
+        await until(lambda: here.lags == [(7, True)])
+        reset(stream)
+        await until(lambda: here.lost == [7])
+        assert here.lags == [(7, True), (7, False)]
+        there = await world.end()
+        here.send(there.address, b"again", peer=7)
+        await until(lambda: there.received == [b"again"])
+        assert here.lags == [(7, True), (7, False)]
+
+    run(story)
+
+
 def test_a_peer_without_an_address_that_can_be_reached_is_lost(run: Play) -> None:
     async def story(world: World) -> None:
         here = await world.end()
@@ -553,19 +576,18 @@ def test_a_unix_socket_is_for_its_owner_alone_whatever_the_mask(mask: int) -> No
         os.umask(before)
 
 
-def test_a_port_that_is_free_for_streams_only_is_passed_over() -> None:
+def test_a_port_that_is_free_for_streams_only_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(world: World) -> None:
         end = await world.end()
-        real = asyncio.get_running_loop().create_datagram_endpoint
-        refused = []
+        refused: list[int] = []
 
-        async def refuse_twice(*arguments: Any, **keywords: Any) -> Any:
+        def refuse_twice(host: str, port: int, *arguments: Any) -> Datagrams:
             if len(refused) < 2:
-                refused.append(keywords["local_addr"][1])
+                refused.append(port)
                 raise OSError(98, "address already in use")
-            return await real(*arguments, **keywords)
+            return Datagrams(host, port, *arguments)
 
-        asyncio.get_running_loop().create_datagram_endpoint = refuse_twice  # type: ignore[method-assign]
+        monkeypatch.setattr("gossip.transport.Datagrams", refuse_twice)
         address = await end.transport.listen_network(Address("127.0.0.1", 0))
         for port in refused:
             with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):

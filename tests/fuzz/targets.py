@@ -214,7 +214,7 @@ class Frames(_Plain):
         self._loop = asyncio.new_event_loop()
         self._transport = Transport(self._received, lambda peer: None, 1 << 20, 16)
 
-    def _received(self, packet: bytes, stream: bool, peer: int | None) -> bool:
+    def _received(self, packet: bytes, stream: bool, peer: int | None, ago: float | None) -> bool:
         try:
             self._codec.decode(packet)
         except Malformed:

@@ -49,16 +49,16 @@ class Target:
         transport = self.node._runtime.transport  # type: ignore[union-attr]
         take, hear = transport._datagram, Inbound.data_received
 
-        def datagram(data: bytes) -> None:
+        def datagram(data: bytes, ago: float | None) -> None:
             self.datagrams.append(data)
-            take(data)
+            take(data, ago)
 
         def data_received(inbound: Inbound, data: bytes) -> None:
             if inbound._owner is transport:
                 self.streams.setdefault(inbound, bytearray()).extend(data)
             hear(inbound, data)
 
-        transport._datagram = datagram
+        transport._datagrams._take = datagram
         patch.setattr(Inbound, "data_received", data_received)
 
     @contextmanager

@@ -157,4 +157,4 @@ def without_datagrams(node: gossip.Node) -> None:
     """From here on none that is sent to this node arrives."""
     transport = node._runtime.transport  # type: ignore[union-attr]
     received = transport._received
-    transport._received = lambda packet, stream, peer: received(packet, stream, peer) if stream else True
+    transport._received = lambda packet, stream, *rest: received(packet, stream, *rest) if stream else True

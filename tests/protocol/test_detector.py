@@ -179,6 +179,34 @@ def test_an_answer_that_came_by_stream_is_no_round_trip_of_a_datagram() -> None:
     assert probes.rtt[7] == pytest.approx(0.02), "it stood still, and answered the first ping as the second was sent"
 
 
+def test_a_round_trip_ends_when_the_ack_came_and_not_when_it_was_read() -> None:
+    probes = detector()
+    probes.probe(7, now=1.0)
+    probes.acked(1, 7, now=1.4, ago=0.38)
+    assert probes.rtt[7] == pytest.approx(0.02) and probes.timeout(7) == pytest.approx(0.08)
+    probes.probe(7, now=2.0)
+    probes.acked(2, 7, now=2.4, ago=None)
+    assert probes.rtt[7] == pytest.approx(0.02), "nobody knows how long it lay there"
+    assert not probes.waits and probes.heard[7] == 2.4, "but it came"
+    probes.probe(7, now=3.0)
+    probes.acked(3, 7, now=3.1, ago=0.2)
+    assert probes.rtt[7] == 0.0, "before it was asked for nothing can have come: a clock was set"
+
+
+def test_who_asks_by_two_ways_is_one_who_asks() -> None:
+    probes = detector()
+    mine = probes.relay(3, 11, 7, now=0.0)
+    assert mine is not None and probes.relay(3, 11, 7, now=0.1) is None
+    assert probes.relay(4, 11, 7, now=0.1) is not None, "another one may use the same number"
+    probes.probe(7, now=1.0)
+    probes.widened(3, [8, 9])
+    for _ in range(2):
+        probes.nacked(3, 8)
+    probes.tick(1.5)
+    verdicts, _ = probes.tick(2.5)
+    assert "2 were asked and 1 had no answer" in verdicts[0].why and probes.health == 1
+
+
 def failed_probe(probes: Detector, now: float, witnesses: list[int], nacks: list[int]) -> None:
     ask = probes.probe(7, now)
     assert ask is not None

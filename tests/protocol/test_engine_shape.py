@@ -54,7 +54,7 @@ def test_without_an_ack_it_asks_others_then_suspects_and_tells_everybody() -> No
     target, other = (BOB, CAT) if first.to == (2,) else (CAT, BOB)
     assert engine.tick(now=1.5, wall=EPOCH) == [
         Send((target.instance,), Ping(1, EMPTY, (ANN,)), stream=True),  # where datagrams are filtered, streams may pass
-        Send((other.instance,), PingReq(1, target.instance), stream=True),
+        Send((other.instance,), PingReq(1, target.instance), both=True),
     ]
     suspect = target.by_whom(Status.SUSPECT, ANN.instance)
     judged, ping, *_ = engine.tick(now=2.0, wall=EPOCH)

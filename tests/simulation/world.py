@@ -504,6 +504,8 @@ class World:
                     for instance in to:
                         address = _address(process.engine, instance)
                         self._send(process, address, message, payload, streamed)
+                        if effect.both:
+                            self._send(process, address, message, payload, stream=False)
                         if streamed and self.options.streams:
                             self._open(process, instance, address)
                 case Dial(address, message):
