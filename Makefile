@@ -42,7 +42,7 @@ format: $(STAMP)  ## put every file into the one format, and fix what the linter
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## how fast the store is, how fast a write spreads, what a disk costs, repair, large clusters, what grows with what, and how soon a crash is known; STORE_ARGS, PROPAGATE_ARGS, ... go to each
+bench: $(STAMP)  ## how fast the store is, how fast a write spreads, what a disk costs, repair, large clusters, what grows with what, how soon a crash is known, and what of a flood is received; STORE_ARGS, PROPAGATE_ARGS, ... go to each
 	$(BIN)/python benchmarks/store.py $(STORE_ARGS)
 	$(BIN)/python benchmarks/propagate.py $(PROPAGATE_ARGS)
 	$(BIN)/python benchmarks/durable.py $(DURABLE_ARGS)
@@ -50,6 +50,7 @@ bench: $(STAMP)  ## how fast the store is, how fast a write spreads, what a disk
 	$(BIN)/python benchmarks/relay.py $(RELAY_ARGS)
 	$(BIN)/python benchmarks/growth.py $(GROWTH_ARGS)
 	$(BIN)/python benchmarks/detect.py $(DETECT_ARGS)
+	$(BIN)/python benchmarks/flood.py $(FLOOD_ARGS)
 
 soak: $(STAMP)  ## what takes long: hundreds of kills, every crash of the disk, broken and slow networks, a large cluster at rest, properties searched anew
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --timeout 3600 tests/integration/test_disk.py tests/storage tests/crdt tests/protocol/test_comings.py tests/node/test_lives.py tests/integration/test_partitions.py tests/integration/test_slow.py tests/integration/test_quiet.py $(ARGS)

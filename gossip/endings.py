@@ -4,6 +4,9 @@ Two proofs. Of each neighbour to whom a stream was opened there is a pidfd, whic
 once, even where a forked child holds its streams and its lock. And when a stream ends, the lock is looked at: it tells
 of a node that ended while its process goes on, and of all on systems without pidfds.
 
+Where too many live on a host for each to watch all (`neighbours.to_watch`), streams are opened to those who are to be
+watched, and others rest: they are closed when they were of no use for a while.
+
 Invariants: the end of a neighbour is told to the engine once, and never of one who said goodbye before; no descriptor
 is closed while the loop still watches it.
 Not here: where neighbours are, and what is kept open of them (`neighbours`), and what an end means (the engine's part).
@@ -11,7 +14,11 @@ Not here: where neighbours are, and what is kept open of them (`neighbours`), an
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
+
+from gossip.neighbours import MESH, to_watch
+from gossip.protocol.members import Claim, Status
 
 if TYPE_CHECKING:
     from gossip.runtime import Runtime
@@ -19,6 +26,10 @@ if TYPE_CHECKING:
 _LOOKS = 20
 _LOOK_AGAIN = 0.01
 """Seconds between two looks whether a lost neighbour's process has ended; much memory takes its time to die."""
+_SETTLE = 0.1
+"""Seconds until it is decided anew who is to be watched: the workers of a host start together."""
+_REST = 5.0
+"""Seconds between two looks at streams that are of no use."""
 
 
 class Endings:
@@ -28,11 +39,18 @@ class Endings:
         self._runtime = runtime
         self._examined: set[int] = set()
         """Lost neighbours that are being looked at."""
+        self._here: set[int] = set()
+        """The living neighbours."""
+        self._watched: set[int] | None = None
+        """Those of them who are watched by this node; None: all."""
+        self._review: asyncio.TimerHandle | None = None
 
     def met(self, peer: int, stream: int) -> None:
         """A stream (a descriptor) was opened to a member of this host: from here on its process is watched."""
         runtime = self._runtime
         if not runtime.running or peer not in runtime.engine.members:
+            return
+        if self._watched is not None and peer not in self._watched:
             return
         pidfd = runtime.neighbours.process(peer, stream)
         if pidfd is not None:
@@ -65,13 +83,60 @@ class Endings:
         if ended:
             runtime.exited(peer)
 
-    def forget(self, peer: int) -> None:
+    def heard(self, claim: Claim) -> None:
+        """A living member was heard of."""
+        peer = claim.instance
+        if peer not in self._here and self._runtime.neighbours.meet(peer, claim.addresses):
+            self._here.add(peer)
+            self._review_soon()
+
+    def gone(self, peer: int) -> None:
         """The member is gone."""
+        self._let_go(peer)
+        if peer in self._here:
+            self._here.discard(peer)
+            self._review_soon()
+
+    def _review_soon(self) -> None:
+        many = self._watched is not None or len(self._here) >= MESH
+        if many and self._runtime.running:
+            if self._review is not None:
+                self._review.cancel()
+            self._review = self._runtime.loop.call_later(_SETTLE, self._choose)
+
+    def _choose(self) -> None:
+        """Decides who is watched, and sees to it that they are, and that the streams to others do not stay for ever."""
+        runtime, table = self._runtime, self._runtime.engine.members.table
+        self._review = None
+        if not runtime.running:
+            return
+        chosen = to_watch(runtime.engine.me.instance, self._here)
+        self._watched = chosen if len(self._here) >= MESH else None
+        for peer in chosen:
+            runtime.neighbours.meet(peer, table[peer].addresses)
+            stream = runtime.transport.stream_to(peer)
+            if stream is not None:
+                self.met(peer, stream)
+            elif self._watched is not None:
+                runtime.greet(peer)
+        if self._watched is None:
+            return
+        with runtime.lock:
+            for peer in self._here - chosen:
+                if table[peer].status == Status.ALIVE:  # who is doubted is not left before that is over
+                    self._let_go(peer)
+                    runtime.engine.unwatched(peer)
+        runtime.transport.rest(chosen)
+        self._review = runtime.loop.call_later(_REST, self._choose)
+
+    def _let_go(self, peer: int) -> None:
         if (pidfd := self._runtime.neighbours.processes.get(peer)) is not None:
             self._runtime.loop.remove_reader(pidfd)
         self._runtime.neighbours.forget(peer)
 
     def close(self) -> None:
         """The node has left: watches nobody any more."""
+        if self._review is not None:
+            self._review.cancel()
         for pidfd in self._runtime.neighbours.processes.values():
             self._runtime.loop.remove_reader(pidfd)

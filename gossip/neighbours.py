@@ -4,6 +4,10 @@ A node has a place in the runtime directory: a lock that it holds for its life, 
 claim was heard, its lock is kept open: when the kernel frees it, the node has ended, which is proof. Of each to which a
 stream was opened, a pidfd is: it is readable when the process has ended, even where a forked child has its lock.
 
+Up to 32 nodes of a host watch each other, each all. With more, which would cost each of them four descriptors for each
+other one, a node watches six: the three that follow it on the ring of instances, so that nobody is watched by less than
+three, and one in each further quarter, so that a part of the ring that dies at once is seen from outside.
+
 Invariants: an end is proved only of processes whose lock was seen on this host, never by a file that is missing; a lock
 once taken is held until we end, even after somebody removed its file, for others may have it open as well.
 Not here: who is a member, and what an end means (the engine's part).
@@ -12,6 +16,9 @@ Not here: who is a member, and what an end means (the engine's part).
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
+from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 
 from discovery import HostDirectory, Place, Witness, parse_address, process_of, runtime_directory
@@ -19,6 +26,30 @@ from gossip.errors import ConfigError, StartError
 
 _MOST_WITNESSES = 1024
 """Descriptors kept for neighbours: more nodes than that on one host are not what this is for."""
+MESH = 32
+"""Nodes of one host that watch each other, each all."""
+_RING = 1 << 64
+_SUCCESSORS = 3
+_QUARTERS = 4
+
+
+def to_watch(me: int, others: Iterable[int]) -> set[int]:
+    """Whom of the other nodes of its host a node watches.
+
+    >>> to_watch(1, range(2, 5))
+    {2, 3, 4}
+    >>> eighths = [number << 58 for number in range(1, 64)]
+    >>> sorted(each >> 58 for each in to_watch(0, eighths))
+    [1, 2, 3, 16, 32, 48]
+    """
+    ring = sorted((other - me) % _RING for other in others)
+    if len(ring) < MESH:
+        return {(me + place) % _RING for place in ring}
+    places = {*range(_SUCCESSORS)}
+    for number in range(1, _QUARTERS):
+        place = bisect_left(ring, number * _RING // _QUARTERS)
+        places.add(next(each % len(ring) for each in count(place) if each % len(ring) not in places))
+    return {(me + ring[place]) % _RING for place in places}
 
 
 class Neighbours:
@@ -43,8 +74,10 @@ class Neighbours:
             raise ConfigError(str(error)) from None
 
     def others(self) -> list[str]:
-        """The addresses of all living nodes but our own. Raises `OSError`."""
-        return [str(address) for address in self._directory.others()]
+        """The addresses of other living nodes: of all, or of as many as lead to all. Raises `OSError`."""
+        found = {int(Path(address.path).stem, 16): str(address) for address in self._directory.others()}
+        wanted = to_watch(self.place.instance, found)  # who is asked tells of the rest, and each has others to ask
+        return [address for instance, address in found.items() if instance in wanted]
 
     def claim_anew(self) -> None:
         """Takes the same place again, after somebody removed its files. Raises `OSError`.
@@ -55,10 +88,12 @@ class Neighbours:
         self._former.append(self.place)
         self.place = self._directory.claim(self.place.instance)
 
-    def meet(self, instance: int, addresses: tuple[str, ...]) -> None:
-        """A living member was heard of: if it is of this host, its end can be proved from here on."""
-        if instance in self._witnesses or len(self._witnesses) >= _MOST_WITNESSES:
-            return
+    def meet(self, instance: int, addresses: tuple[str, ...]) -> bool:
+        """A living member was heard of: if it is of this host, its end can be proved from here on. Says whether."""
+        if instance in self._witnesses:
+            return True
+        if len(self._witnesses) >= _MOST_WITNESSES:
+            return False
         for text in addresses:
             if text.startswith("unix:"):
                 try:
@@ -67,7 +102,8 @@ class Neighbours:
                     continue  # an address that nobody could listen at
                 if witness is not None:
                     self._witnesses[instance] = witness
-                    return
+                    return True
+        return False
 
     def process(self, instance: int, stream: int) -> int | None:
         """A pidfd of the member to whom this stream was opened; None if there is none, or there was one before."""
@@ -84,7 +120,7 @@ class Neighbours:
         return dict(self._processes)
 
     def forget(self, instance: int) -> None:
-        """The member is gone."""
+        """The member is gone, or is no longer watched by this node."""
         pidfd = self._processes.pop(instance, None)
         if pidfd is not None:
             os.close(pidfd)

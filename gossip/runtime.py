@@ -510,6 +510,11 @@ class Runtime:
             self._do(partial(self.engine.watching, peer, self._now()))
             self._schedule()
 
+    def greet(self, peer: int) -> None:
+        """Opens a stream to this member, if there is none, by saying who we are."""
+        with self.lock:
+            self._do(partial(self.engine.greet, peer))
+
     def exited(self, peer: int) -> None:
         """It is proved that the process of this member has ended."""
         if self.running:
@@ -585,9 +590,9 @@ class Runtime:
         """Keeps what is open for members in step with who is one."""
         if claim.gone:
             self.transport.forget(claim.instance)
-            self._endings.forget(claim.instance)
+            self._endings.gone(claim.instance)
         elif claim.instance != self.engine.me.instance:
-            self.neighbours.meet(claim.instance, claim.addresses)
+            self._endings.heard(claim)
 
     def _send(self, to: tuple[int, ...], effect: Send, datagram: bool) -> None:
         packet = self._encoded(effect)

@@ -292,9 +292,13 @@ class Engine:
         return [*self.flush(), *self._handed_anew(instance), *self.membership.lost(instance, now, self.digest)]
 
     def exited(self, instance: int, now: float) -> list[Effect]:
-        """The process of this member is gone: proof, so it is dead at once, and all are told."""
+        """The process of this member is gone: proof, so it is dead at once, and all are told.
+
+        Of many, more are told by who has seen it than by who was told: where few watched it, who is told by nobody
+        hears of it with a ping only, seconds later.
+        """
         effects = self._follow(self.membership.exited(instance, now), now)
-        return [*effects, *self.membership.news()]
+        return [*effects, *self.membership.news(self._settings.full_fanout)]
 
     def watching(self, instance: int, now: float) -> list[Effect]:
         """The process of this member is watched from here on: it exists, until `exited` says otherwise."""

@@ -294,13 +294,14 @@ class Membership:
             lists[-1].append(claim)
         return list(map(tuple, lists))
 
-    def news(self) -> list[Effect]:
-        """Tells others at once of what was heard for the first time, as much as fits a message."""
+    def news(self, fanout: int = _FANOUT) -> list[Effect]:
+        """Tells others at once of what was heard for the first time, as much as fits a message: all, or of many this
+        number."""
         if not self.broadcast.fresh:
             return []
         peers = self.members.peers()
         if len(peers) > self._settings.full_fanout:
-            peers = self._rng.sample(peers, min(_FANOUT, len(peers)))
+            peers = self._rng.sample(peers, min(fanout, len(peers)))
         claims = self.broadcast.take_fresh(len(peers) + 1, _LIST_BYTES)
         return [Send(tuple(peers), Gossip(claims))] if peers else []
 

@@ -375,7 +375,7 @@ def test_whose_stream_ended_while_he_lagged_lags_no_more(run: Play) -> None:
     """Ours: as long as he lived, nothing was handed on by him that others waited for."""
 
     async def story(world: World) -> None:
-        here = await world.end(send_buffer=4 << 20)
+        here = await world.end(send_buffer=32 << 20)  # more than the kernel takes
         listener, address = world.listener()
         here.send(address, b"x", peer=7)
         stream = await world.accept(listener)
