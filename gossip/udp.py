@@ -33,7 +33,7 @@ while its loop stands still for some seconds, 2 000 datagrams of the largest kin
 _A_TURN: Final = 64
 """Datagrams read in one turn of the loop: a flood takes it for 4 ms if all of them are good, and others have theirs."""
 _A_VERDICT: Final = 4096
-"""Datagrams read before somebody is judged: as many as the buffer holds, or a flood would put that off for ever."""
+"""Datagrams read before somebody is judged: as many of the largest as the buffer holds, so that a flood has an end."""
 _LARGEST: Final = 1 << 16
 # Not in Python's socket module.
 _SO_TIMESTAMPNS: Final = 35

@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import gossip
 from gossip.protocol.messages import Message, Ping, PingReq
+from gossip.pulse import Pulse
 from tests.contracts.ends import LOOPS
 from tests.waiting import until
 
@@ -128,5 +130,32 @@ def test_answers_that_lay_in_the_sockets_while_the_loop_stood_still_came_in_time
                 assert len(new) == 1 and new[0] < stander.waited[0] + seconds / 2, (new, stander.waited)
             else:
                 assert new == [], "how long the way is nobody can tell"
+
+    play(loop, story)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_tick_that_is_due_in_less_than_a_millisecond_does_not_go_round_and_round(loop: str) -> None:
+    """Ours: uvloop takes less than half a millisecond for none, and the engine was asked in vain until it was over."""
+
+    async def story() -> None:
+        ticks, over = [0], asyncio.Event()
+        detector = SimpleNamespace(waits=False)
+        engine: Any = SimpleNamespace(membership=SimpleNamespace(detector=detector), deadline=0.0)
+
+        def tick() -> None:
+            ticks[0] += 1
+            if time.monotonic() < engine.deadline:
+                pulse.follow(engine)
+            else:
+                over.set()
+
+        pulse = Pulse(asyncio.get_running_loop(), tick)
+        for _ in range(20):
+            over.clear()
+            engine.deadline = time.monotonic() + 0.0004
+            pulse.follow(engine)
+            await over.wait()
+        assert 20 <= ticks[0] <= 40
 
     play(loop, story)
