@@ -68,6 +68,7 @@ class Datagrams:
             with suppress(OSError):
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
             if sys.platform == "linux":
+                # from a moment later on, if this is the first socket that asks: until then it notes when one is read
                 for option in (_SO_TIMESTAMPNS, _SO_RXQ_OVFL):
                     with suppress(OSError):  # then nobody knows
                         self._socket.setsockopt(socket.SOL_SOCKET, option, 1)

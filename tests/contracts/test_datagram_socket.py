@@ -47,6 +47,17 @@ class Mouth:
     def say(self, datagram: bytes) -> None:
         self.here.sendto(datagram, self._to)
 
+    async def noted(self) -> None:
+        """Waits until the kernel notes when datagrams come: it begins a moment after it was asked to, if nobody was
+        before."""
+        while not self.ago or (self.ago[-1] or 0.0) < 0.005:
+            self.ago.clear()
+            self.say(b"noted?")
+            time.sleep(0.005)  # waits: for the datagram to have been there as long
+            await until(lambda: self.ago)
+        self.taken.clear()
+        self.ago.clear()
+
     def close(self) -> None:
         self.datagrams.close()
         self.here.close()
@@ -128,6 +139,7 @@ def test_what_found_no_room_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 @each_loop
 def test_a_datagram_that_waited_for_a_loop_which_stood_still_says_for_how_long(loop: str) -> None:
     async def story(mouth: Mouth) -> None:
+        await mouth.noted()
         begun = time.monotonic()
         mouth.say(b"early")
         assert select.select([mouth.datagrams], [], [], 10)[0]
