@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from gossip.neighbours import MESH, to_watch
+from gossip.neighbours import MESH, Neighbours, to_watch
 from gossip.protocol.members import Claim, Status
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ class Endings:
         """Those of them who are watched by this node; None: all."""
         self._review: asyncio.TimerHandle | None = None
 
+    @property
+    def _neighbours(self) -> Neighbours:
+        return self._runtime.whereabouts.neighbours
+
     def met(self, peer: int, stream: int) -> None:
         """A stream (a descriptor) was opened to a member of this host: from here on its process is watched."""
         runtime = self._runtime
@@ -52,20 +56,20 @@ class Endings:
             return
         if self._watched is not None and peer not in self._watched:
             return
-        pidfd = runtime.neighbours.process(peer, stream)
+        pidfd = self._neighbours.process(peer, stream)
         if pidfd is not None:
             # a turn later, when what came in together with the end, a goodbye perhaps, has been read
             runtime.loop.add_reader(pidfd, runtime.loop.call_soon, self._process_ended, peer, pidfd)
             runtime.watching(peer)
 
     def _process_ended(self, peer: int, pidfd: int) -> None:
-        if self._runtime.neighbours.processes.get(peer) == pidfd:  # else it has said goodbye
+        if self._neighbours.processes.get(peer) == pidfd:  # else it has said goodbye
             self._runtime.loop.remove_reader(pidfd)
             self._runtime.exited(peer)
 
     def lost(self, peer: int) -> None:
         """A stream to this member ended, or could not be opened."""
-        if self._runtime.neighbours.knows(peer) and peer not in self._examined:
+        if self._neighbours.knows(peer) and peer not in self._examined:
             self._examined.add(peer)
             self._runtime.loop.call_soon(self._examine, peer, _LOOKS)  # a turn later, as above
 
@@ -75,8 +79,8 @@ class Endings:
         Several times, since a process that dies closes its files one after the other, streams and lock among them.
         """
         runtime = self._runtime
-        ended = runtime.running and runtime.neighbours.has_ended(peer)
-        if runtime.running and not ended and looks > 1 and runtime.neighbours.knows(peer):
+        ended = runtime.running and self._neighbours.has_ended(peer)
+        if runtime.running and not ended and looks > 1 and self._neighbours.knows(peer):
             runtime.loop.call_later(_LOOK_AGAIN, self._examine, peer, looks - 1)
             return
         self._examined.discard(peer)
@@ -86,7 +90,7 @@ class Endings:
     def heard(self, claim: Claim) -> None:
         """A living member was heard of."""
         peer = claim.instance
-        if peer not in self._here and self._runtime.neighbours.meet(peer, claim.addresses):
+        if peer not in self._here and self._neighbours.meet(peer, claim.addresses):
             self._here.add(peer)
             self._review_soon()
 
@@ -113,7 +117,7 @@ class Endings:
         chosen = to_watch(runtime.engine.me.instance, self._here)
         self._watched = chosen if len(self._here) >= MESH else None
         for peer in chosen:
-            runtime.neighbours.meet(peer, table[peer].addresses)
+            self._neighbours.meet(peer, table[peer].addresses)
             stream = runtime.transport.stream_to(peer)
             if stream is not None:
                 self.met(peer, stream)
@@ -130,13 +134,13 @@ class Endings:
         self._review = runtime.loop.call_later(_REST, self._choose)
 
     def _let_go(self, peer: int) -> None:
-        if (pidfd := self._runtime.neighbours.processes.get(peer)) is not None:
+        if (pidfd := self._neighbours.processes.get(peer)) is not None:
             self._runtime.loop.remove_reader(pidfd)
-        self._runtime.neighbours.forget(peer)
+        self._neighbours.forget(peer)
 
     def close(self) -> None:
         """The node has left: watches nobody any more."""
         if self._review is not None:
             self._review.cancel()
-        for pidfd in self._runtime.neighbours.processes.values():
+        for pidfd in self._neighbours.processes.values():
             self._runtime.loop.remove_reader(pidfd)

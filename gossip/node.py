@@ -157,7 +157,7 @@ class Node:
             self._check_staying()
             runtime.restate(lambda: self.config.tags)  # it may have been tagged while it was starting
             self._verdicts.begin(runtime.engine.me.instance, time.time())
-            await self._serve_control(runtime.place)
+            await self._serve_control(runtime.whereabouts.place)
             self._check_staying()
         except BaseException:
             await self.leave()

@@ -25,7 +25,7 @@ from random import Random
 from typing import Any, ParamSpec
 
 from crdt import Change, Context, Store, Write
-from discovery import Address, Place, parse_address
+from discovery import Place
 from gossip import forks
 from gossip.config import Config
 from gossip.door import Door
@@ -35,7 +35,6 @@ from gossip.events import EventKind
 from gossip.identity import SECRET, KeyPair
 from gossip.keeping import Keeping
 from gossip.keyring import Keyring
-from gossip.neighbours import Neighbours
 from gossip.protocol.effects import (
     Appeared,
     Changed,
@@ -57,11 +56,11 @@ from gossip.protocol.log import Log
 from gossip.protocol.members import Claim
 from gossip.protocol.messages import Ack, Ping
 from gossip.pulse import Pulse
-from gossip.reach import announced, moved, reachable
 from gossip.seal import Seal
 from gossip.search import Search
 from gossip.transport import Transport
 from gossip.waits import Waits
+from gossip.whereabouts import Whereabouts
 
 log = logging.getLogger("gossip")
 P = ParamSpec("P")
@@ -106,11 +105,7 @@ class Runtime:
         self._happened = happened
         self.leave = leave
         self._settled = settled
-        self._neighbours: Neighbours | None = None
-        self.bound: Address | None = None
-        """Where it listens on the network, if it does."""
-        self.announced: Address | None = None
-        """What it may say of that to whoever is on its links."""
+        self._whereabouts: Whereabouts | None = None
         self.keeping = Keeping(config, self._stored, lambda: self.engine.stamp(_wall()), self._refused)
         self.waits = Waits(self)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -150,7 +145,8 @@ class Runtime:
         try:
             recent = Log(config.log_bytes)
             newest = await self.keeping.open(self._store, recent)
-            addresses = await self._listen(identity.instance)
+            self._whereabouts = Whereabouts(config, self.transport, identity.instance)
+            addresses = await self.whereabouts.listen()
             name = config.name or _default_name()
             started = _wall()
             claim = Claim(identity.instance, name[:255], addresses, started, tuple(sorted(config.tags.items())))
@@ -167,19 +163,6 @@ class Runtime:
         if self.running:  # nobody told us to leave meanwhile
             self._search.go_on()
 
-    async def _listen(self, instance: int) -> tuple[str, ...]:
-        config = self.config
-        self._neighbours = Neighbours(config.cluster, config.runtime_dir, instance)
-        await self.transport.listen_unix(str(self.place.socket_path))
-        addresses = [str(self.place.address)]
-        if config.bind:
-            bound = self.bound = await self.transport.listen_network(parse_address(config.bind, allow_port_zero=True))
-            addresses.append(config.advertise or str(reachable(bound)))
-            self.announced = announced(parse_address(addresses[-1]), bound)
-            if config.insecure and not config.key and not bound.is_loopback:
-                log.warning("listening at %s without a key: whoever reaches it can read and write everything", bound)
-        return tuple(addresses)
-
     def _door(self) -> Door:
         return Door(self._loop, self._check_loop, self._transaction)
 
@@ -189,43 +172,24 @@ class Runtime:
         return self.door.lock
 
     @property
-    def place(self) -> Place:
-        """Where the other nodes of this host find this one."""
-        return self.neighbours.place
-
-    @property
-    def neighbours(self) -> Neighbours:
-        """The other nodes of this host."""
-        assert self._neighbours is not None
-        return self._neighbours
+    def whereabouts(self) -> Whereabouts:
+        """Where it listens, and what it says of that."""
+        assert self._whereabouts is not None
+        return self._whereabouts
 
     async def check_place(self) -> None:
-        """Makes the files of this node anew if somebody removed them: nobody new of this host could find it."""
-        if self.place.listed:
-            return
-        log.warning(
-            "somebody removed the files of node %r in %s: they are made anew. Keep cleaners of temporary files away "
-            "from there", self.engine.me.name, self.place.socket_path.parent,
-        )  # fmt: skip
-        self.neighbours.claim_anew()
-        await self.transport.listen_unix(str(self.place.socket_path))
-        await self._settled(self.place)
+        """Sees to it that others of this host find this node."""
+        if await self.whereabouts.restore(self.engine.me.name):
+            await self._settled(self.whereabouts.place)
 
     def check_address(self) -> None:
-        """Says where this node is, if it moved: another lease, another network. What it had open led from there."""
-        if self.bound is None or self.config.advertise or not self.running:
-            return
-        place, said = self.engine.me.addresses
-        now = moved(parse_address(said), self.bound)
-        if now is None:
-            return
-        log.warning("node %r is not at %s any more: it tells others that it is at %s", self.engine.me.name, said, now)
-        self.announced = announced(now, self.bound)
-        self.transport.moved()
-        with self.lock:
-            self._do(partial(self.engine.restate, addresses=(place, str(now))))
-            self._do(self.engine.news)
-            self._schedule()
+        """Says where this node is, if that has changed."""
+        addresses = self.whereabouts.moved(self.engine.me.name, self.engine.me.addresses) if self.running else None
+        if addresses is not None:
+            with self.lock:
+                self._do(partial(self.engine.restate, addresses=addresses))
+                self._do(self.engine.news)
+                self._schedule()
 
     def join(self, candidates: list[str]) -> None:
         """Introduces this node to whoever is at these addresses."""
@@ -263,9 +227,9 @@ class Runtime:
         forks.leave(self)
         search = self._search.cancel()
         self._pulse.stop()
-        if self._neighbours is not None:
+        if self._whereabouts is not None:
             self._endings.close()
-            self._neighbours.release()
+            self.whereabouts.neighbours.release()
         self.waits.end()
         for task in list(self._tasks):
             task.cancel()
@@ -294,8 +258,8 @@ class Runtime:
         self.forked = True
         self.door = self._door()  # whoever was inside does not exist here
         forks.let_go([*self.transport.descriptors(), *self._search.descriptors()])
-        if self._neighbours is not None:
-            self._neighbours.abandon()
+        if self._whereabouts is not None:
+            self.whereabouts.neighbours.abandon()
 
     # -- what the program does --------------------------------------------------------------------------------------
 

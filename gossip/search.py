@@ -121,7 +121,7 @@ class Search:
                 try:
                     await self._runtime.check_place()
                     self._runtime.check_address()
-                    self._offer([*self._runtime.neighbours.others(), *self._found[_SEEDS]])
+                    self._offer([*self._runtime.whereabouts.neighbours.others(), *self._found[_SEEDS]])
                 except OSError as error:
                     log.warning("looking for other nodes failed, and will be tried again: %s", error)
         except asyncio.CancelledError:
@@ -200,7 +200,7 @@ class Search:
     def _first_offer(self) -> bool:
         """Offers all that is known so far; says whether there is somebody to wait for."""
         try:
-            neighbours = self._runtime.neighbours.others()
+            neighbours = self._runtime.whereabouts.neighbours.others()
         except OSError as error:
             raise StartError(error.errno, f"can not look for other nodes: {error}") from error
         found = [each for source in self._found.values() for each in source]
@@ -219,7 +219,7 @@ class Search:
         another interface, or 127.0.1.1, which Debian has its own name stand for."""
         if text in self._runtime.engine.me.addresses:
             return True
-        bound, address = self._runtime.bound, parse_peer(text)
+        bound, address = self._runtime.whereabouts.bound, parse_peer(text)
         if bound is None or address.is_unix or address.port != bound.port:
             return False
         if not bound.is_unspecified:
@@ -236,11 +236,11 @@ class Search:
             level = logging.INFO if self._config.mdns is None else logging.WARNING
             log.log(level, "nodes on this link are not looked for by mDNS: pip install 'gossamesh[mdns]' for that")
             return
-        runtime, bound = self._runtime, self._runtime.bound
+        runtime, bound = self._runtime, self._runtime.whereabouts.bound
         assert bound is not None, "Config asks for bind"
         instance = f"{runtime.engine.me.instance:016x}"
         while True:
-            announced = runtime.announced
+            announced = runtime.whereabouts.announced
             mdns = self._mdns = Mdns(self._config.cluster, VERSION, instance, announced, bound, lent=self._zeroconf)
             try:
                 await mdns.open()
@@ -254,7 +254,7 @@ class Search:
 
     async def _hear(self, mdns: Mdns, announced: Address | None) -> None:
         """Until this node is announced elsewhere: then its sockets are of interfaces that may be no more."""
-        while announced == self._runtime.announced:
+        while announced == self._runtime.whereabouts.announced:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pace):
                     await mdns.found.wait()

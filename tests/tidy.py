@@ -46,6 +46,7 @@ LAYERS = (
         "gossip.sources",
         "gossip.token",
         "gossip.waits",
+        "gossip.whereabouts",
         "gossip.storage",
         "gossip.streams",
         "gossip.transport",

@@ -287,7 +287,7 @@ class Requests(_Plain):
         super().__init__()
         self._directory = tempfile.mkdtemp(prefix="gm-")
         self._node = gossip.Node("fuzz", runtime_dir=self._directory).open()
-        self._path = str(self._node._runtime.place.control_path)  # type: ignore[union-attr]
+        self._path = str(self._node._runtime.whereabouts.place.control_path)  # type: ignore[union-attr]
         self._wrong: list[dict[str, Any]] = []
         loop = self._node._runtime.loop  # type: ignore[union-attr]
         loop.call_soon_threadsafe(loop.set_exception_handler, lambda loop, context: self._wrong.append(context))

@@ -85,7 +85,7 @@ class Target:
 
     @property
     def unix(self) -> str:
-        return str(self.node._runtime.place.socket_path)  # type: ignore[union-attr]
+        return str(self.node._runtime.whereabouts.place.socket_path)  # type: ignore[union-attr]
 
     async def send(self, wire: str, packets: list[bytes]) -> None:
         """Sends them all, and waits until the node has seen them."""

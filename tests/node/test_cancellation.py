@@ -163,7 +163,7 @@ def test_a_leave_cancelled_at_every_await_leaves_nothing(cluster: str, loop: str
                 node = gossip.Node(cluster, **settings)
                 await node.start()
                 node.map("m")["k"] = at
-                reader, writer = await asyncio.open_unix_connection(str(node._runtime.place.control_path))  # type: ignore[union-attr]
+                reader, writer = await asyncio.open_unix_connection(str(node._runtime.whereabouts.place.control_path))  # type: ignore[union-attr]
                 writer.write(b'{"do": "watch", "object": "m"}\n')
                 await reader.readline()
                 done = not await cancelled(node.leave(), at)

@@ -170,16 +170,16 @@ def test_eve_at_the_address_of_bob_hears_nothing_that_is_for_him(cluster: str) -
             one, two = (stack.enter_context(tempfile.TemporaryDirectory(prefix="gm-")) for _ in range(2))
             settings: dict[str, Any] = {"key": KEY, "bind": "127.0.0.1:0", "probe_interval": 0.2}
             ann = await stack.enter_async_context(gossip.Node(cluster, runtime_dir=one, **settings))
-            seeds = [str(runtime_of(ann).bound)]
+            seeds = [str(runtime_of(ann).whereabouts.bound)]
             bob = gossip.Node(cluster, runtime_dir=two, seeds=seeds, **settings)
             await bob.start()
             await until(lambda: len(ann.members) == len(bob.members) == 2)
-            address = Address("127.0.0.1", runtime_of(bob).bound.port)  # type: ignore[union-attr]
+            address = Address("127.0.0.1", runtime_of(bob).whereabouts.bound.port)  # type: ignore[union-attr]
             before = bob.me.instance
             runtime_of(bob).transport.send = lambda *rest: None  # type: ignore[method-assign]
             await bob.leave()
             eve, came = Eve(cluster), []
-            eve.transport._received = lambda packet, stream, peer: came.append(packet) or True
+            eve.transport._received = lambda packet, *rest: came.append(packet) or True
             await eve.transport.listen_network(address)
             stack.push_async_callback(eve.transport.close)
             ann.map("m")["k"] = "a secret for bob"
@@ -203,7 +203,7 @@ def test_who_goes_on_as_another_loses_nothing_and_is_taken_for_nobody_else(clust
             places = [stack.enter_context(tempfile.TemporaryDirectory(prefix="gm-")) for _ in NAMES]
             for place, name in enumerate(NAMES):
                 where = places[place if apart else 0]
-                seeds = [str(runtime_of(made[0]).bound)] if made else []
+                seeds = [str(runtime_of(made[0]).whereabouts.bound)] if made else []
                 node = gossip.Node(cluster, name=name, key=KEY, runtime_dir=where, bind="127.0.0.1:0", seeds=seeds)
                 made.append(await stack.enter_async_context(node))
             ann, bob, _ = made

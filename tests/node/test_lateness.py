@@ -66,7 +66,7 @@ class Stander:
 
     def _crowd(self) -> None:
         """Has more datagrams lie before the answer than a few turns of the loop read."""
-        if bound := self.runtime.bound:
+        if bound := self.runtime.whereabouts.bound:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as crowd:
                 for _ in range(250):
                     crowd.sendto(b"of nobody", (bound.host, bound.port))

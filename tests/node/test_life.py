@@ -349,13 +349,13 @@ def test_a_loop_closed_under_a_node_is_told_to_who_writes(cluster: str) -> None:
 
 def release(node: gossip.Node) -> None:
     """What the kernel does when such a program ends."""
-    assert node._runtime is not None and node._runtime.place is not None
+    assert node._runtime is not None and node._runtime.whereabouts.place is not None
     for transport in [node._runtime.transport, node._control]:
         servers = getattr(transport, "_servers", None) or [transport._server]
         for server in servers:
             for listener in server.sockets:
                 os.close(listener._sock.detach())
-    node._runtime.place.release()
+    node._runtime.whereabouts.place.release()
 
 
 EXIT = """
@@ -454,8 +454,8 @@ def test_an_address_is_that_at_which_a_member_can_be_reached() -> None:
 def test_a_leave_takes_less_than_a_second_though_nobody_reads_and_somebody_converses(cluster: str) -> None:
     async def story() -> None:
         async with nodes(cluster) as (ann, bob):
-            assert ann._runtime is not None and ann._runtime.place is not None
-            _, writer = await asyncio.open_unix_connection(str(ann._runtime.place.control_path))
+            assert ann._runtime is not None and ann._runtime.whereabouts.place is not None
+            _, writer = await asyncio.open_unix_connection(str(ann._runtime.whereabouts.place.control_path))
             for number in range(200):
                 ann.map("m", str)[str(number)] = "x" * 50_000
             writer.write(b'{"do": "get", "object": "m"}\n')  # and never reads

@@ -46,7 +46,7 @@ def test_a_program_changes_its_tags_and_all_see_them_and_are_told(cluster: str) 
 def test_new_tags_leave_at_the_end_of_the_turn_and_wait_for_no_packet(cluster: str) -> None:
     async def story() -> None:
         async with nodes(cluster, probe_interval=60.0) as (ann, bob):
-            ann._runtime.transport._received = lambda packet, stream: True  # type: ignore[union-attr]  # she is deaf
+            ann._runtime.transport._received = lambda packet, *rest: True  # type: ignore[union-attr]  # she is deaf
             ann.tag(role="web")
             await until(lambda: bob.members["node-0"].tags == {"role": "web"})
 
@@ -142,10 +142,10 @@ def test_eight_members_with_all_tags_see_all_of_each_other(cluster: str, far: bo
         transport = node._runtime.transport  # type: ignore[union-attr]
         received = transport._received
 
-        def look(packet: bytes, stream: bool) -> bool:
+        def look(packet: bytes, stream: bool, *rest: Any) -> bool:
             if not stream:
                 sizes.append(len(packet) + POSTAGE)
-            return received(packet, stream)
+            return received(packet, stream, *rest)
 
         transport._received = look
 

@@ -79,7 +79,7 @@ FITTING = [
     (UUID, UUIDS), (Decimal, Decimal("1.10")), (Colour, Colour.BLUE), (Level, Level.HIGH),
     (Item, Item("pen", Decimal("9.99"), [Colour.RED], b"\xff")), (Cart, {"owner": UUIDS, "items": [Item("pen")]}),
     (Point, Point(1, 2)), (list[int], [1, 2]), (dict[str, list[float]], {"a": [0.5]}), (dict[int, str], {1: "one"}),
-    (dict[UUID, int], {UUIDS: 1}), (tuple[int, str], (1, "a")), (set[int], {1, 2}), (frozenset[str], frozenset("ab")),
+    (dict[UUID, int], {UUIDS: 1}), (tuple[int, str], (1, "a")), (set[int], {1, 2}), (frozenset[int], frozenset((1, 2))),
     (int | None, None), (int | None, 3), (Literal["on", "off"], "off"), (Item | None, Item("pen")),
     (User, User(name="ann", born=date(2000, 1, 1), colour=Colour.BLUE)),
 ]  # fmt: skip

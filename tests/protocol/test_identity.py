@@ -227,13 +227,14 @@ def test_a_probe_with_proofs_still_bears_the_news_of_several() -> None:
     assert len(ack.claims) >= 5, "its own, and four more"
 
 
-def test_a_table_of_the_largest_cluster_fits_one_message() -> None:
+def test_the_table_of_the_largest_cluster_goes_in_lists_that_fit_a_message_each() -> None:
     """Each claim with a proof; not all with the longest of everything, which no real one has."""
     engine = Engine("shop", NEWS, Settings(max_members=MAX_CLAIMS), Random(1), Store(), identity=EVE)
     for number in range(1, MAX_CLAIMS):
         addresses = ("unix:/run/user/1000/gossamesh/shop-1234567/0123456789abcdef.sock", f"10.0.0.1:{number}")
         claim = Claim(number, "worker-1234.example", addresses, EPOCH, (("role", "web"),), proof=bytes(96))
         engine.members.hear(claim, 0.0)
-    claims = engine.membership.all_claims(0.0)
-    assert len(claims) == MAX_CLAIMS
-    assert engine.codec.decode(engine.codec.encode(EVE.instance, Welcome(claims, DIGEST)))[0] == EVE.instance
+    lists = engine.membership.lists(0.0)
+    assert sum(map(len, lists)) == MAX_CLAIMS
+    for claims in lists:
+        assert engine.codec.decode(engine.codec.encode(EVE.instance, Welcome(claims, DIGEST)))[0] == EVE.instance

@@ -20,7 +20,8 @@ from gossip.protocol.members import Status
 from tests.simulation.faults import NEAR
 from tests.simulation.model import Violation, demand
 from tests.simulation.network import Cut
-from tests.simulation.world import DISCOVERY, EPOCH, Process, World
+from tests.simulation.process import Process
+from tests.simulation.world import DISCOVERY, EPOCH, World
 
 CALM = 10.0
 """Seconds after the core agreed in which probes and repairs that began before may end: eight repairs of a second."""

@@ -19,7 +19,8 @@ from tests.simulation.options import CLOCKS, FORGERIES, ILLS, LIES, LINKS, LIVES
 from tests.simulation.strangers import Stranger
 
 if TYPE_CHECKING:
-    from tests.simulation.world import Process, World
+    from tests.simulation.process import Process
+    from tests.simulation.world import World
 
 MOST = 9
 """Nodes that live at a time."""

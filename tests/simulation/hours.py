@@ -21,7 +21,8 @@ from gossip.protocol.settings import Settings
 from tests.simulation.model import Violation, demand
 from tests.simulation.network import Trouble
 from tests.simulation.options import Options
-from tests.simulation.world import Process, World
+from tests.simulation.process import Process
+from tests.simulation.world import World
 
 NODES = 10
 COST = 0.02

@@ -16,9 +16,10 @@ from gossip.protocol.members import Status
 from tests.simulation.hours import bound, live
 from tests.simulation.network import Cut, Trouble
 from tests.simulation.options import Options, only
+from tests.simulation.process import Process
 from tests.simulation.run import run
 from tests.simulation.strangers import Stranger
-from tests.simulation.world import Process, World
+from tests.simulation.world import World
 
 HOUR = 3600.0
 

@@ -20,7 +20,8 @@ from tests.simulation.checks import COUNTERS, MAPS, REGISTERS, SETS
 from tests.simulation.model import Local, Meaning, demand
 
 if TYPE_CHECKING:
-    from tests.simulation.world import Process, World
+    from tests.simulation.process import Process
+    from tests.simulation.world import World
 
 KEYS: tuple[Any, ...] = ("a", "b", 1, True, 1.0, ("t", 2), b"x", None)
 MEMBERS: tuple[Any, ...] = ("ann", "bob", 7, "dan")

@@ -16,12 +16,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import blake2b
-from itertools import groupby
 from math import inf
 from random import Random
 from struct import pack
 
-from crdt import Change, Context, Note, Store, Write, decode_batch
+from crdt import Context, Store, decode_batch
 from gossip.datagrams import POSTAGE
 from gossip.protocol.codec import MAX_MESSAGE, Codec
 from gossip.protocol.effects import Dial, Effect, Harden, MemberChanged, Persist, Reborn, Send
@@ -29,8 +28,6 @@ from gossip.protocol.engine import Engine
 from gossip.protocol.log import Log
 from gossip.protocol.members import Claim, Status
 from gossip.protocol.messages import Ack, Message, Ping, Push
-from gossip.protocol.replication import Replication
-from gossip.protocol.settings import Settings
 from tests.simulation.checks import Watch
 from tests.simulation.disk import SLOW, Disk
 from tests.simulation.faults import Faults
@@ -38,6 +35,7 @@ from tests.simulation.identities import Notary, Secret
 from tests.simulation.model import History, Violation, demand
 from tests.simulation.network import Network, Packet
 from tests.simulation.options import SETUP, Options
+from tests.simulation.process import Act, Observed, Process
 from tests.simulation.strangers import Stranger
 from tests.simulation.workload import Workload
 
@@ -50,92 +48,6 @@ STORM = 2_000
 """Packets that may arrive in one virtual second: the worst weather makes 600, among a dozen nodes."""
 CONNECT = 5.0
 """Seconds after which a stream is given up that can not be opened."""
-
-Act = Callable[[float, int], list[Effect]]
-"""What happens to a node, given the time and what its clock shows."""
-
-
-class Observed(Replication):
-    """The real thing, which tells the model what leaves."""
-
-    def __init__(self, store: Store, settings: Settings, replica: int, recent: Log) -> None:
-        super().__init__(store, settings, replica, recent)
-        self.watch: Watch | None = None
-        self._unkept: deque[bytes] = deque()
-        """What it has forgotten, and others find by comparing ranges."""
-
-    def update(self, write: Write, note: Note | None = None) -> Change:
-        change = super().update(write, note)
-        assert self.watch is not None
-        if note is not None:
-            self.watch.history.notes[write.dot] = note
-        if not self.watch.program:
-            self.watch.wrote_anew(write)
-        return change
-
-    def flush(self) -> list[bytes]:
-        payloads = super().flush()
-        if not payloads:
-            self.stored(self.released)  # nothing leaves, and nothing else was to
-        return payloads
-
-    def _bound_storing(self) -> None:
-        before = list(self._storing)
-        super()._bound_storing()
-        self._unkept += (entry.payload for entry in before[: len(before) - len(self._storing)])
-
-    def stored(self, upto: int) -> list[bytes]:
-        forgotten = len(self._forgotten)
-        payloads = super().stored(upto)
-        gone = [self._unkept.popleft() for _ in range(forgotten - len(self._forgotten))]
-        assert self.watch is not None
-        for replica, of_replica in groupby([*gone, *payloads], key=lambda payload: decode_batch(payload).replica):
-            self.watch.published(replica, list(of_replica))
-        if not payloads:
-            self.watch.published(self.replica, payloads)
-        return payloads
-
-
-class Process:
-    """One start of one node."""
-
-    def __init__(self, number: int, address: str, engine: Engine, watch: Watch, offset: float) -> None:
-        self.number = number
-        self.address = address
-        self.engine = engine
-        self.speaker = engine.me.instance
-        """In whose name its packets leave."""
-        self.watch = watch
-        self._offset, self._rate, self._set_at = offset, 0.0, 0.0
-        self.disk: Disk | None = None
-        self.paused = False
-        self.deaf = False
-        """Whether its host sleeps: nothing reaches it."""
-        self.behind = 0.0
-        """For how many seconds its monotonic clock stood still, with its host."""
-        self.gray = 0.0
-        """Seconds that each packet and each timer takes it; 0 for a node that is well."""
-        self.busy = 0.0
-        """Until when its loop is."""
-        self.ill = False
-        """Whether it ever was slow, stopped or asleep, and may be called dead."""
-        self.waiting: deque[tuple[str, Act, bytes, bool]] = deque()
-        """What happened while it was stopped or busy."""
-        self.armed = inf
-        self.stamp = 0
-        self.seeds: list[str] = []
-
-    def wrong(self, now: float) -> float:
-        """By how many seconds its clock is wrong."""
-        return self._offset + self._rate * (now - self._set_at)
-
-    def set_clock(self, offset: float, now: float, rate: float = 0.0) -> None:
-        """From now on its clock is wrong by this, and by so much more each second."""
-        self._offset, self._rate, self._set_at = offset, rate, now
-
-    def free(self, now: float) -> bool:
-        """Whether its program can do something now."""
-        return not self.paused and self.busy <= now and not self.waiting
 
 
 class World:
