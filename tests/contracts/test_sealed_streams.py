@@ -492,12 +492,12 @@ def test_a_datagram_that_overtakes_the_proof_of_who_sent_it_is_dropped(loop: str
         call = Call(seal(), secrets.token_bytes(32))
         await send(raw, frame(call.hello))
         sealing = call.accept((await read(raw, HELLO))[4:])
-        there.transport._datagram(sealing.posting.seal(b"who am I?"))
+        there.transport._datagram(sealing.posting.seal(b"who am I?"), 0.0)
         assert there.received == [] and there.counters == {"early": 1} and not there.strange
         ann = KeyPair("shop", secrets.token_bytes(32))
         await send(raw, frame(sealing.proof(ann)))
         await until(lambda: not there.transport._strangers)
-        there.transport._datagram(sealing.posting.seal(b"ann"))
+        there.transport._datagram(sealing.posting.seal(b"ann"), 0.0)
         assert (there.received, there.senders) == ([b"ann"], [ann.instance])
 
     play("tcp", loop, story)

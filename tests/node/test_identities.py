@@ -44,7 +44,7 @@ class Eve:
         seal = Seal(Keyring([KEY]), cluster, secrets.token_bytes(16))
         self.lost: list[int] = []
         self.transport = Transport(
-            lambda packet, stream, peer: True, self.lost.append, 1 << 20, 16, seal=seal, identity=self.identity
+            lambda *packet: True, self.lost.append, 1 << 20, 16, seal=seal, identity=self.identity
         )
 
     @property
@@ -75,6 +75,7 @@ async def besieged(cluster: str) -> AsyncIterator[tuple[gossip.Node, gossip.Node
     ):
         await until(lambda: len(ann.members) == len(bob.members) == 2)
         await eve.transport.listen_network(Address("127.0.0.1", 0))
+        eve.transport._neighbourhood.add(str(runtime_of(ann).whereabouts.place.socket_path.parent))  # of the same user
         try:
             yield ann, bob, eve
         finally:

@@ -377,7 +377,7 @@ def test_what_was_deleted_before_it_came_here_is_told_to_who_saw_it_elsewhere(cl
             await until(lambda: len(held) >= 2)
             eve._running().transport._received = receive
             for packet in reversed(held):
-                receive(packet, True, None)
+                receive(packet, True, None, None)
             await resumed
             assert reader.state == {}
 
