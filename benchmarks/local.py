@@ -1,0 +1,123 @@
+"""What does a read and a write cost, beside what people use today?
+
+A number, a dict of five fields and a KiB of bytes, at keys that exist; in an event loop, and from another thread than the
+loop's. Ours has a node in another process beside it, to which every write is sent. `write` is how long the call takes;
+`write, and sent` has the turn of the loop in it in which a hundred writes leave. For a peer's client both are the same: its
+call ends when the server has answered. A read gives a value that is the reader's own, decoded anew each time; the bare
+dict does nothing of the kind, and shows the floor.
+
+    python benchmarks/local.py [--quick] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import inspect
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks import ours
+from benchmarks.measure import OURS, Result, alone, each_call
+from benchmarks.peers import Client, Peer, peers
+from benchmarks.turns import compared
+
+KEYS = 200
+PAYLOADS: dict[str, Any] = {
+    "a number": 7,
+    "a dict of 5 fields": {"id": 7, "name": "ann", "active": True, "score": 1.5, "tags": ["a", "b"]},
+    "1 KiB": bytes(1024),
+}
+MIXED = 10  # of so many calls one is a write
+
+
+@contextmanager
+def nothing_runs(directory: Path) -> Iterator[str]:
+    yield str(directory)
+
+
+@asynccontextmanager
+async def bare(address: str) -> AsyncIterator[Client]:
+    table: dict[str, Any] = {}
+    yield Client(table.__getitem__, table.__setitem__)
+
+
+EVERYBODY = {"dict": Peer("dict", nothing_runs, {"dict": bare}), OURS: ours.PEER, **peers()}
+
+
+def keys_of(kind: str) -> list[str]:
+    """The keys of one kind of payload; no space, for memcached takes none."""
+    return [f"{kind.replace(' ', '-')}-{number}" for number in range(KEYS)]
+
+
+def calls(client: Client, kind: str) -> dict[str, Callable[[int], Any]]:
+    """What is measured of it, as functions of the call's number. Of a coroutine function the await is the call."""
+    read, write, payload, keys = client.read, client.write, PAYLOADS[kind], keys_of(kind)
+    if inspect.iscoroutinefunction(read):
+
+        async def get(number: int) -> None:
+            await read(keys[number % KEYS])
+
+        async def put(number: int) -> None:
+            await write(keys[number % KEYS], payload)
+
+        async def either(number: int) -> None:
+            await (get(number) if number % MIXED else put(number))
+
+        return {"read": get, "write": put, "90 % reads": either}
+
+    def get_one(number: int) -> None:
+        read(keys[number % KEYS])
+
+    def put_one(number: int) -> None:
+        write(keys[number % KEYS], payload)
+
+    def either_one(number: int) -> None:
+        if number % MIXED:
+            read(keys[number % KEYS])
+        else:
+            write(keys[number % KEYS], payload)
+
+    return {"read": get_one, "write": put_one, "90 % reads": either_one}
+
+
+async def fill(client: Client) -> None:
+    """What is read exists."""
+    for kind, payload in PAYLOADS.items():
+        pairs = [(key, payload) for key in keys_of(kind)]
+        if client.write_many is not None:
+            client.write_many(pairs)
+        else:
+            for key, value in pairs:
+                answer = client.write(key, value)
+                if inspect.isawaitable(answer):
+                    await answer
+
+
+async def one_round(client: Client, seconds: float) -> dict[str, float]:
+    awaited = inspect.iscoroutinefunction(client.read)
+    found = {}
+    for kind in PAYLOADS:
+        made = calls(client, kind)
+        found[f"read, {kind}"] = (await each_call(made["read"], seconds)).call
+        write = await each_call(made["write"], seconds)
+        found |= {f"write, {kind}": write.call, f"write, {kind}, and sent": write.whole}
+        if kind == "a number":
+            found[f"90 % reads, {kind}, and sent"] = (await each_call(made["90 % reads"], seconds)).whole
+            for name in () if awaited else ("read", "write"):
+                spent = await asyncio.to_thread(asyncio.run, each_call(made[name], seconds))
+                found[f"{name}, {kind}, from a thread"] = spent.call
+    return found
+
+
+async def ask(options: argparse.Namespace, result: Result) -> None:
+    rounds, seconds = (2, 0.02) if options.quick else (10, 0.15)
+    with tempfile.TemporaryDirectory() as directory:
+        await compared(EVERYBODY, Path(directory), rounds, seconds, result)
+
+
+if __name__ == "__main__":
+    alone(__file__, __doc__ or "", ask)

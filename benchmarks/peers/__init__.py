@@ -1,0 +1,139 @@
+"""Who is measured beside us, and what has each to be able to do for that?
+
+A peer is a system as its users have it: started for real in a directory of its own, with nothing but its defaults, and
+spoken to by the client that they use. Where it documents faster settings or has several clients, each is measured under
+a name of its own, and a goal counts against the fastest. A value is whatever Python has: who takes only bytes gets
+msgpack, as fast as there is, and the time for it counts, because its users spend it too.
+
+Invariant: a peer that is not here is named with what is missing; it never fails a run.
+Not here: the questions. No file here knows what is asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+READY = b"ready"  # what a channel gives first: it hears from here on
+PATIENCE = 30.0
+
+
+@dataclass(frozen=True)
+class Client:
+    """A connection, warm. What a system has no word for is None, and not measured. May be coroutine functions."""
+
+    read: Callable[[str], Any]
+    write: Callable[[str, Any], Any]
+    write_many: Callable[[list[tuple[str, Any]]], Any] | None = None
+    increment: Callable[[str], Any] | None = None
+    add: Callable[[str, str], Any] | None = None  # to the set of a name, an element
+    has: Callable[[str, str], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A way to tell other processes of a write.
+
+    `tell` gives a function that makes the write `number` with its payload known; `hear`, in another process, gives
+    READY and then the payloads.
+    """
+
+    tell: Callable[[str], AbstractAsyncContextManager[Callable[[int, bytes], Any]]]
+    hear: Callable[[str], Iterator[bytes] | AsyncIterator[bytes]]
+
+
+Payloads = list[tuple[int, bytes]]
+
+
+@dataclass(frozen=True)
+class Flood:
+    """The same for many writes at once, as fast as it goes: `tell` gives a function of all that is to be written now."""
+
+    tell: Callable[[str], AbstractAsyncContextManager[Callable[[Payloads], None]]]
+    hear: Callable[[str], Iterator[bytes] | AsyncIterator[bytes]]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A system: how to start it, and how to speak to it. An address is whatever `running` gives."""
+
+    name: str
+    running: Callable[[Path], AbstractContextManager[str]]
+    clients: dict[str, Callable[[str], AbstractAsyncContextManager[Client]]] = field(default_factory=dict)
+    channels: dict[str, Channel] = field(default_factory=dict)
+    floods: dict[str, Flood] = field(default_factory=dict)  # by what keys the writes have
+    programs: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()  # as they are imported
+    packages: tuple[str, ...] = ()  # as they are installed
+
+    @property
+    def missing(self) -> str:
+        """What is not installed here; empty if it can be measured."""
+        programs = [f"the program {name}" for name in self.programs if shutil.which(name) is None]
+        modules = [f"the module {name}" for name in self.modules if importlib.util.find_spec(name) is None]
+        return " and ".join(programs + modules)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of its programs and packages, as they tell them."""
+        told = {name: importlib.metadata.version(name) for name in self.packages}
+        for name in self.programs:
+            asked = subprocess.run([name, "--version"], capture_output=True, text=True, timeout=PATIENCE, check=False)
+            told[name] = (asked.stdout or asked.stderr).partition("\n")[0].strip()[:60]
+        return told
+
+
+def peers() -> dict[str, Peer]:
+    """All of them, in the order in which they are shown."""
+    names = ("redis", "managers", "diskcaches", "memcached", "nats", "raft", "etcd")
+    found = [import_module(f"benchmarks.peers.{name}").PEER for name in names]
+    return {peer.name: peer for peer in found}
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody has just now."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+@contextmanager
+def served(arguments: list[str], directory: Path, *doors: int | Path) -> Iterator[None]:
+    """A server that runs until the end of the block; the block begins when it listens on these ports and sockets."""
+    with open(directory / "log", "wb") as log:
+        process = subprocess.Popen(arguments, cwd=directory, stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + PATIENCE
+            for door in doors:
+                while not _listens(door):
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        told = (directory / "log").read_text(encoding="utf-8", errors="replace")[-300:]
+                        raise RuntimeError(f"{arguments[0]} did not start; the end of its log: {told}")
+                    time.sleep(0.02)
+            yield
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+            process.wait()
+
+
+def _listens(door: int | Path) -> bool:
+    family, address = (socket.AF_UNIX, str(door)) if isinstance(door, Path) else (socket.AF_INET, ("127.0.0.1", door))
+    with socket.socket(family) as knocking, contextlib.suppress(OSError):
+        knocking.connect(address)
+        return True
+    return False

@@ -1,0 +1,179 @@
+"""How is a result shown: as text, as a table of Markdown, and as a drawing?
+
+A ratio is told from the reader's side: how many times better gossamesh is than the other. Below 1 it is worse, and what
+is worse is listed by itself. The drawing is a line of dots a figure, on a logarithmic scale, since the things that are
+compared differ a thousandfold: the dot is the median, the line goes from the least round to the most.
+
+Invariant: all that is in a result is shown, who was skipped and what failed included.
+Not here: any figure that is not in the results. No drawing library: an SVG of lines and words is text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from html import escape
+from typing import Any
+
+from benchmarks.goals import GOALS, Goal
+from benchmarks.measure import OURS, Result, Series, Spread
+
+EVEN = (0.95, 1.05)  # a median between these is no difference that could be seen
+
+
+def number(value: float) -> str:
+    """Three digits that matter, and a thin line of thousands."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else "-"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{digits}f}".replace(",", " ")
+
+
+def spread(of: Spread) -> str:
+    """The median, and from where to where the rounds went, if there were several."""
+    if of.least == of.most:
+        return number(of.median)
+    return f"{number(of.median)} ({number(of.least)} .. {number(of.most)})"
+
+
+def beside(result: Result, series: Series) -> str:
+    """What gossamesh is, seen from this row."""
+    if series.system == OURS:
+        return ""
+    advantage = result.advantage(series.what, series.system)
+    return f"{spread(advantage)} x" if advantage else ""
+
+
+def rows(result: Result) -> Iterator[tuple[str, str, str, str]]:
+    for what in result.whats():
+        shown = what
+        for series in result.of(what):
+            yield shown, series.system, f"{spread(series.spread)} {series.unit}", beside(result, series)
+            shown = ""
+
+
+HEADS = ("", "", "median (least .. most round)", "gossamesh is better by")
+
+
+def asides(result: Result) -> Iterator[str]:
+    for kind, told in (("not measured", result.skipped), ("failed", result.failed)):
+        yield from (f"{kind}: {system} ({why})" for system, why in told.items())
+    yield from result.notes
+
+
+def text(result: Result) -> str:
+    """For a terminal."""
+    table = [HEADS, *rows(result)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(HEADS))]
+    lines = [result.title, ""]
+    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    lines += ["", *asides(result), f"({result.seconds:.0f} s)"]
+    return "\n".join(lines)
+
+
+# -- the page of all results ---------------------------------------------------------------------------------------
+
+
+def markdown_table(heads: Iterable[str], body: Iterable[Iterable[str]]) -> list[str]:
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (heads, *body)]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    return [lines[0], "|" + " --- |" * len(cells[0]), *lines[1:]]
+
+
+def slower(results: list[Result]) -> Iterator[tuple[str, ...]]:
+    """Where another does better."""
+    for result in results:
+        for what in result.whats():
+            for series in result.of(what):
+                advantage = None if series.system == OURS else result.advantage(what, series.system)
+                if advantage and advantage.median < EVEN[0]:
+                    factor = Spread(*(1 / each for each in (advantage.median, advantage.most, advantage.least)))
+                    yield result.question, what, series.system, f"{spread(factor)} x"
+
+
+def reached(goal: Goal, results: list[Result]) -> tuple[str, ...]:
+    """A row of the table of goals."""
+    wanted = f"{goal.sign} {number(goal.floor)} / {number(goal.aim)} {goal.unit}".strip()
+    found = goal.measured(results)
+    if found is None:
+        return goal.title, wanted, "not measured", ""
+    figure, against = found
+    verdict = "aim" if goal.holds(figure.median, goal.aim) else "floor" if goal.holds(figure.median, goal.floor) else ""
+    beside_whom = f", beside {against}" if against else ""
+    return goal.title, wanted, f"{spread(figure)} {goal.unit}{beside_whom}".strip(), verdict or "**missed**"
+
+
+def page(told: dict[str, Any], results: list[Result]) -> str:
+    """results/README.md."""
+    kind = "A quick look (`make bench-quick`): too short for figures to quote." if told["quick"] else "`make bench`."
+    lines = ["# Results", "", f"{kind} Measured on {told['at']}; [../README.md](../README.md) says how to read it."]
+    lines += ["", *markdown_table(("machine", ""), ((k, str(v)) for k, v in told["machine"].items()))]
+    lines += ["", *markdown_table(("version of", ""), told["versions"].items())]
+    lines += ["", "## Goals", "", "The floor must be met, the aim is where this should go. Ratios as they are named."]
+    heads = ("goal", "floor / aim", "measured", "met")
+    lines += ["", *markdown_table(heads, (reached(goal, results) for goal in GOALS))]
+    lines += ["", "## Where another does better", ""]
+    losses = list(slower(results))
+    lines += markdown_table(("question", "what", "who", "better by"), losses) if losses else ["Nowhere in this run."]
+    for result in results:
+        lines += ["", f"## {result.question}", "", result.title, ""]
+        if result.series:
+            lines += markdown_table(("what", "who", HEADS[2], HEADS[3]), rows(result))
+            lines += ["", f"![{result.question}]({result.question}.svg)"]
+        lines += ["", *(f"* {aside}" for aside in asides(result)), f"* took {result.seconds:.0f} s"]
+    return "\n".join(lines) + "\n"
+
+
+# -- the drawing ---------------------------------------------------------------------------------------------------
+
+WIDTH, LEFT, RIGHT, ROW, HEAD = 860, 250, 190, 19, 30
+STYLE = """
+  svg { font: 12px system-ui, sans-serif; background: #fff }
+  text { fill: #24292f } .unit, .tick { fill: #6e7781 } .what { font-weight: 600 }
+  line { stroke: #d0d7de } .other { stroke: #6e7781; fill: #6e7781 } .ours { stroke: #0969da; fill: #0969da }
+  line.other, line.ours { stroke-width: 2 } text.ours { stroke: none; font-weight: 600 }
+  @media (prefers-color-scheme: dark) {
+    svg { background: #0d1117 } text { fill: #e6edf3 } .unit, .tick { fill: #8d96a0 } line { stroke: #30363d }
+    .other { stroke: #8d96a0; fill: #8d96a0 } .ours { stroke: #58a6ff; fill: #58a6ff }
+  }
+"""
+
+
+def drawing(result: Result) -> str:
+    """An SVG: for each thing measured a scale of its own, for each system a line on it."""
+    parts, y = [], HEAD
+    for what in result.whats():
+        shown = [each for each in result.of(what) if each.spread.median > 0]
+        if shown:
+            parts += panel(what, shown, y)
+            y += HEAD + ROW * len(shown) + ROW
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" height="{y}" role="img">'
+    label = f"<title>{escape(result.title)}</title>"
+    return "\n".join([head, label, f"<style>{STYLE}</style>", *parts, "</svg>"]) + "\n"
+
+
+def panel(what: str, shown: list[Series], y: int) -> Iterator[str]:
+    least = min(min(each for each in series.rounds if each > 0) for series in shown)
+    low = math.floor(math.log10(least))
+    high = max(low + 1, math.ceil(math.log10(max(series.spread.most for series in shown))))
+    scale = (WIDTH - LEFT - RIGHT) / (high - low)
+
+    def x(value: float) -> float:
+        return LEFT + (math.log10(max(value, least)) - low) * scale
+
+    better = "more is better" if shown[0].more else "less is better"
+    yield f'<text class="what" x="8" y="{y}">{escape(what)}</text>'
+    yield f'<text class="unit" x="{WIDTH - 8}" y="{y}" text-anchor="end">{escape(shown[0].unit)}, {better}</text>'
+    bottom = y + 12 + ROW * len(shown)
+    for power in range(low, high + 1):
+        at = f"{x(10.0**power):.1f}"
+        yield f'<line x1="{at}" x2="{at}" y1="{y + 8}" y2="{bottom}"/>'
+        yield f'<text class="tick" x="{at}" y="{bottom + 12}" text-anchor="middle">{number(10.0**power)}</text>'
+    for place, series in enumerate(shown):
+        kind, middle, figure = "ours" if series.system == OURS else "other", y + 20 + ROW * place, series.spread
+        name_kind = ' class="ours"' if kind == "ours" else ""
+        yield f'<text{name_kind} x="{LEFT - 10}" y="{middle + 4}" text-anchor="end">{escape(series.system)}</text>'
+        ends = f'x1="{x(figure.least):.1f}" x2="{x(figure.most):.1f}" y1="{middle}" y2="{middle}"'
+        yield f'<line class="{kind}" {ends}/>'
+        yield f'<circle class="{kind}" cx="{x(figure.median):.1f}" cy="{middle}" r="4"/>'
+        yield f'<text x="{WIDTH - RIGHT + 14}" y="{middle + 4}">{escape(spread(figure))}</text>'

@@ -1,0 +1,82 @@
+"""How long does an import take, and how long from the start of a process until it can read and write?
+
+Each time a fresh interpreter. An import is timed inside it, without the interpreter's own start; the clock of a start runs
+from outside, from the start of the process to its end, with one write and one read in it. Ours starts a node that finds
+nobody; a peer's server runs, and its client connects.
+
+    python benchmarks/starting.py [--quick] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks import ours
+from benchmarks.measure import OURS, Result, alone, in_turn
+from benchmarks.peers import Peer, peers
+
+IMPORTS = {
+    OURS: "gossip",
+    "asyncio": "asyncio",
+    "redis": "redis",
+    "redis, asyncio": "redis.asyncio",
+    "multiprocessing.Manager": "multiprocessing.managers",
+    "diskcache": "diskcache",
+    "memcached": "pylibmc",
+    "nats": "nats",
+    "pysyncobj": "pysyncobj",
+    "etcd": "grpc",
+}
+STARTS = {
+    "python": "pass",
+    OURS: "import gossip\nwith gossip.Node('bench') as node:\n  m = node.map('m'); m['k'] = 1; m['k']",
+    "redis": "import redis, sys\nr = redis.Redis(unix_socket_path=sys.argv[1].split()[1]); r.set('k', 1); r.get('k')",
+    "diskcache": "import diskcache, sys\nc = diskcache.Cache(sys.argv[1]); c['k'] = 1; c['k']",
+    "memcached": "import pylibmc, sys\nc = pylibmc.Client([sys.argv[1].split()[1]]); c.set('k', 1); c.get('k')",
+    "multiprocessing.Manager": "from multiprocessing import Manager\nwith Manager() as m:\n  d = m.dict(k=1); d['k']",
+}
+_TIMED = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+
+
+def imported(module: str) -> float:
+    """Milliseconds."""
+    command = [sys.executable, "-c", _TIMED.format(module)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout) * 1e3
+
+
+def started(program: str, address: str) -> float:
+    """Milliseconds from the start of the process to its end."""
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", program, address], check=True, timeout=60)
+    return (time.perf_counter() - begun) * 1e3
+
+
+async def ask(options: argparse.Namespace, result: Result) -> None:
+    rounds = 3 if options.quick else 20
+    everybody: dict[str, Peer] = {OURS: ours.PEER, **peers()}
+    absent = {name: peer.missing for name, peer in everybody.items() if peer.missing}
+    result.skipped |= {name: f"{why} is not installed" for name, why in absent.items()}
+    with ExitStack() as stack:
+        base = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        addresses = {"python": ""}
+        for name in STARTS.keys() & everybody.keys() - absent.keys():
+            (base / name).mkdir()
+            addresses[name] = stack.enter_context(everybody[name].running(base / name))
+        ours.node(addresses[OURS])  # for the environment, which processes inherit
+        for module in IMPORTS.values():  # compiled, and in the cache of the disk
+            subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, check=False, timeout=60)
+        for _, name in in_turn(IMPORTS, rounds):
+            if name.partition(",")[0] not in absent:
+                result.add("import", name, imported(IMPORTS[name]), "ms")
+        for _, name in in_turn([name for name in STARTS if name in addresses], rounds):
+            result.add("start, write, read, end", name, started(STARTS[name], addresses[name]), "ms")
+
+
+if __name__ == "__main__":
+    alone(__file__, __doc__ or "", ask)

@@ -1,0 +1,152 @@
+"""How many writes a second get to 1 and to 7 other processes, and how late are they at 50 000 a second?
+
+One process writes 200 at a time, as fast as it can; the clock stops when the last process that waits has the last write
+in hand. Beside it Redis, in pipelines of 200: of SETs, which end at the server, and of PUBLISHes, which end where ours do.
+`one key` writes the same key again and again: who waits gets the last. `batches` become visible whole. At a set rate the
+writes have keys of their own, so that none can stand for another, and each says how late it came.
+
+    python benchmarks/sustained.py [--peers 1 7] [--quick] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from benchmarks import ours
+from benchmarks.measure import OURS, Result, alone, in_turn, percentile
+from benchmarks.peers import Flood, Payloads, Peer, peers
+from benchmarks.watching import END, Watching, payload
+
+CHUNK = 200
+RATE = 50_000
+OWN_KEYS, AT_RATE = "keys of their own", f"{RATE:,} a second".replace(",", " ")
+PIPELINE, PUBLISHED = "redis pipeline of SETs", "redis pub/sub pipeline"
+
+
+class Load:
+    """One who writes, and processes that wait for it."""
+
+    def __init__(self, peer: Peer, flood: Flood, listeners: int) -> None:
+        self.peer, self.flood, self.listeners = peer, flood, listeners
+        self._watching: list[Watching] = []
+        self._made = 0  # numbers go on from round to round: what comes late is not taken for one of the next
+        self._tell: Callable[[Payloads], None] = lambda payloads: None
+
+    async def open(self, kind: str, directory: Path, stack: AsyncExitStack) -> None:
+        directory.mkdir()
+        address = stack.enter_context(self.peer.running(directory))
+        self._watching = [Watching(self.peer.name, kind, address, "floods") for _ in range(self.listeners)]
+        for each in self._watching:
+            await stack.enter_async_context(each)
+        self._tell = await stack.enter_async_context(self.flood.tell(address))
+
+    def _write(self, count: int) -> None:
+        self._tell([(number, payload(number)) for number in range(self._made, self._made + count)])
+        self._made += count
+
+    async def as_fast_as_it_goes(self, writes: int) -> float:
+        """Writes a second, until the last is everywhere."""
+        begun = time.monotonic_ns()
+        for first in range(0, writes, CHUNK):
+            self._write(min(CHUNK, writes - first))
+            await asyncio.sleep(0)
+        last = self._made - 1
+        ends = [next(now for number, _, now in reversed(each) if number == last) for each in await self._heard()]
+        return writes / (max(ends) - begun) * 1e9
+
+    async def at_rate(self, seconds: float) -> tuple[float, list[float], int]:
+        """Writes a second that were made, the milliseconds each took to each process, and how many came after the end."""
+        first, begun = self._made, time.monotonic()
+        while (now := time.monotonic() - begun) < seconds:
+            self._write(first + int(now * RATE) - self._made)
+            await asyncio.sleep(0.001)
+        took, made = time.monotonic() - begun, self._made - first
+        delays = [delay / 1e6 for each in await self._heard() for number, delay, _ in each if number >= first]
+        return made / took, delays, made * self.listeners - len(delays)
+
+    async def _heard(self) -> list[list[tuple[int, int, int]]]:
+        """Of each process what it has heard when it hears of the end."""
+        self._tell([(END, payload(END))])
+        return [await each.heard() for each in self._watching]
+
+
+async def one_round(load: Load, what: str, system: str, writes: int, seconds: float, result: Result) -> None:
+    """As fast as it goes, and, with keys of their own, at the rate that is meant to be sustained."""
+    result.add(what, system, await load.as_fast_as_it_goes(writes), "writes/s", more=True)
+    if what.endswith(OWN_KEYS):
+        label = f"{what.partition(',')[0]}, {AT_RATE}"
+        rate, delays, lost = await load.at_rate(seconds)
+        result.add(f"{label}, reached", system, rate, "writes/s", more=True)
+        for share in (50, 99):
+            result.add(f"{label}, p{share}", system, percentile(delays, share / 100), "ms")
+        result.add(f"{label}, come after the end", system, lost, "writes")
+
+
+async def pipeline_of_sets(peer: Peer, directory: Path, stack: AsyncExitStack) -> Callable[[int], float]:
+    """Writes a second until the server has answered the last pipeline."""
+    directory.mkdir()
+    address = stack.enter_context(peer.running(directory))
+    client = await stack.enter_async_context(peer.clients["redis, unix socket"](address))
+    write_many = client.write_many
+    assert write_many is not None
+
+    def rate(writes: int) -> float:
+        begun = time.monotonic_ns()
+        for first in range(0, writes, CHUNK):
+            write_many([(f"key-{n}", payload(n)) for n in range(first, min(first + CHUNK, writes))])
+        return writes / (time.monotonic_ns() - begun) * 1e9
+
+    return rate
+
+
+async def measure(listeners: int, rounds: int, writes: int, seconds: float, result: Result) -> None:
+    label = f"{listeners} peer{'s' if listeners > 1 else ''}"
+    turns: dict[tuple[str, str], Callable[[], Awaitable[None]]] = {}
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        redis = peers()["redis"]
+        if redis.missing:
+            result.skipped["redis"] = f"{redis.missing} is not installed"
+        for system, peer in ((OURS, ours.PEER), (PUBLISHED, redis)):
+            for place, (kind, flood) in enumerate(peer.floods.items()):
+                if not peer.missing:
+                    load, what = Load(peer, flood, listeners), f"{label}, {kind}"
+                    await load.open(kind, directory / f"{peer.name}-{place}", stack)
+                    turns[what, system] = lambda load=load, what=what, system=system: one_round(  # type: ignore[misc]
+                        load, what, system, writes, seconds, result
+                    )
+        if listeners == 1 and not redis.missing:
+            rate = await pipeline_of_sets(redis, directory / "pipeline", stack)
+            what = f"{label}, {OWN_KEYS}"
+
+            async def sets() -> None:
+                result.add(what, PIPELINE, rate(writes), "writes/s", more=True)
+
+            turns[what, PIPELINE] = sets
+        every = {f"{system}: {what}": turn for (what, system), turn in turns.items()}
+        for _, name in in_turn(every, rounds):
+            if name not in result.failed:
+                try:
+                    await every[name]()
+                except Exception as error:
+                    result.failed[name] = f"{type(error).__name__}: {error}"
+
+
+async def ask(options: argparse.Namespace, result: Result) -> None:
+    rounds, writes, seconds = (2, 4_000, 0.3) if options.quick else (10, 20_000, 3.0)
+    for listeners in options.peers:
+        await measure(listeners, rounds, writes, seconds, result)
+
+
+def own_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--peers", type=int, nargs="+", default=[1, 7], help="processes that wait")
+
+
+if __name__ == "__main__":
+    alone(__file__, __doc__ or "", ask, own_options)

@@ -1,0 +1,95 @@
+"""When does another process hear of a write?
+
+A process that does nothing but hear: it takes the time (CLOCK_MONOTONIC, which all processes of a machine share) at
+which it has the value in hand. A payload is a number and the time before the write. At a payload of number -1 it prints,
+as JSON, the number, the delay and the time of all that it heard since the last; it is ended from outside.
+
+    python -m benchmarks.watching SYSTEM channels|floods NAME ADDRESS
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import Self
+
+from benchmarks import ours
+from benchmarks.measure import OURS
+from benchmarks.peers import PATIENCE, READY, peers
+
+END = -1
+
+
+def payload(number: int) -> bytes:
+    """What is written: whose turn it is, and when that began."""
+    return b"%d %d" % (number, time.monotonic_ns())
+
+
+def take(told: bytes, heard: list[tuple[int, int, int]]) -> None:
+    """Keeps it; at the end of a round tells all of it."""
+    now = time.monotonic_ns()
+    if told == READY:
+        print(READY.decode(), flush=True)
+        return
+    number, begun = told.split()
+    if int(number) == END:
+        print(json.dumps(heard), flush=True)
+        heard.clear()
+    else:
+        heard.append((int(number), now - int(begun), now))
+
+
+async def hear(channel: Iterator[bytes] | AsyncIterator[bytes]) -> None:
+    heard: list[tuple[int, int, int]] = []
+    if isinstance(channel, AsyncIterator):
+        async for told in channel:
+            take(told, heard)
+    else:
+        for told in channel:
+            take(told, heard)
+
+
+class Watching:
+    """Such a process, seen from the one that measures."""
+
+    def __init__(self, system: str, name: str, address: str, kind: str = "channels") -> None:
+        self._arguments = (system, kind, name, address)
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def __aenter__(self) -> Self:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", __name__, *self._arguments,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, limit=1 << 28,
+        )  # fmt: skip
+        said = await self._line()
+        if said.strip() != READY:
+            raise RuntimeError(f"who should hear {self._arguments[2]} ended before it did")
+        return self
+
+    async def _line(self) -> bytes:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        async with asyncio.timeout(PATIENCE):
+            return await self._process.stdout.readline()
+
+    async def heard(self) -> list[tuple[int, int, int]]:
+        """Number, nanoseconds of delay, and time of all that it heard; the end was told before."""
+        return [(number, delay, now) for number, delay, now in json.loads(await self._line())]
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            if self._process.returncode is None:
+                self._process.kill()
+            await self._process.wait()
+
+
+if __name__ == "__main__":
+    system, kind, name, address = sys.argv[1:]
+    peer = ours.PEER if system == OURS else peers()[system]
+    asyncio.run(hear(getattr(peer, kind)[name].hear(address)))
