@@ -10,10 +10,10 @@ SEEDS  ?= 0:2000
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format bench sim gray soak fuzz clean
+.PHONY: help venv demo test check format bench bench-quick bench-peers sim gray soak fuzz clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(STAMP)  ## create .venv with the project (editable) and everything needed to work on it
 
@@ -42,15 +42,17 @@ format: $(STAMP)  ## put every file into the one format, and fix what the linter
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## how fast the store is, how fast a write spreads, what a disk costs, repair, large clusters, what grows with what, how soon a crash is known, and what of a flood is received; STORE_ARGS, PROPAGATE_ARGS, ... go to each
-	$(BIN)/python benchmarks/store.py $(STORE_ARGS)
-	$(BIN)/python benchmarks/propagate.py $(PROPAGATE_ARGS)
-	$(BIN)/python benchmarks/durable.py $(DURABLE_ARGS)
-	$(BIN)/python benchmarks/repair.py $(REPAIR_ARGS)
-	$(BIN)/python benchmarks/relay.py $(RELAY_ARGS)
-	$(BIN)/python benchmarks/growth.py $(GROWTH_ARGS)
-	$(BIN)/python benchmarks/detect.py $(DETECT_ARGS)
-	$(BIN)/python benchmarks/flood.py $(FLOOD_ARGS)
+bench: $(STAMP)  ## every question of benchmarks/, beside whatever peers are installed; ARGS="--only local visible" asks some
+	@$(BIN)/python -c 'import diskcache, grpc, hiredis, nats, pysyncobj, redis' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary grpcio,hiredis,pylibmc --editable '.[bench]' || true
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick:  ## the same in two minutes, too short for figures to quote
+	@$(MAKE) --no-print-directory bench ARGS="--quick $(ARGS)"
+
+bench-peers:  ## the servers that are measured beside us, for root on Debian; elsewhere install them as you do
+	@[ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null || { echo "this is for root on Debian; elsewhere install redis-server, memcached, nats-server and etcd: what is not there is skipped" >&2; exit 1; }
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends redis-server memcached nats-server etcd-server
 
 soak: $(STAMP)  ## what takes long: hundreds of kills, every crash of the disk, broken and slow networks, a large cluster at rest, properties searched anew
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --timeout 3600 tests/integration/test_disk.py tests/storage tests/crdt tests/protocol/test_comings.py tests/node/test_lives.py tests/integration/test_partitions.py tests/integration/test_slow.py tests/integration/test_quiet.py $(ARGS)

@@ -8,7 +8,7 @@ node tells it, with the time of CLOCK_MONOTONIC, which all of a machine share.
   hang   SIGSTOP of one: until the first other doubts it, and until all do
   idle   processor (of one core) and memory of each, while nothing happens
 
-    python benchmarks/detect.py [--members 8 32] [--kills 20] [--hangs 5] [--idle 20] [--json]
+    python benchmarks/detect.py [--members 8 1 32] [--kills 20] [--hangs 5] [--idle 20] [--quick] [--json]
 """
 
 from __future__ import annotations
@@ -17,18 +17,16 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from statistics import mean
-from typing import Any
+from pathlib import Path
 
 import gossip
+from benchmarks.measure import OURS, Result, alone, resident
 
-PAGE, TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 PATIENCE = 60.0
 DOUBTS = ("suspected", "stalled")
 
@@ -82,19 +80,17 @@ class Peer:
         self.process.stdin.write(b"go\n")
 
     def usage(self) -> tuple[float, float]:
-        """Seconds of processor so far, and MiB in memory."""
-        with open(f"/proc/{self.process.pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
-        with open(f"/proc/{self.process.pid}/statm") as file:
-            resident = int(file.read().split()[1])
-        return (int(fields[11]) + int(fields[12])) / TICKS, resident * PAGE / (1 << 20)
+        """Seconds of processor of all its threads so far, to the nanosecond, and MiB in memory."""
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
+        spent = sum(int(thread.read_text(encoding="utf-8").split()[0]) for thread in threads)
+        return spent / 1e9, resident(self.process.pid) / (1 << 20)
 
 
 class Cluster:
     """Members on this host; whoever is killed is replaced."""
 
-    def __init__(self) -> None:
-        self.name = f"bench-{os.getpid()}"
+    def __init__(self, number: int) -> None:
+        self.name = f"bench-{os.getpid()}-{number}"
         self.peers: list[Peer] = []
         self._number = 0
 
@@ -156,14 +152,13 @@ class Cluster:
                 if quiet and all(peer.knows == len(self.peers) for peer in self.peers):
                     return
 
-    async def idle(self, seconds: float) -> dict[str, float]:
-        """Percent of one core, and MiB, of each on average; and what the hungriest takes."""
+    async def idle(self, seconds: float) -> list[tuple[float, float]]:
+        """Of each the percent of one core, and the MiB."""
         await self.settled()
         before, begun = [peer.usage() for peer in self.peers], time.monotonic()
         await asyncio.sleep(seconds)
         took, after = time.monotonic() - begun, [peer.usage() for peer in self.peers]
-        cpu = [100 * (end[0] - start[0]) / took for start, end in zip(before, after, strict=True)]
-        return {"cpu": mean(cpu), "most_cpu": max(cpu), "mib": mean(end[1] for end in after)}
+        return [(100 * (end[0] - start[0]) / took, end[1]) for start, end in zip(before, after, strict=True)]
 
     async def over(self) -> None:
         for peer in self.peers:
@@ -172,68 +167,54 @@ class Cluster:
             await peer.process.wait()
 
 
-async def measure(members: int, options: argparse.Namespace) -> dict[str, Any]:
-    """One cluster of so many."""
-    cluster = Cluster()
-    try:
-        figures: dict[str, Any] = {"members": members, "join": await cluster.joined(members)}
-        figures["idle"] = await cluster.idle(options.idle)
-        if members == options.members[0]:  # in the others the figures would be those of this machine's processors
-            figures["kill"] = [await cluster.killed(cluster.peers[0]) for _ in range(options.kills)]
-            figures["hang"] = [await cluster.hung(cluster.peers[number % members]) for number in range(options.hangs)]
-        return figures
-    finally:
-        await cluster.over()
+async def measure(members: int, joins: int, options: argparse.Namespace, result: Result) -> None:
+    """Clusters of so many, one after the other; the last of them is the one that idles, and is harmed."""
+    label = f"{members} member{'s' if members > 1 else ''}"
+    for number in range(joins):
+        cluster = Cluster(number)
+        try:
+            result.add(f"{label}, join", OURS, await cluster.joined(members) * 1e3, "ms")
+            if number < joins - 1:
+                continue
+            for each in await cluster.idle(options.idle):
+                result.add(f"{label}, idle", OURS, each[0], "%")
+                result.add(f"{label}, resident", OURS, each[1], "MiB")
+            if members != options.members[0]:  # in the others the figures would be those of this machine's processors
+                continue
+            for _ in range(options.kills):
+                known = await cluster.killed(cluster.peers[0])
+                result.add(f"{label}, kill -9 known to the first", OURS, min(known) * 1e3, "ms")
+                result.add(f"{label}, kill -9 known to the last", OURS, max(known) * 1e3, "ms")
+            for turn in range(options.hangs):
+                doubted = await cluster.hung(cluster.peers[turn % members])
+                result.add(f"{label}, SIGSTOP doubted by the first", OURS, min(doubted), "s")
+                result.add(f"{label}, SIGSTOP doubted by the last", OURS, max(doubted), "s")
+        finally:
+            await cluster.over()
 
 
-def percentile(values: list[float], share: float) -> float:
-    """The value that this share of all does not exceed."""
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
-
-
-def report(figures: dict[str, Any]) -> None:
-    """A few lines for people."""
-    idle = figures["idle"]
-    print(f"{figures['members']} members")
-    print(f"  join: each knows all after {figures['join']:.2f} s")
-    print(
-        f"  idle: {idle['cpu']:.2f} % of a core each ({idle['most_cpu']:.2f} % at most), {idle['mib']:.0f} MiB resident"
-    )
-    if figures.get("kill"):
-        last, each = [max(kill) for kill in figures["kill"]], [one for kill in figures["kill"] for one in kill]
-        print(f"  kill -9, {len(last)} times: known to one of the others, and to the last of them, after")
-        for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
-            print(f"    {name}: {percentile(each, share) * 1e3:8.1f} ms {percentile(last, share) * 1e3:8.1f} ms")
-    if figures.get("hang"):
-        first, last = [min(hang) for hang in figures["hang"]], [max(hang) for hang in figures["hang"]]
-        print(f"  SIGSTOP, {len(last)} times: doubted by the first of the others, and by the last of them, after")
-        for name, share in (("p50", 0.5), ("max", 1.0)):
-            print(f"    {name}: {percentile(first, share):8.2f} s  {percentile(last, share):8.2f} s")
-
-
-def main() -> None:
-    """Measures, and prints text or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--members", type=int, nargs="+", default=[8, 32], help="the first is the one that is harmed")
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--hangs", type=int, default=5)
-    parser.add_argument("--idle", type=float, default=20.0, metavar="SECONDS")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--peer", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.peer:
-        asyncio.run(peer(*options.peer))
-        return
+async def ask(options: argparse.Namespace, result: Result) -> None:
+    quick, joins = options.quick, 2 if options.quick else 5
+    options.members = options.members or ([8, 1] if quick else [8, 1, 32])
+    options.kills = (2 if quick else 20) if options.kills is None else options.kills
+    options.hangs = (0 if quick else 5) if options.hangs is None else options.hangs
+    options.idle = options.idle or (3.0 if quick else 20.0)
     with tempfile.TemporaryDirectory(prefix="gm-") as directory:
         os.environ["GOSSAMESH_RUNTIME_DIR"] = directory
-        results = [asyncio.run(measure(members, options)) for members in options.members]
-    if options.json:
-        print(json.dumps({"python": platform.python_version(), "results": results}))
-        return
-    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    for figures in results:
-        report(figures)
+        for members in options.members:
+            await measure(members, joins, options, result)
+    result.notes.append("idle, and resident: one figure a member. join: one a cluster. kill and SIGSTOP: one a time")
+
+
+def own_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--members", type=int, nargs="+", help="the first is the one that is harmed")
+    parser.add_argument("--kills", type=int)
+    parser.add_argument("--hangs", type=int)
+    parser.add_argument("--idle", type=float, metavar="SECONDS")
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--peer"]:
+        asyncio.run(peer(*sys.argv[2:]))
+    else:
+        alone(__file__, __doc__ or "", ask, own_options)

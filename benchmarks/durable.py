@@ -3,7 +3,7 @@
 One run measures all of them on one disk, in turn, round by round: a disk's speed changes from one second to the next, a
 ratio taken within the same second less so. Single writes of 100 bytes, a batch each, as a loop appends them.
 
-    python benchmarks/durable.py [--directory DIR] [--rounds 5] [--records 1000000] [--json]
+    python benchmarks/durable.py [--directory DIR] [--rounds 5] [--records 1000000] [--quick] [--json]
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import json
 import os
-import platform
 import shutil
 import statistics
 import tempfile
@@ -22,12 +20,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.measure import OURS, Result, alone
 from crdt import Batch, Store, Write, encode_batch, encode_element
 from gossip.storage import Durability, Storage
 
 VALUE = b"\xc4\x64" + bytes(100)  # the encoding of 100 bytes
 RATES = (20, 200, 2000)
 MODES: tuple[Durability, ...] = ("interval", "full")
+PLAIN = "a file, synced"
 
 
 def batches(count: int, entries: int = 50_000) -> list[bytes]:
@@ -83,13 +83,11 @@ class Times:
     def __init__(self, count: int) -> None:
         self.appended = [0.0] * (count + 1)
         self.told = [0.0] * (count + 1)
-        self.groups = 0
         self._reached = 0
         self.all = threading.Event()
 
     def on(self, ticket: int) -> None:
         now = time.perf_counter()
-        self.groups += 1
         while self._reached < ticket:
             self._reached += 1
             self.told[self._reached] = now
@@ -102,7 +100,6 @@ class Times:
             "median ms": statistics.median(waits),
             "99 % ms": waits[len(waits) * 99 // 100],
             "a second": len(waits) / (max(self.told) - self.appended[1]),
-            "groups": self.groups,
         }
 
 
@@ -190,45 +187,39 @@ async def compacting(storage: Storage, store: Store) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Measures, and prints a table or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--directory", type=Path, default=Path.cwd(), help="on the disk that is meant")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--records", type=int, default=200_000, help="for the time that loading takes; 0 for none")
-    parser.add_argument("--keys", type=int, default=50_000, help="that these records are about")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    payloads = batches(100_000)
-    rounds: dict[int, list[dict[str, dict[str, float]]]] = {}
+def ask(options: argparse.Namespace, result: Result) -> None:
+    rounds = options.rounds or (1 if options.quick else 5)
+    records = (0 if options.quick else 200_000) if options.records is None else options.records
+    payloads = batches(10_000 if options.quick else 100_000)
     with tempfile.TemporaryDirectory(dir=options.directory) as base:
-        for _ in range(options.rounds):
-            for rate in (*RATES, 0):
-                some = payloads[: rate or len(payloads)]
-                figures: dict[str, dict[str, float]] = {}
-                for what in ("plain", *MODES):
-                    figures |= measure(Path(base), what, some, rate)
-                rounds.setdefault(rate, []).append(figures)
-        loaded = load(Path(base), options.records, options.keys) if options.records else {}
-    if options.json:
-        print(json.dumps({"python": platform.python_version(), "rounds": rounds, "load": loaded}))
-        return
-    print(f"Python {platform.python_version()}, batches of {len(payloads[0])} bytes, {options.rounds} rounds, medians")
-    print(f"{'':34}{'median ms':>10}{'99 % ms':>10}{'a second':>10}{'a group':>10}   ratio to plain (min .. max)")
-    for rate, each_round in rounds.items():
-        for name in each_round[0]:
-            median, most, speed = (
-                statistics.median(each[name][figure] for each in each_round)
-                for figure in ("median ms", "99 % ms", "a second")
-            )
-            grouped = statistics.median((rate or len(payloads)) / each[name]["groups"] for each in each_round)
-            ratios = sorted(each[name]["median ms"] / each["plain synced"]["median ms"] for each in each_round)
-            title = f"{rate:>5} a second, {name}" if rate else f"all at once, {name}"
-            spread = f"{statistics.median(ratios):6.2f} ({ratios[0]:.2f} .. {ratios[-1]:.2f})"
-            print(f"{title:34}{median:10.2f}{most:10.2f}{speed:10.0f}{grouped:10.1f}   {spread}")
+        for number in range(rounds):
+            for rate in (RATES[-1:] if options.quick else RATES) + (0,):
+                some = payloads[: rate // (4 if options.quick else 1) or len(payloads)]
+                whose = ("plain", *MODES)
+                for what in whose[number % len(whose) :] + whose[: number % len(whose)]:
+                    for name, figures in measure(Path(base), what, some, rate).items():
+                        keep(result, f"{rate} a second" if rate else "all at once", name, figures)
+        loaded = load(Path(base), records, options.keys) if records else {}
     for what, figure in loaded.items():
-        print(f"{what:34}{figure:10.2f}")
+        result.add(f"loading: {what}", OURS, figure, "")
+    result.floors.append(PLAIN)
+    result.notes.append(f"batches of {len(payloads[0])} bytes")
+
+
+def keep(result: Result, label: str, name: str, figures: dict[str, float]) -> None:
+    """`full` is what is durable when it is acknowledged: the one that stands beside a file that is synced."""
+    system = {"plain synced": PLAIN, "full synced": OURS}.get(name, f"{OURS}, {name}")
+    result.add(f"{label}, median", system, figures["median ms"], "ms")
+    result.add(f"{label}, p99", system, figures["99 % ms"], "ms")
+    result.add(f"{label}, done", system, figures["a second"], "writes/s", more=True)
+
+
+def own_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--directory", type=Path, default=Path.cwd(), help="on the disk that is meant")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--records", type=int, help="for the time that loading takes; 0 for none")
+    parser.add_argument("--keys", type=int, default=50_000, help="that these records are about")
 
 
 if __name__ == "__main__":
-    main()
+    alone(__file__, __doc__ or "", ask, own_options)

@@ -1,7 +1,7 @@
 """What should the figures be?
 
-For each a floor, which must be met, and an aim. A goal beside a peer is a ratio of figures of the same round, and counts
-against the fastest of the ways to use that peer.
+For each a floor, which must be met, and an aim. A goal beside a peer is a ratio of figures of the same round, and
+counts against the fastest of the ways to use that peer.
 
 Not here: how anything is measured, and what was.
 """
@@ -18,8 +18,8 @@ from benchmarks.measure import OURS, Result, Spread
 class Goal:
     """One line of the table.
 
-    `better`: so many times better than the peer, at least. `share`: our figure is at most so much of the peer's. `most`:
-    our figure is at most this.
+    `better`: so many times better than the peer, at least. `share`: our figure is at most so much of the peer's.
+    `most`: our figure is at most this.
     """
 
     title: str
@@ -72,7 +72,9 @@ GOALS = (
         3,
         "redis pipeline",
     ),
-    Goal("visible at 50 000 writes a second, p99", "sustained", "1 peer, 50 000 a second, p99", "most", 5, 2, unit="ms"),
+    Goal(
+        "visible at 50 000 writes a second, p99", "sustained", "1 peer, 50 000 a second, p99", "most", 5, 2, unit="ms"
+    ),
     Goal("memory an entry", "memory", "1 000 000 entries, resident", "share", 2.5, 2.0, "dict of bytes"),
     Goal("kill -9 known to all of 8", "detect", "8 members, kill -9 known to the last", "most", 100, 15, unit="ms"),
     Goal("8 nodes start, until all see all", "detect", "8 members, join", "most", 500, 100, unit="ms"),

@@ -1,9 +1,9 @@
 """What grows with what: how do costs follow the entries, the nodes that ever wrote, and the differences of two stores?
 
 Each table varies one of them and leaves the others alone, so a column that stays as it is says as much as one that
-grows. Pure values, in one process: what sockets and loops add, `propagate.py` and `repair.py` tell.
+grows. Pure values, in one process: what sockets and loops add, `visible.py` and `repair.py` tell.
 
-    python benchmarks/growth.py --entries 1000000
+    python benchmarks/growth.py [--entries 1000000] [--quick] [--json]
 """
 
 from __future__ import annotations
@@ -13,16 +13,12 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 
+from benchmarks.measure import OURS, Result, alone, resident
 from crdt import Context, LWWMap, Stage, Store, encode_context, state_parts
 from crdt.ranges import Comparison, Telling
 from gossip.token import make
 
 LIMIT = 1 << 18
-
-
-def resident() -> int:
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:")) * 1024
 
 
 def microseconds(work: Callable[[], object], seconds: float = 0.2) -> float:
@@ -49,10 +45,7 @@ def powers(first: int, last: int) -> Iterator[int]:
         first *= 10
 
 
-def against_entries(most: int) -> None:
-    print(
-        f"{'entries':>10} {'bytes each':>11} {'get us':>8} {'set us':>8} {'digest us':>10} {'copy ms':>9} {'gc ms':>9}"
-    )
+def against_entries(most: int, result: Result) -> None:
     for entries in powers(1_000, most):
         gc.collect()
         before = resident()
@@ -66,20 +59,17 @@ def against_entries(most: int) -> None:
             stamp += 1
             store.merge(view.set(last, "x" * 20, replica=1, stamp=stamp))
 
-        figures = (
-            microseconds(lambda view=view, last=last: view.get(last)),  # type: ignore[misc]
-            microseconds(put),
-            microseconds(store.context_fingerprint),
-            microseconds(store.state) / 1e3,
-            microseconds(gc.collect) / 1e3,
-        )
-        shown = f"{each:11.0f}" if entries >= 10_000 else f"{'':>11}"
-        get, set_, digest, copy, collect = figures
-        print(f"{entries:10,} {shown} {get:8.2f} {set_:8.2f} {digest:10.2f} {copy:9.2f} {collect:9.2f}")
+        label = f"{entries:,} entries".replace(",", " ")
+        if entries >= 10_000:  # below, pages weigh more than entries
+            result.add(f"{label}, memory", OURS, each, "bytes an entry")
+        result.add(f"{label}, get", OURS, microseconds(lambda view=view, last=last: view.get(last)))  # type: ignore[misc]
+        result.add(f"{label}, set", OURS, microseconds(put))
+        result.add(f"{label}, digest", OURS, microseconds(store.context_fingerprint))
+        result.add(f"{label}, copy", OURS, microseconds(store.state) / 1e3, "ms")
+        result.add(f"{label}, full collection", OURS, microseconds(gc.collect) / 1e3, "ms")
 
 
-def against_replicas(most: int) -> None:
-    print(f"\n{'ever wrote':>10} {'context bytes':>14} {'token':>6} {'cursor':>8} {'digest us':>10} {'set us':>8}")
+def against_replicas(most: int, result: Result) -> None:
     for replicas in powers(10, most):
         store = filled(replicas, replicas)
         view, stamp = LWWMap(store, "m"), replicas
@@ -91,17 +81,17 @@ def against_replicas(most: int) -> None:
             store.merge(view.set("k0", "x", replica=1, stamp=stamp))
             store.context_fingerprint()
 
-        print(
-            f"{replicas:10,} {len(encode_context(context)):14,} {len(make('shop', Context({1 << 63: 100}))):6} "
-            f"{len(make('shop', context, at=1)):8,} {microseconds(store.context_fingerprint):10.2f} "
-            f"{microseconds(put):8.2f}"
-        )
+        label = f"{replicas:,} ever wrote".replace(",", " ")
+        result.add(f"{label}, context", OURS, len(encode_context(context)), "bytes")
+        result.add(f"{label}, token", OURS, len(make("shop", Context({1 << 63: 100}))), "bytes")
+        result.add(f"{label}, cursor", OURS, len(make("shop", context, at=1)), "bytes")
+        result.add(f"{label}, set and digest", OURS, microseconds(put))
 
 
-def against_differences(entries: int) -> None:
+def against_differences(entries: int, result: Result) -> None:
     ahead, behind = filled(entries), filled(entries)
     whole = sum(map(len, state_parts(ahead.state(), LIMIT)))
-    print(f"\n{'differ':>10} {'bytes':>12} {'of all':>8} {'ms':>9}       of {entries:,} entries, {whole:,} bytes")
+    result.notes.append(f"differences are of {entries} entries, {whole} bytes as a whole")
     missed, stamp = 0, entries
     for differ in (0, *powers(1, entries // 10)):
         view = LWWMap(ahead, "m")
@@ -127,18 +117,21 @@ def against_differences(entries: int) -> None:
         copy.merge_state(theirs)
         took = told + time.perf_counter() - begun
         assert copy.fingerprint == ahead.fingerprint
-        print(f"{differ:10,} {size:12,} {size / whole:8.2%} {took * 1e3:9.1f}")
+        label = f"{differ:,} differ".replace(",", " ")
+        result.add(f"{label}, told", OURS, size, "bytes")
+        result.add(f"{label}, time", OURS, took * 1e3, "ms")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--entries", type=int, default=100_000, help="at most so many (default 100 000)")
-    parser.add_argument("--replicas", type=int, default=10_000, help="at most so many nodes that ever wrote")
-    options = parser.parse_args()
-    against_entries(options.entries)
-    against_replicas(options.replicas)
-    against_differences(options.entries)
+def ask(options: argparse.Namespace, result: Result) -> None:
+    against_entries(options.entries or (10_000 if options.quick else 1_000_000), result)
+    against_replicas(options.replicas or (1_000 if options.quick else 10_000), result)
+    against_differences(options.entries or (10_000 if options.quick else 100_000), result)
+
+
+def own_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--entries", type=int, help="at most so many")
+    parser.add_argument("--replicas", type=int, help="at most so many nodes that ever wrote")
 
 
 if __name__ == "__main__":
-    main()
+    alone(__file__, __doc__ or "", ask, own_options)

@@ -66,6 +66,7 @@ class Result:
     series: list[Series] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)  # who could not be measured here, and why
     failed: dict[str, str] = field(default_factory=dict)  # who was measured until this happened
+    floors: list[str] = field(default_factory=list)  # who stands there to show how little is possible
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 

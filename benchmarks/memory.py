@@ -1,8 +1,8 @@
 """How much memory does an entry take, and for how long does the garbage collector stop the program?
 
-Values of 100 bytes in a process of its own for each: what a node has more afterwards, its log of recent writes included,
-beside a plain dict of `str` and `bytes`, the bare store without a node, and a Redis server. Resident is what the kernel
-gave; traced is what Python asked for, without what the allocator keeps for later.
+Values of 100 bytes in a process of its own for each: what a node has more afterwards, its log of recent writes
+included, beside a plain dict of `str` and `bytes`, the bare store without a node, and a Redis server. Resident is
+what the kernel gave; traced is what Python asked for, without what the allocator keeps for later.
 
     python benchmarks/memory.py [--entries 100000 1000000] [--quick] [--json]
 """
@@ -79,7 +79,7 @@ def hold(system: str, entries: int) -> None:
 
 
 def one_round(system: str, entries: int, trace: bool) -> dict[str, float]:
-    arguments = [sys.executable, "-m", __spec__.name if __spec__ else "benchmarks.memory", "--hold", system]
+    arguments = [sys.executable, "-m", "benchmarks.memory", "--hold", system]
     arguments += ["--entries", str(entries), *(["--trace"] if trace else [])]
     answer = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=600)
     figures: dict[str, float] = json.loads(answer.stdout)
@@ -102,7 +102,8 @@ async def of_redis(peer: Peer, entries: int) -> float:
 
 
 async def ask(options: argparse.Namespace, result: Result) -> None:
-    many = options.entries or ([100_000] if options.quick else [100_000, 1_000_000])
+    many = options.entries or ([30_000] if options.quick else [100_000, 1_000_000])
+    result.floors += [DICT, STORE]
     redis = peers()["redis"]
     if redis.missing:
         result.skipped["redis"] = f"{redis.missing} is not installed"

@@ -1,8 +1,8 @@
 """What does it cost to count, and to put into a set?
 
 The same counter and the same set all the time, a hundred elements in turn. Who has no counters or sets is not in the
-table for them. What is `sent` has the turn of the loop in it in which a hundred operations leave; a peer's call ends when
-the server has answered.
+table for them. What is `sent` has the turn of the loop in it in which a hundred operations leave; a peer's call ends
+when the server has answered.
 
     python benchmarks/operations.py [--quick] [--json]
 """

@@ -6,7 +6,7 @@ directory in which nodes of one measurement meet.
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
@@ -22,13 +22,14 @@ SPAN = 200_000  # keys of a flood: more than are on their way at a time, and not
 
 @contextmanager
 def running(directory: Path) -> Iterator[str]:
-    yield str(directory)
+    """Nothing has to run. A directory of its own with a short name: sockets are made in it, whose paths are bounded."""
+    with tempfile.TemporaryDirectory(prefix="gm-") as short:
+        yield short
 
 
 def node(address: str) -> gossip.Node:
     """A node that meets only those of the same address."""
-    os.environ["GOSSAMESH_RUNTIME_DIR"] = address
-    return gossip.Node(CLUSTER)
+    return gossip.Node(CLUSTER, runtime_dir=address)
 
 
 def speaking(node: gossip.Node) -> Client:

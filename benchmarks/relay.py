@@ -4,17 +4,17 @@ Real engines and real bytes on a virtual clock, each link taking a millisecond. 
 start, and nobody else writes. Three columns of time: nothing is lost; one push of a hundred is; and the member with
 the largest part to hand on dies before it does. What is lost is found by pings, one a second.
 
-    python benchmarks/relay.py --members 16 100 1000
+    python benchmarks/relay.py [--members 16 100 1000] [--quick] [--json]
 """
 
 from __future__ import annotations
 
 import argparse
 import heapq
-import time
 from random import Random
 from statistics import mean
 
+from benchmarks.measure import OURS, Result, alone
 from crdt import LWWMap, Store
 from gossip.protocol.effects import Effect, Send
 from gossip.protocol.engine import Engine
@@ -101,38 +101,36 @@ class World:
         return instance, engine.flush()
 
 
-def measure(members: int, runs: int) -> list[str]:
-    messages, sizes, hops, times = [], [], [], {"sound": [0.0], "lossy": [0.0], "crash": [0.0]}
+def measure(members: int, runs: int, result: Result) -> None:
+    label = f"{members} members"
+    titles = {"sound": "all have it", "lossy": "all have it, 1 % lost", "crash": "all have it, a hop dies"}
     for seed in range(runs):
-        for kind in times:
+        for kind, title in titles.items():
             world = World(members, seed, 0.01 if kind == "lossy" else 0.0)
             author, effects = world.write()
             if kind == "crash":
-                parts = [effect.to[0] for effect in effects if isinstance(effect, Send) and effect.message.part]  # type: ignore[union-attr]
-                world.dead.update(parts[:1])
+                sent = [effect for effect in effects if isinstance(effect, Send) and effect.message.part]  # type: ignore[union-attr]
+                world.dead.update(effect.to[0] for effect in sent[:1])
             world.perform(author, effects, 0)
-            times[kind].append(world.run(60.0, members - len(world.dead)))
+            result.add(f"{label}, {title}", OURS, world.run(60.0, members - len(world.dead)) * 1e3, "virtual ms")
             if kind == "sound":
-                messages.append(world.messages)
-                sizes.append(world.bytes)
-                hops += list(world.hops.values())
-    worst = [f"{max(each) * 1e3:,.0f}".replace(",", " ") for each in times.values()]
-    return [str(members), f"{mean(messages):.0f}", f"{mean(sizes):.0f}", f"{mean(hops):.1f}", str(max(hops)), *worst]
+                result.add(f"{label}, messages", OURS, world.messages, "messages")
+                result.add(f"{label}, sent", OURS, world.bytes, "bytes")
+                result.add(f"{label}, hops to the last", OURS, max(world.hops.values()), "hops")
+                result.add(f"{label}, hops", OURS, mean(world.hops.values()), "hops")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--members", type=int, nargs="+", default=[8, 16, 32, 100, 300])
-    parser.add_argument("--runs", type=int, default=3)
-    arguments = parser.parse_args()
-    begun = time.perf_counter()
-    heads = ["members", "messages", "bytes", "hops", "most", "all have it ms", "1% lost ms", "hop dies ms"]
-    print("a write of 100 bytes, by one member; times are the worst of all runs, in virtual milliseconds")
-    print("  ".join(f"{head:>14}" for head in heads))
-    for members in arguments.members:
-        print("  ".join(f"{figure:>14}" for figure in measure(members, arguments.runs)), flush=True)
-    print(f"(all of it took {time.perf_counter() - begun:.0f} s)")
+def ask(options: argparse.Namespace, result: Result) -> None:
+    members = options.members or ([8, 32, 100] if options.quick else [8, 16, 32, 100, 300])
+    for each in members:
+        measure(each, options.runs or (1 if options.quick else 3), result)
+    result.notes.append("a write of 100 bytes by one member; times are virtual, so no machine is in them")
+
+
+def own_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--members", type=int, nargs="+")
+    parser.add_argument("--runs", type=int)
 
 
 if __name__ == "__main__":
-    main()
+    alone(__file__, __doc__ or "", ask, own_options)

@@ -81,11 +81,12 @@ def markdown_table(heads: Iterable[str], body: Iterable[Iterable[str]]) -> list[
 
 
 def slower(results: list[Result]) -> Iterator[tuple[str, ...]]:
-    """Where another does better."""
+    """Where another does better; a floor is none."""
     for result in results:
         for what in result.whats():
             for series in result.of(what):
-                advantage = None if series.system == OURS else result.advantage(what, series.system)
+                ours = series.system.startswith(OURS) or series.system in result.floors
+                advantage = None if ours else result.advantage(what, series.system)
                 if advantage and advantage.median < EVEN[0]:
                     factor = Spread(*(1 / each for each in (advantage.median, advantage.most, advantage.least)))
                     yield result.question, what, series.system, f"{spread(factor)} x"
@@ -141,7 +142,8 @@ STYLE = """
 
 def drawing(result: Result) -> str:
     """An SVG: for each thing measured a scale of its own, for each system a line on it."""
-    parts, y = [], HEAD
+    parts: list[str] = []
+    y = HEAD
     for what in result.whats():
         shown = [each for each in result.of(what) if each.spread.median > 0]
         if shown:

@@ -4,7 +4,7 @@ A node in this process has the entries; another, in a process of its own, joins 
 writes that it was not sent: found in the log, and again where the log does not reach back, so that ranges are compared.
 Beside the time stand the bytes that the other got, and for how long its loop could do nothing else at a time.
 
-    python benchmarks/repair.py --entries 1000000
+    python benchmarks/repair.py [--entries 1000000] [--quick] [--json]
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from typing import Any
 
 import gossip
+from benchmarks.measure import OURS, Result, alone
 from crdt import state_parts
 
 CHILD = """
@@ -67,7 +67,7 @@ asyncio.run(main())
 """
 
 
-def ask(child: subprocess.Popen[str], line: str) -> dict[str, Any]:
+def asked(child: subprocess.Popen[str], line: str) -> dict[str, Any]:
     assert child.stdin is not None and child.stdout is not None
     child.stdin.write(line + "\n")
     child.stdin.flush()
@@ -90,11 +90,11 @@ async def measure(entries: int, log_bytes: int, step: int = 20_000) -> dict[str,
             joined = json.loads(await asyncio.to_thread(child.stdout.readline))
             assert joined["entries"] == entries, joined
             figures["join s"] = joined["joined"]
-            await asyncio.to_thread(ask, child, "deaf")
+            await asyncio.to_thread(asked, child, "deaf")
             for number in range(10):
                 things[f"missed {number}"] = number
             await asyncio.sleep(0.1)
-            figures |= await asyncio.to_thread(ask, child, "missed 9")
+            figures |= await asyncio.to_thread(asked, child, "missed 9")
         finally:
             assert child.stdin is not None
             child.stdin.close()
@@ -102,20 +102,24 @@ async def measure(entries: int, log_bytes: int, step: int = 20_000) -> dict[str,
     return figures
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--entries", type=int, default=100_000)
-    entries = parser.parse_args().entries
-    with tempfile.TemporaryDirectory() as directory:
-        os.environ["GOSSAMESH_RUNTIME_DIR"] = directory
-        begun = time.perf_counter()
-        print(f"{entries} entries; seconds until it was all there, from the start of the node, or of its hearing again")
-        for what, log_bytes in (("the log reaches back", 64 << 20), ("ranges are compared", 1)):
-            figures = asyncio.run(measure(entries, log_bytes))
-            shown = ", ".join(f"{name} {figure:.2f}" for name, figure in figures.items())
-            print(f"  {what:22} {shown}")
-        print(f"  (all of it took {time.perf_counter() - begun:.0f} s)")
+async def ask(options: argparse.Namespace, result: Result) -> None:
+    entries = options.entries or (20_000 if options.quick else 1_000_000)
+    label = f"{entries:,} entries".replace(",", " ")
+    for _ in range(1 if options.quick else 3):
+        for what, log_bytes in (("ten from the log", 64 << 20), ("ten by ranges", 1)):
+            with tempfile.TemporaryDirectory() as directory:
+                os.environ["GOSSAMESH_RUNTIME_DIR"] = directory
+                figures = await measure(entries, log_bytes)
+            result.add(f"{label}, newcomer has all", OURS, figures["join s"], "s")
+            result.add(f"{label}, {what}", OURS, figures["repair s"], "s")
+            result.add(f"{label}, {what}, received", OURS, figures["KB"], "KB")
+            result.add(f"{label}, {what}, held up for", OURS, figures["held up s"], "s")
+    result.notes.append(f"the whole state has {figures['state MB']:.1f} MB; seconds from the start of the node on")
+
+
+def own_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--entries", type=int)
 
 
 if __name__ == "__main__":
-    main()
+    alone(__file__, __doc__ or "", ask, own_options)

@@ -1,8 +1,8 @@
 """How long does an import take, and how long from the start of a process until it can read and write?
 
-Each time a fresh interpreter. An import is timed inside it, without the interpreter's own start; the clock of a start runs
-from outside, from the start of the process to its end, with one write and one read in it. Ours starts a node that finds
-nobody; a peer's server runs, and its client connects.
+Each time a fresh interpreter. An import is timed inside it, without the interpreter's own start; the clock of a
+start runs from outside, from the start of the process to its end, with one write and one read in it. Ours starts a
+node that finds nobody; a peer's server runs, and its client connects.
 
     python benchmarks/starting.py [--quick] [--json]
 """
@@ -35,7 +35,7 @@ IMPORTS = {
 }
 STARTS = {
     "python": "pass",
-    OURS: "import gossip\nwith gossip.Node('bench') as node:\n  m = node.map('m'); m['k'] = 1; m['k']",
+    OURS: "import gossip, sys\nwith gossip.Node('b', runtime_dir=sys.argv[1]) as n:\n  m = n.map('m'); m['k'] = 1; m['k']",
     "redis": "import redis, sys\nr = redis.Redis(unix_socket_path=sys.argv[1].split()[1]); r.set('k', 1); r.get('k')",
     "diskcache": "import diskcache, sys\nc = diskcache.Cache(sys.argv[1]); c['k'] = 1; c['k']",
     "memcached": "import pylibmc, sys\nc = pylibmc.Client([sys.argv[1].split()[1]]); c.set('k', 1); c.get('k')",
@@ -58,7 +58,8 @@ def started(program: str, address: str) -> float:
 
 
 async def ask(options: argparse.Namespace, result: Result) -> None:
-    rounds = 3 if options.quick else 20
+    rounds = 2 if options.quick else 20
+    result.floors += ["python", "asyncio"]
     everybody: dict[str, Peer] = {OURS: ours.PEER, **peers()}
     absent = {name: peer.missing for name, peer in everybody.items() if peer.missing}
     result.skipped |= {name: f"{why} is not installed" for name, why in absent.items()}
@@ -68,7 +69,6 @@ async def ask(options: argparse.Namespace, result: Result) -> None:
         for name in STARTS.keys() & everybody.keys() - absent.keys():
             (base / name).mkdir()
             addresses[name] = stack.enter_context(everybody[name].running(base / name))
-        ours.node(addresses[OURS])  # for the environment, which processes inherit
         for module in IMPORTS.values():  # compiled, and in the cache of the disk
             subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, check=False, timeout=60)
         for _, name in in_turn(IMPORTS, rounds):

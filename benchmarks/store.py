@@ -3,22 +3,17 @@
 One run measures both, in turn, round by round, and prints ratios with their spread: the speed of a machine changes from
 one second to the next, a ratio taken within the same second hardly does.
 
-    python benchmarks/store.py [--entries 200000] [--rounds 5] [--json]
+    python benchmarks/store.py [--entries 100000] [--rounds 10] [--quick] [--json]
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import json
-import platform
-import resource
-import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
+from benchmarks.measure import OURS, Result, alone
 from crdt import (
     Batch,
     LWWMap,
@@ -34,6 +29,7 @@ from crdt import (
 
 VALUE = b"\xc4\x64" + bytes(100)  # the encoding of 100 bytes
 BATCH = 200
+DICT = "dict"
 
 
 def writes(entries: int, start: int, named: int | None) -> list[Write]:
@@ -97,68 +93,25 @@ def one_round(entries: int) -> dict[str, float]:
     return figures
 
 
-_MEMORY = """
-import sys
-from crdt import Store, Write, encode_element
-
-def resident():
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:")) * 1024
-
-kind, entries = sys.argv[1], int(sys.argv[2])
-before = resident()
-if kind == "dict":
-    held = {encode_element(f"key-{i}"): bytes(bytearray(102)) for i in range(entries)}
-else:
-    held = Store()
-    for i in range(entries):
-        key = (1, "bench", encode_element(f"key-{i}"))
-        held.merge(Write((7, i + 1), key, (i + 1) << 16, bytes(bytearray(102)), ()))
-print((resident() - before) / entries)
-"""
+def ask(options: argparse.Namespace, result: Result) -> None:
+    entries = options.entries or (10_000 if options.quick else 100_000)
+    one_round(entries // 10)  # warms up
+    for _ in range(options.rounds or (3 if options.quick else 10)):
+        figures = one_round(entries)
+        collection = figures.pop("full collection, ms")
+        get, put = figures.pop("dict get"), figures.pop("dict put")
+        for name, figure in figures.items():
+            result.add(name, DICT, get if name.startswith("get") else put)
+            result.add(name, OURS, figure)
+        result.add("full collection", OURS, collection, "ms")
+    result.floors.append(DICT)
+    result.notes.append(f"{entries} entries of 100 bytes; beside each stands the put or the get of a bare dict")
 
 
-def bytes_an_entry(kind: str, entries: int) -> float:
-    """Resident memory an entry of 102 bytes of value takes, in a process of its own."""
-    answer = subprocess.run(
-        [sys.executable, "-c", _MEMORY, kind, str(entries)], capture_output=True, text=True, check=True
-    )
-    return float(answer.stdout)
-
-
-def main() -> None:
-    """Measures, and prints a table or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--entries", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    one_round(options.entries // 10)  # warms up
-    rounds = [one_round(options.entries) for _ in range(options.rounds)]
-    reference = {"get bytes": "dict get", "get value": "dict get"}
-    rows = []
-    for name in rounds[0]:
-        beside = reference.get(name, "dict put")
-        ratios = sorted(each[name] / each[beside] for each in rounds)
-        rows.append((name, statistics.median(each[name] for each in rounds), beside, ratios))
-    memory = {kind: bytes_an_entry(kind, options.entries) for kind in ("dict", "store")}
-    if options.json:
-        print(json.dumps({"python": platform.python_version(), "rounds": rounds, "bytes_an_entry": memory}))
-        return
-    print(
-        f"Python {platform.python_version()}, {options.entries} entries of 100 bytes, {options.rounds} rounds, median"
-    )
-    print(f"{'':24}{'us':>9}   ratio to a bare dict (min .. max)")
-    for name, median, beside, ratios in rows:
-        if name.endswith("ms"):
-            print(f"{name:24}{median:9.1f}")
-        else:
-            ratio = statistics.median(ratios)
-            print(f"{name:24}{median:9.2f}   {ratio:6.1f} x {beside} ({ratios[0]:.1f} .. {ratios[-1]:.1f})")
-    ratio = memory["store"] / memory["dict"]
-    print(f"{'bytes an entry':24}{memory['store']:9.0f}   {ratio:6.2f} x dict of bytes ({memory['dict']:.0f})")
-    print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB")
+def own_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--entries", type=int)
+    parser.add_argument("--rounds", type=int)
 
 
 if __name__ == "__main__":
-    main()
+    alone(__file__, __doc__ or "", ask, own_options)

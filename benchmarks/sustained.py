@@ -1,9 +1,9 @@
 """How many writes a second get to 1 and to 7 other processes, and how late are they at 50 000 a second?
 
 One process writes 200 at a time, as fast as it can; the clock stops when the last process that waits has the last write
-in hand. Beside it Redis, in pipelines of 200: of SETs, which end at the server, and of PUBLISHes, which end where ours do.
-`one key` writes the same key again and again: who waits gets the last. `batches` become visible whole. At a set rate the
-writes have keys of their own, so that none can stand for another, and each says how late it came.
+in hand. Beside it Redis, in pipelines of 200: of SETs, which end at the server, and of PUBLISHes, which end where
+ours do. `one key` writes the same key again and again: who waits gets the last. `batches` become visible whole. At a
+set rate the writes have keys of their own, so that none can stand for another, and each says how late it came.
 
     python benchmarks/sustained.py [--peers 1 7] [--quick] [--json]
 """
@@ -61,7 +61,7 @@ class Load:
         return writes / (max(ends) - begun) * 1e9
 
     async def at_rate(self, seconds: float) -> tuple[float, list[float], int]:
-        """Writes a second that were made, the milliseconds each took to each process, and how many came after the end."""
+        """Writes made a second, the milliseconds each took to each process, and how many came after the end."""
         first, begun = self._made, time.monotonic()
         while (now := time.monotonic() - begun) < seconds:
             self._write(first + int(now * RATE) - self._made)
@@ -140,12 +140,12 @@ async def measure(listeners: int, rounds: int, writes: int, seconds: float, resu
 
 async def ask(options: argparse.Namespace, result: Result) -> None:
     rounds, writes, seconds = (2, 4_000, 0.3) if options.quick else (10, 20_000, 3.0)
-    for listeners in options.peers:
+    for listeners in options.peers or ([1] if options.quick else [1, 7]):
         await measure(listeners, rounds, writes, seconds, result)
 
 
 def own_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--peers", type=int, nargs="+", default=[1, 7], help="processes that wait")
+    parser.add_argument("--peers", type=int, nargs="+", help="processes that wait")
 
 
 if __name__ == "__main__":

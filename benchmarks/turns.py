@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from benchmarks import ours
 from benchmarks.measure import OURS, Result, in_turn
-from benchmarks.peers import Peer, peers
+from benchmarks.peers import Peer
 from benchmarks.watching import Watching
 
 PATIENCE = 120.0  # for one round: a system that needs longer is not slow but stuck

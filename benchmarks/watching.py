@@ -1,8 +1,8 @@
 """When does another process hear of a write?
 
 A process that does nothing but hear: it takes the time (CLOCK_MONOTONIC, which all processes of a machine share) at
-which it has the value in hand. A payload is a number and the time before the write. At a payload of number -1 it prints,
-as JSON, the number, the delay and the time of all that it heard since the last; it is ended from outside.
+which it has the value in hand. A payload is a number and the time before the write. At a payload of number -1 it
+prints, as JSON, the number, the delay and the time of all that it heard since the last; it is ended from outside.
 
     python -m benchmarks.watching SYSTEM channels|floods NAME ADDRESS
 """
@@ -65,9 +65,12 @@ class Watching:
             sys.executable, "-m", __name__, *self._arguments,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, limit=1 << 28,
         )  # fmt: skip
-        said = await self._line()
-        if said.strip() != READY:
-            raise RuntimeError(f"who should hear {self._arguments[2]} ended before it did")
+        try:
+            if (await self._line()).strip() != READY:
+                raise RuntimeError(f"who should hear {self._arguments[2]} ended before it did")
+        except BaseException:
+            await self._over()
+            raise
         return self
 
     async def _line(self) -> bytes:
@@ -80,13 +83,16 @@ class Watching:
         """Number, nanoseconds of delay, and time of all that it heard; the end was told before."""
         return [(number, delay, now) for number, delay, now in json.loads(await self._line())]
 
+    async def _over(self) -> None:
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process is not None:
-            if self._process.returncode is None:
-                self._process.kill()
-            await self._process.wait()
+        await self._over()
 
 
 if __name__ == "__main__":

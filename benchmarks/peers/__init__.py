@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
+import re
 import shutil
 import socket
 import subprocess
@@ -58,7 +59,7 @@ Payloads = list[tuple[int, bytes]]
 
 @dataclass(frozen=True)
 class Flood:
-    """The same for many writes at once, as fast as it goes: `tell` gives a function of all that is to be written now."""
+    """The same for many writes at once: `tell` gives a function of all that is to be written now."""
 
     tell: Callable[[str], AbstractAsyncContextManager[Callable[[Payloads], None]]]
     hear: Callable[[str], Iterator[bytes] | AsyncIterator[bytes]]
@@ -90,7 +91,8 @@ class Peer:
         told = {name: importlib.metadata.version(name) for name in self.packages}
         for name in self.programs:
             asked = subprocess.run([name, "--version"], capture_output=True, text=True, timeout=PATIENCE, check=False)
-            told[name] = (asked.stdout or asked.stderr).partition("\n")[0].strip()[:60]
+            number = re.search(r"\d+(\.\d+)+", asked.stdout + asked.stderr)
+            told[name] = number.group() if number else "unknown"
         return told
 
 

@@ -1,8 +1,8 @@
 """How fast is NATS, with nats-py: its key-value store on JetStream, and its publish and subscribe?
 
 The client is for asyncio only. A put is acknowledged by the server; the store is kept in memory, which its documents
-call the fastest, and in files, which is the default. Writes become known by a watch of the store, or without it by a plain
-subject, which keeps nothing.
+call the fastest, and in files, which is the default. Writes become known by a watch of the store, or without it by a
+plain subject, which keeps nothing.
 """
 
 from __future__ import annotations

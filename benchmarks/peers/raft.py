@@ -73,7 +73,7 @@ def hear(address: str) -> Iterator[bytes]:
 
     voter = Voter(address, 1)
     yield READY  # the election needs the others, who wait for this
-    while voter:
+    while voter is not None:
         yield heard.get()
 
 
