@@ -6,6 +6,7 @@ answered.
 
     python -m benchmarks [--quick] [--only local visible] [--into DIRECTORY]
     python -m benchmarks --render          the page and the drawings anew, from the JSON that is there
+    python -m benchmarks --quote           and the figures into the project's README.md; with --render those that are there
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import SCHEMA, Result, machine
-from benchmarks.render import drawing, page
+from benchmarks.render import drawing, page, quoted
 
 HERE = Path(__file__).resolve().parent
+README = HERE.parent / "README.md"
 QUESTIONS = (
     "local",
     "operations",
@@ -77,16 +79,8 @@ def written(told: dict[str, Any], into: Path) -> None:
             (into / f"{result.question}.svg").write_text(drawing(result), encoding="utf-8")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a look at everything, in less than two minutes")
-    parser.add_argument("--only", nargs="+", choices=QUESTIONS, help="these questions; the page has no others then")
-    parser.add_argument("--into", type=Path, default=HERE / "results", help="where the results go")
-    parser.add_argument("--render", action="store_true", help="measure nothing")
-    options = parser.parse_args()
-    if options.render:
-        written(json.loads((options.into / "results.json").read_text(encoding="utf-8")), options.into)
-        return 0
+def measured(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    """What all questions found out, and which have no answer."""
     told: dict[str, Any] = {"schema": SCHEMA, "quick": options.quick, "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"}
     told |= {"machine": machine(), "versions": versions(), "questions": []}
     failed = []
@@ -98,6 +92,26 @@ def main() -> int:
         print(f"{result.seconds:.0f} s{'' if result.series else ', FAILED'}", flush=True)
         failed += [] if result.series else [question]
         written(told, options.into)  # after each: what was measured is not lost with the next
+    return told, failed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a look at everything, in less than two minutes")
+    parser.add_argument("--only", nargs="+", choices=QUESTIONS, help="these questions; the page has no others then")
+    parser.add_argument("--into", type=Path, default=HERE / "results", help="where the results go")
+    parser.add_argument("--render", action="store_true", help="measure nothing")
+    parser.add_argument("--quote", action="store_true", help="put the figures into README.md")
+    options = parser.parse_args()
+    if options.render:
+        told = json.loads((options.into / "results.json").read_text(encoding="utf-8"))
+        written(told, options.into)
+        failed = []
+    else:
+        told, failed = measured(options)
+    if options.quote:
+        results = [Result.from_dict(each) for each in told["questions"]]
+        README.write_text(quoted(README.read_text(encoding="utf-8"), told, results), encoding="utf-8")
     print(f"see {options.into / 'README.md'}")
     return 1 if failed else 0
 

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.goals import GOALS, Goal
 from benchmarks.measure import OURS, Result, Series, Spread
 
-EVEN = (0.95, 1.05)  # a median between these is no difference that could be seen
+EVEN = 0.95  # a median nearer to 1 is no difference that could be seen
 
 
 def number(value: float) -> str:
@@ -80,16 +80,23 @@ def markdown_table(heads: Iterable[str], body: Iterable[Iterable[str]]) -> list[
     return [lines[0], "|" + " --- |" * len(cells[0]), *lines[1:]]
 
 
+def worse(result: Result) -> Iterator[tuple[str, str, Spread]]:
+    """What another does better, who that is, and by how much; a floor is no other."""
+    for what in result.whats():
+        for series in result.of(what):
+            if series.system.startswith(OURS) or series.system in result.floors:
+                continue
+            advantage = result.advantage(what, series.system)
+            if advantage and advantage.least > 0 and advantage.median < EVEN:
+                factor = Spread(1 / advantage.median, 1 / advantage.most, 1 / advantage.least)
+                yield what, series.system, factor
+
+
 def slower(results: list[Result]) -> Iterator[tuple[str, ...]]:
-    """Where another does better; a floor is none."""
+    """The rows of the table of what others do better."""
     for result in results:
-        for what in result.whats():
-            for series in result.of(what):
-                ours = series.system.startswith(OURS) or series.system in result.floors
-                advantage = None if ours else result.advantage(what, series.system)
-                if advantage and advantage.median < EVEN[0]:
-                    factor = Spread(*(1 / each for each in (advantage.median, advantage.most, advantage.least)))
-                    yield result.question, what, series.system, f"{spread(factor)} x"
+        for what, system, factor in worse(result):
+            yield result.question, what, system, f"{spread(factor)} x"
 
 
 def reached(goal: Goal, results: list[Result]) -> tuple[str, ...]:
@@ -123,6 +130,40 @@ def page(told: dict[str, Any], results: list[Result]) -> str:
             lines += ["", f"![{result.question}]({result.question}.svg)"]
         lines += ["", *(f"* {aside}" for aside in asides(result)), f"* took {result.seconds:.0f} s"]
     return "\n".join(lines) + "\n"
+
+
+# -- what the project's README says of it -----------------------------------------------------------------------------
+
+BEGIN, END = "<!-- figures: written by `make bench ARGS=--quote` -->", "<!-- end of figures -->"
+NAMED = 3  # losses that are named for each peer: its greatest
+
+
+def quote(told: dict[str, Any], results: list[Result]) -> str:
+    """The goals that were measured, and who is faster at what."""
+    where = f"{told['machine']['processor']}, {told['machine']['cores']} cores, Python {told['machine']['python']}"
+    kind = ", a quick look, too short to rely on" if told["quick"] else ""
+    lines = [f"Measured on {told['at']} ({where}, load {told['machine']['load before']}{kind}).", ""]
+    rows = [reached(goal, results) for goal in GOALS if goal.measured(results)]
+    lines += markdown_table(("", "measured: median (least .. most round)"), ([row[0], row[2]] for row in rows))
+    lines += ["", "What others do better:", ""]
+    losses: dict[str, list[tuple[float, str, str]]] = {}
+    for result in results:
+        for what, system, factor in worse(result):
+            losses.setdefault(system, []).append((factor.median, what, f"{what} ({number(factor.median)} x)"))
+    for system, told_of in losses.items():
+        named = [shown for _, _, shown in sorted(told_of, reverse=True)[:NAMED]]
+        more = f", and {len(told_of) - NAMED} more" if len(told_of) > NAMED else ""
+        lines.append(f"* {system}: {'; '.join(named)}{more}")
+    return "\n".join(lines if losses else [*lines, "Nothing in this run."])
+
+
+def quoted(readme: str, told: dict[str, Any], results: list[Result]) -> str:
+    """The README with these figures in the place of those that it has."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"README.md has no place for figures: {BEGIN} and {END} are gone")
+    return f"{before}{begin}\n\n{quote(told, results)}\n\n{end}{after}"
 
 
 # -- the drawing ---------------------------------------------------------------------------------------------------

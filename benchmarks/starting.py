@@ -35,7 +35,7 @@ IMPORTS = {
 }
 STARTS = {
     "python": "pass",
-    OURS: "import gossip, sys\nwith gossip.Node('b', runtime_dir=sys.argv[1]) as n:\n  m = n.map('m'); m['k'] = 1; m['k']",
+    OURS: "import gossip, sys\nwith gossip.Node('b', runtime_dir=sys.argv[1]) as b:\n  m = b.map('m'); m['k'] = 1",
     "redis": "import redis, sys\nr = redis.Redis(unix_socket_path=sys.argv[1].split()[1]); r.set('k', 1); r.get('k')",
     "diskcache": "import diskcache, sys\nc = diskcache.Cache(sys.argv[1]); c['k'] = 1; c['k']",
     "memcached": "import pylibmc, sys\nc = pylibmc.Client([sys.argv[1].split()[1]]); c.set('k', 1); c.get('k')",

@@ -85,7 +85,8 @@ async def one_round(load: Load, what: str, system: str, writes: int, seconds: fl
         result.add(f"{label}, reached", system, rate, "writes/s", more=True)
         for share in (50, 99):
             result.add(f"{label}, p{share}", system, percentile(delays, share / 100), "ms")
-        result.add(f"{label}, come after the end", system, lost, "writes")
+        if lost:
+            result.notes.append(f"{label}: {lost} writes of {system} had not come when the end had")
 
 
 async def pipeline_of_sets(peer: Peer, directory: Path, stack: AsyncExitStack) -> Callable[[int], float]:

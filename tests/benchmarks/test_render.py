@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -9,7 +10,7 @@ import pytest
 
 from benchmarks.goals import GOALS, Goal
 from benchmarks.measure import OURS, Result, Spread
-from benchmarks.render import drawing, number, page, reached, slower, spread, text
+from benchmarks.render import BEGIN, END, drawing, number, page, quoted, reached, slower, spread, text
 
 TOLD: dict[str, Any] = {
     "quick": True,
@@ -70,7 +71,7 @@ def test_the_page_has_everything() -> None:
     for word in ("| cores | 2 |", "| redis | 1.2 |", "## local", "![local](local.svg)", "failed: relay (it broke)"):
         assert word in shown
     assert "![relay]" not in shown  # there is no drawing of nothing
-    assert shown.count("not measured |") == len(GOALS) - 0  # this run has none of what the goals are about
+    assert shown.count("not measured |") == len(GOALS)  # this run has none of what the goals are about
 
 
 def test_a_drawing_is_well_formed_and_has_a_dot_for_each_system() -> None:
@@ -116,3 +117,22 @@ def test_a_goal_is_met_or_missed(asked: Goal, verdict: str) -> None:
 def test_a_goal_says_beside_whom() -> None:
     assert "beside redis" in reached(goal("better", 50, 99, "redis"), [result()])[2]
     assert reached(goal("better", 1, 2, "nats"), [result()])[2] == "not measured"
+
+
+def test_figures_are_quoted_in_their_place_and_again_in_the_same() -> None:
+    readme = f"before\n{BEGIN}\nold figures\n{END}\nafter\n"
+    told = {**TOLD, "machine": {"processor": "some", "cores": 2, "python": "3.11", "load before": 0.1}}
+    once = quoted(readme, told, [result()])
+    assert once.startswith(f"before\n{BEGIN}\n")
+    assert once.endswith(f"{END}\nafter\n")
+    assert "old figures" not in once
+    assert "* memcached: read <1 KiB> (2.00 x)" in once
+    assert "redis" not in once  # it is slower, and no goal is about it
+    assert quoted(once, told, [result()]) == once
+
+
+def test_the_readme_has_a_place_for_figures() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    assert BEGIN in readme.partition(END)[0]
+    with pytest.raises(ValueError, match="no place for figures"):
+        quoted("a README without", TOLD, [])
