@@ -6,7 +6,7 @@ answered.
 
     python -m benchmarks [--quick] [--only local visible] [--into DIRECTORY]
     python -m benchmarks --render          the page and the drawings anew, from the JSON that is there
-    python -m benchmarks --quote           and the figures into the project's README.md; with --render those that are there
+    python -m benchmarks --quote           and the figures into README.md; with --render those that are there
 """
 
 from __future__ import annotations

@@ -107,8 +107,8 @@ def reached(goal: Goal, results: list[Result]) -> tuple[str, ...]:
         return goal.title, wanted, "not measured", ""
     figure, against = found
     verdict = "aim" if goal.holds(figure.median, goal.aim) else "floor" if goal.holds(figure.median, goal.floor) else ""
-    beside_whom = f", beside {against}" if against else ""
-    return goal.title, wanted, f"{spread(figure)} {goal.unit}{beside_whom}".strip(), verdict or "**missed**"
+    words = {"better": f"times better than {against}", "share": f"times that of {against}", "most": goal.unit}
+    return goal.title, wanted, f"{spread(figure)} {words[goal.form]}".strip(), verdict or "**missed**"
 
 
 def page(told: dict[str, Any], results: list[Result]) -> str:
@@ -117,7 +117,7 @@ def page(told: dict[str, Any], results: list[Result]) -> str:
     lines = ["# Results", "", f"{kind} Measured on {told['at']}; [../README.md](../README.md) says how to read it."]
     lines += ["", *markdown_table(("machine", ""), ((k, str(v)) for k, v in told["machine"].items()))]
     lines += ["", *markdown_table(("version of", ""), told["versions"].items())]
-    lines += ["", "## Goals", "", "The floor must be met, the aim is where this should go. Ratios as they are named."]
+    lines += ["", "## Goals", "", "The floor must be met, the aim is where this should go."]
     heads = ("goal", "floor / aim", "measured", "met")
     lines += ["", *markdown_table(heads, (reached(goal, results) for goal in GOALS))]
     lines += ["", "## Where another does better", ""]
@@ -135,7 +135,7 @@ def page(told: dict[str, Any], results: list[Result]) -> str:
 # -- what the project's README says of it -----------------------------------------------------------------------------
 
 BEGIN, END = "<!-- figures: written by `make bench ARGS=--quote` -->", "<!-- end of figures -->"
-NAMED = 3  # losses that are named for each peer: its greatest
+NAMED = 2  # losses that are named for each peer: its greatest
 
 
 def quote(told: dict[str, Any], results: list[Result]) -> str:
@@ -168,7 +168,7 @@ def quoted(readme: str, told: dict[str, Any], results: list[Result]) -> str:
 
 # -- the drawing ---------------------------------------------------------------------------------------------------
 
-WIDTH, LEFT, RIGHT, ROW, HEAD = 860, 250, 190, 19, 30
+WIDTH, LEFT, RIGHT, ROW, HEAD = 900, 250, 230, 19, 30
 STYLE = """
   svg { font: 12px system-ui, sans-serif; background: #fff }
   text { fill: #24292f } .unit, .tick { fill: #6e7781 } .what { font-weight: 600 }
@@ -196,13 +196,12 @@ def drawing(result: Result) -> str:
 
 
 def panel(what: str, shown: list[Series], y: int) -> Iterator[str]:
-    least = min(min(each for each in series.rounds if each > 0) for series in shown)
-    low = math.floor(math.log10(least))
+    low = math.floor(math.log10(min(each for series in shown for each in series.rounds if each > 0)))
     high = max(low + 1, math.ceil(math.log10(max(series.spread.most for series in shown))))
     scale = (WIDTH - LEFT - RIGHT) / (high - low)
 
-    def x(value: float) -> float:
-        return LEFT + (math.log10(max(value, least)) - low) * scale
+    def x(value: float) -> float:  # a round of 0 has no place on such a scale: it stands at the left end
+        return LEFT + (math.log10(max(value, 10.0**low)) - low) * scale
 
     better = "more is better" if shown[0].more else "less is better"
     yield f'<text class="what" x="8" y="{y}">{escape(what)}</text>'

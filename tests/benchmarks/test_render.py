@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -87,6 +88,20 @@ def test_a_drawing_is_well_formed_and_has_a_dot_for_each_system() -> None:
     assert "prefers-color-scheme: dark" in drawing(result())
 
 
+def test_the_scale_of_a_drawing_is_even_and_its_dots_stand_where_they_should() -> None:
+    told = Result("local", "What?")
+    for system, figure in ((OURS, 3.0), ("redis", 100.0), ("etcd", 2000.0)):
+        told.add("read", system, figure)
+    root = ElementTree.fromstring(drawing(told))
+    ticks = [float(element.attrib["x"]) for element in root.iter() if element.attrib.get("class") == "tick"]
+    steps = {round(right - left) for left, right in pairwise(ticks)}
+    assert (len(ticks), len(steps)) == (5, 1)  # 1, 10, 100, 1 000, 10 000
+    dots = [float(element.attrib["cx"]) for element in root.iter() if element.tag.endswith("circle")]
+    assert ticks[0] < dots[0] < ticks[1]
+    assert dots[1] == ticks[2]
+    assert ticks[3] < dots[2] < ticks[4]
+
+
 def test_a_drawing_of_figures_that_are_nothing_leaves_them_out() -> None:
     told = Result("sustained", "How many?")
     told.add("lost", OURS, 0.0, "writes")
@@ -115,7 +130,8 @@ def test_a_goal_is_met_or_missed(asked: Goal, verdict: str) -> None:
 
 
 def test_a_goal_says_beside_whom() -> None:
-    assert "beside redis" in reached(goal("better", 50, 99, "redis"), [result()])[2]
+    assert reached(goal("better", 50, 99, "redis"), [result()])[2] == "100 times better than redis"
+    assert reached(goal("share", 1, 0.5, "memcached"), [result()])[2] == "2.00 times that of memcached"
     assert reached(goal("better", 1, 2, "nats"), [result()])[2] == "not measured"
 
 
