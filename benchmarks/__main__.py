@@ -106,7 +106,7 @@ def main() -> int:
     if options.render:
         told = json.loads((options.into / "results.json").read_text(encoding="utf-8"))
         written(told, options.into)
-        failed = []
+        failed: list[str] = []
     else:
         told, failed = measured(options)
     if options.quote:

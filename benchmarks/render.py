@@ -107,7 +107,7 @@ def reached(goal: Goal, results: list[Result]) -> tuple[str, ...]:
         return goal.title, wanted, "not measured", ""
     figure, against = found
     verdict = "aim" if goal.holds(figure.median, goal.aim) else "floor" if goal.holds(figure.median, goal.floor) else ""
-    words = {"better": f"times better than {against}", "share": f"times that of {against}", "most": goal.unit}
+    words = {"better": f"times as fast as {against}", "share": f"times that of {against}", "most": goal.unit}
     return goal.title, wanted, f"{spread(figure)} {words[goal.form]}".strip(), verdict or "**missed**"
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from benchmarks import ours
 from benchmarks.measure import OURS, Result, alone, in_turn, percentile
-from benchmarks.peers import Flood, Payloads, Peer, peers
-from benchmarks.watching import END, Watching, payload
+from benchmarks.peers import PATIENCE, Flood, Payloads, Peer, peers
+from benchmarks.watching import END, Heard, Watching, payload
 
 CHUNK = 200
 RATE = 50_000
@@ -61,7 +61,7 @@ class Load:
         return writes / (max(ends) - begun) * 1e9
 
     async def at_rate(self, seconds: float) -> tuple[float, list[float], int]:
-        """Writes made a second, the milliseconds each took to each process, and how many came after the end."""
+        """Writes made a second, the milliseconds each took to each process, and how many were never shown."""
         first, begun = self._made, time.monotonic()
         while (now := time.monotonic() - begun) < seconds:
             self._write(first + int(now * RATE) - self._made)
@@ -70,10 +70,20 @@ class Load:
         delays = [delay / 1e6 for each in await self._heard() for number, delay, _ in each if number >= first]
         return made / took, delays, made * self.listeners - len(delays)
 
-    async def _heard(self) -> list[list[tuple[int, int, int]]]:
-        """Of each process what it has heard when it hears of the end."""
-        self._tell([(END, payload(END))])
-        return [await each.heard() for each in self._watching]
+    async def _heard(self) -> list[Heard]:
+        """What each process has heard, once each has the last write.
+
+        Who was left behind is given everything in one step, and may hear of the end before the last: it is told again.
+        """
+        heard: list[Heard] = [[] for _ in self._watching]
+        deadline = time.monotonic() + PATIENCE
+        while not all(any(number == self._made - 1 for number, _, _ in reversed(each)) for each in heard):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the last write had not come everywhere after {PATIENCE} s")
+            self._tell([(END, payload(END))])
+            for each, watching in zip(heard, self._watching, strict=True):
+                each += await watching.heard()
+        return heard
 
 
 async def one_round(load: Load, what: str, system: str, writes: int, seconds: float, result: Result) -> None:
@@ -86,7 +96,7 @@ async def one_round(load: Load, what: str, system: str, writes: int, seconds: fl
         for share in (50, 99):
             result.add(f"{label}, p{share}", system, percentile(delays, share / 100), "ms")
         if lost:
-            result.notes.append(f"{label}: {lost} writes of {system} had not come when the end had")
+            result.notes.append(f"{label}: {lost} writes of {system} were never shown by themselves")
 
 
 async def pipeline_of_sets(peer: Peer, directory: Path, stack: AsyncExitStack) -> Callable[[int], float]:

@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks import ours
 from benchmarks.measure import OURS, Result, alone, percentile
 from benchmarks.peers import Peer, peers
-from benchmarks.watching import END, Watching, payload
+from benchmarks.watching import END, Heard, Watching, payload
 
 GAP = 0.002  # seconds from one write to the next: each finds everybody at rest
 WARM = 50
@@ -38,8 +38,6 @@ stream = socket.socket(fileno=int(sys.argv[1]))
 while data := stream.recv(64):
     stream.send(data)
 """
-
-Heard = list[list[tuple[int, int, int]]]  # what each process heard
 
 
 @contextmanager
@@ -81,7 +79,7 @@ class Way:
         if inspect.isawaitable(answer):
             await answer
 
-    async def heard(self) -> Heard:
+    async def heard(self) -> list[Heard]:
         await self.tell(END)
         return [await each.heard() for each in self.watching]
 
@@ -131,7 +129,7 @@ def keep(result: Result, label: str, system: str, delays: list[list[float]]) -> 
     result.add(f"{label}, longest of all rounds", system, max(every))
 
 
-def by_round(heard: Heard, rounds: int, writes: int) -> list[dict[int, list[float]]]:
+def by_round(heard: list[Heard], rounds: int, writes: int) -> list[dict[int, list[float]]]:
     """Of each round the delays of each of its writes, one for each process that heard it."""
     found: list[dict[int, list[float]]] = [{} for _ in range(rounds)]
     for each in heard:

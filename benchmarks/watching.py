@@ -22,6 +22,7 @@ from benchmarks.measure import OURS
 from benchmarks.peers import PATIENCE, READY, peers
 
 END = -1
+Heard = list[tuple[int, int, int]]  # number, nanoseconds of delay, time
 
 
 def payload(number: int) -> bytes:
@@ -29,7 +30,7 @@ def payload(number: int) -> bytes:
     return b"%d %d" % (number, time.monotonic_ns())
 
 
-def take(told: bytes, heard: list[tuple[int, int, int]]) -> None:
+def take(told: bytes, heard: Heard) -> None:
     """Keeps it; at the end of a round tells all of it."""
     now = time.monotonic_ns()
     if told == READY:
@@ -44,7 +45,7 @@ def take(told: bytes, heard: list[tuple[int, int, int]]) -> None:
 
 
 async def hear(channel: Iterator[bytes] | AsyncIterator[bytes]) -> None:
-    heard: list[tuple[int, int, int]] = []
+    heard: Heard = []
     if isinstance(channel, AsyncIterator):
         async for told in channel:
             take(told, heard)
@@ -79,7 +80,7 @@ class Watching:
         async with asyncio.timeout(PATIENCE):
             return await self._process.stdout.readline()
 
-    async def heard(self) -> list[tuple[int, int, int]]:
+    async def heard(self) -> Heard:
         """Number, nanoseconds of delay, and time of all that it heard; the end was told before."""
         return [(number, delay, now) for number, delay, now in json.loads(await self._line())]
 

@@ -130,7 +130,7 @@ def test_a_goal_is_met_or_missed(asked: Goal, verdict: str) -> None:
 
 
 def test_a_goal_says_beside_whom() -> None:
-    assert reached(goal("better", 50, 99, "redis"), [result()])[2] == "100 times better than redis"
+    assert reached(goal("better", 50, 99, "redis"), [result()])[2] == "100 times as fast as redis"
     assert reached(goal("share", 1, 0.5, "memcached"), [result()])[2] == "2.00 times that of memcached"
     assert reached(goal("better", 1, 2, "nats"), [result()])[2] == "not measured"
 

@@ -116,7 +116,11 @@ def test_a_peer_that_is_not_installed_is_skipped_by_name(tmp_path: Path) -> None
     assert result.series == []
 
 
-def test_a_server_that_does_not_start_is_told_of_with_the_end_of_its_log(tmp_path: Path) -> None:
+def test_a_server_that_does_not_start_is_told_of_with_the_end_of_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: nobody waits for one that has ended."""
+    monkeypatch.setattr("benchmarks.peers.PATIENCE", 3600.0)
     complaint = "import sys; sys.exit('no room on the disk')"
     with (
         pytest.raises(RuntimeError, match="no room on the disk"),
