@@ -14,14 +14,14 @@ import argparse
 import asyncio
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks import ours
 from benchmarks.measure import OURS, Result, alone, in_turn, percentile
-from benchmarks.peers import PATIENCE, Flood, Payloads, Peer, peers
-from benchmarks.watching import END, Heard, Watching, payload
+from benchmarks.peers import Flood, Payloads, Peer, peers
+from benchmarks.watching import END, PATIENCE, Heard, Watching, payload
 
 CHUNK = 200
 RATE = 50_000
@@ -116,37 +116,53 @@ async def pipeline_of_sets(peer: Peer, directory: Path, stack: AsyncExitStack) -
     return rate
 
 
+Turn = Callable[[], Awaitable[None]]
+
+
 async def measure(listeners: int, rounds: int, writes: int, seconds: float, result: Result) -> None:
-    label = f"{listeners} peer{'s' if listeners > 1 else ''}"
-    turns: dict[tuple[str, str], Callable[[], Awaitable[None]]] = {}
+    label, redis = f"{listeners} peer{'s' if listeners > 1 else ''}", peers()["redis"]
+    if redis.missing:
+        result.skipped["redis"] = f"{redis.missing} is not installed"
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        redis = peers()["redis"]
-        if redis.missing:
-            result.skipped["redis"] = f"{redis.missing} is not installed"
-        for system, peer in ((OURS, ours.PEER), (PUBLISHED, redis)):
-            for place, (kind, flood) in enumerate(peer.floods.items()):
-                if not peer.missing:
-                    load, what = Load(peer, flood, listeners), f"{label}, {kind}"
-                    await load.open(kind, directory / f"{peer.name}-{place}", stack)
-                    turns[what, system] = lambda load=load, what=what, system=system: one_round(  # type: ignore[misc]
-                        load, what, system, writes, seconds, result
-                    )
+
+        async def flooding(peer: Peer, system: str, kind: str) -> Turn:
+            load, what = Load(peer, peer.floods[kind], listeners), f"{label}, {kind}"
+            await load.open(kind, directory / f"{system} {kind}".replace("/", " "), stack)
+            return lambda: one_round(load, what, system, writes, seconds, result)
+
+        async def setting() -> Turn:
+            rate = await pipeline_of_sets(redis, directory / PIPELINE, stack)
+
+            async def turn() -> None:
+                result.add(f"{label}, {OWN_KEYS}", PIPELINE, rate(writes), "writes/s", more=True)
+
+            return turn
+
+        makers: dict[str, Awaitable[Turn]] = {
+            f"{OURS}, {kind}": flooding(ours.PEER, OURS, kind) for kind in ours.PEER.floods
+        }
+        if not redis.missing:
+            makers |= {f"{PUBLISHED}, {kind}": flooding(redis, PUBLISHED, kind) for kind in redis.floods}
         if listeners == 1 and not redis.missing:
-            rate = await pipeline_of_sets(redis, directory / "pipeline", stack)
-            what = f"{label}, {OWN_KEYS}"
+            makers[PIPELINE] = setting()
+        turns: dict[str, Turn] = {}
+        for name, maker in makers.items():
+            with noted(f"{name}, {label}", result):
+                turns[name] = await maker
+        for _, name in in_turn(turns, rounds):
+            if f"{name}, {label}" not in result.failed:
+                with noted(f"{name}, {label}", result):
+                    await turns[name]()
 
-            async def sets() -> None:
-                result.add(what, PIPELINE, rate(writes), "writes/s", more=True)
 
-            turns[what, PIPELINE] = sets
-        every = {f"{system}: {what}": turn for (what, system), turn in turns.items()}
-        for _, name in in_turn(every, rounds):
-            if name not in result.failed:
-                try:
-                    await every[name]()
-                except Exception as error:
-                    result.failed[name] = f"{type(error).__name__}: {error}"
+@contextmanager
+def noted(name: str, result: Result) -> Iterator[None]:
+    """One that fails is in the result with what happened, and the others go on."""
+    try:
+        yield
+    except Exception as error:
+        result.failed[name] = f"{type(error).__name__}: {error}"
 
 
 async def ask(options: argparse.Namespace, result: Result) -> None:

@@ -56,8 +56,10 @@ class Turn:
     async def _answer(self) -> dict[str, float]:
         assert self._process is not None
         assert self._process.stdout is not None
-        async with asyncio.timeout(PATIENCE):
-            line = await self._process.stdout.readline()
+        try:
+            line = await asyncio.wait_for(self._process.stdout.readline(), PATIENCE)
+        except TimeoutError:
+            raise RuntimeError(f"no figures for {PATIENCE:.0f} s") from None
         if not line:
             raise RuntimeError("its process ended")
         answer: dict[str, Any] = json.loads(line)

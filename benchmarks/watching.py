@@ -19,9 +19,10 @@ from typing import Self
 
 from benchmarks import ours
 from benchmarks.measure import OURS
-from benchmarks.peers import PATIENCE, READY, peers
+from benchmarks.peers import READY, peers
 
 END = -1
+PATIENCE = 120.0  # for what was written to get through: more than the slowest needs for three seconds of writes
 Heard = list[tuple[int, int, int]]  # number, nanoseconds of delay, time
 
 
@@ -77,8 +78,10 @@ class Watching:
     async def _line(self) -> bytes:
         assert self._process is not None
         assert self._process.stdout is not None
-        async with asyncio.timeout(PATIENCE):
-            return await self._process.stdout.readline()
+        try:
+            return await asyncio.wait_for(self._process.stdout.readline(), PATIENCE)
+        except TimeoutError:
+            raise RuntimeError(f"who should hear {self._arguments[2]} said nothing for {PATIENCE:.0f} s") from None
 
     async def heard(self) -> Heard:
         """Number, nanoseconds of delay, and time of all that it heard; the end was told before."""

@@ -189,6 +189,26 @@ def test_a_flood_ends_when_the_last_write_is_there(tmp_path: Path) -> None:
     assert all(figure > 0 for figure in rate.rounds + late.rounds)
 
 
+def test_one_that_can_not_be_flooded_is_named_and_ours_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def broken(directory: Path) -> Iterator[str]:
+        raise RuntimeError("no room on the disk")
+        yield ""
+
+    monkeypatch.setattr(
+        sustained, "peers", lambda: {"redis": Peer("redis", broken, floods={sustained.OWN_KEYS: ours.flood()})}
+    )
+    result = Result("sustained", "How many?")
+    asyncio.run(sustained.measure(1, 1, 300, 0.01, result))
+    why = "RuntimeError: no room on the disk"
+    assert result.failed == {
+        f"{sustained.PUBLISHED}, {sustained.OWN_KEYS}, 1 peer": why,
+        f"{sustained.PIPELINE}, 1 peer": why,
+    }
+    assert result.find("1 peer, one key", OURS) is not None
+    assert result.find("1 peer, batches of 200", OURS) is not None
+
+
 # -- what stands in for a client -----------------------------------------------------------------------------------
 
 
