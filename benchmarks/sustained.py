@@ -57,7 +57,7 @@ class Load:
             self._write(min(CHUNK, writes - first))
             await asyncio.sleep(0)
         last = self._made - 1
-        ends = [next(now for number, _, now in reversed(each) if number == last) for each in await self._heard()]
+        ends = [next(now for number, _, now in each if number == last) for each in await self._heard()]
         return writes / (max(ends) - begun) * 1e9
 
     async def at_rate(self, seconds: float) -> tuple[float, list[float], int]:
@@ -67,7 +67,7 @@ class Load:
             self._write(first + int(now * RATE) - self._made)
             await asyncio.sleep(0.001)
         took, made = time.monotonic() - begun, self._made - first
-        delays = [delay / 1e6 for each in await self._heard() for number, delay, _ in each if number >= first]
+        delays = [delay for each in await self._heard() for delay in first_heard(each, first)]
         return made / took, delays, made * self.listeners - len(delays)
 
     async def _heard(self) -> list[Heard]:
@@ -114,6 +114,18 @@ async def pipeline_of_sets(peer: Peer, directory: Path, stack: AsyncExitStack) -
         return writes / (time.monotonic_ns() - begun) * 1e9
 
     return rate
+
+
+def first_heard(heard: Heard, first: int) -> list[float]:
+    """Of each write from this number on, the milliseconds until it was heard.
+
+    Who falls behind is given everything anew, and hears of a write a second time: that one is no delay.
+    """
+    delays: dict[int, float] = {}
+    for number, delay, _ in heard:
+        if number >= first:
+            delays.setdefault(number, delay / 1e6)
+    return list(delays.values())
 
 
 Turn = Callable[[], Awaitable[None]]

@@ -169,6 +169,12 @@ def test_delays_belong_to_the_round_of_their_number() -> None:
     assert visible.by_round(heard, 2, 3) == [{visible.WARM: [1.0, 5.0]}, {visible.WARM + 3: [2.0]}]
 
 
+def test_a_write_that_is_heard_twice_counts_when_it_was_heard_first() -> None:
+    """A watch that fell behind gives everything anew."""
+    heard = [(4, 9_000_000, 0), (5, 1_000_000, 0), (6, 2_000_000, 0), (5, 700_000_000, 0)]
+    assert sustained.first_heard(heard, first=5) == [1.0, 2.0]
+
+
 def test_a_flood_ends_when_the_last_write_is_there(tmp_path: Path) -> None:
     result = Result("sustained", "How many?")
 
