@@ -39,6 +39,7 @@ QUESTIONS = (
     "store",
     "relay",
     "growth",
+    "flood",
 )
 PATIENCE = 3600.0  # for one question: the longest takes a quarter of that on a slow machine
 
