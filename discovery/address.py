@@ -142,6 +142,8 @@ def parse_address(text: str, default_port: int | None = None, *, allow_port_zero
     if port is None:
         if text.isascii() and text.isdigit():
             raise _refusal(text, "it is a port alone", _whole(text))
+        if any(each.isspace() for each in text):
+            raise _refusal(text, "there is a space in it", "write host:port, one address for each entry or line")
         raise _refusal(text, "it has no port", f"write it as in {text[:_SHOWN]}:7946")
     if port == 0 and not allow_port_zero:
         raise _refusal(text, "nobody can be reached at port 0", "give the port that is listened on")

@@ -150,10 +150,15 @@ def _is_ours(path: str) -> bool:
 def _make_base(path: Path) -> None:
     """Make the directory somebody configured, or check that nobody else can exchange ours within it."""
     try:
-        status = os.stat(path)
+        check_base(path)
     except FileNotFoundError:
         make_private(path)
-        return
+
+
+def check_base(path: Path) -> None:
+    """Check that nobody else can exchange what is ours within a directory. Raises UnsafeDirectory, FileNotFoundError
+    or another OSError."""
+    status = os.stat(path)
     if not stat.S_ISDIR(status.st_mode):
         raise _unsafe(path, "is not a directory", "name one")
     if status.st_uid not in (0, os.geteuid()):

@@ -169,16 +169,16 @@ class Config(Settings):
         tags = self.tags.items()
         if wrong := [key for key, value in tags if not (_is_text(key) and _is_text(value))]:
             raise ConfigError(
-                "tags must be a mapping of text to text, without control characters: see that of the name "
-                f"{wrong[0]!r:.80}"
+                "tags must be a mapping of text to text, without control characters, and that of the name "
+                f"{wrong[0]!r:.80} is {self.tags[wrong[0]]!r:.80}"
             )
         if long := [key for key, _ in tags if not 0 < len(key.encode()) <= MAX_TAG_NAME]:
             raise ConfigError(f"the name of a tag has 1 to {MAX_TAG_NAME} bytes, and {long[0]!r:.40} has not")
         size = sum(len((key + value).encode()) for key, value in tags)
         if len(tags) > MAX_TAGS or size > MAX_TAG_BYTES:
             raise ConfigError(
-                f"tags are {len(tags)} of together {size} bytes, and {MAX_TAGS} of {MAX_TAG_BYTES} are the most: put "
-                "what is larger into a map, by the name of this node"
+                f"there are {len(tags)} tags, of together {size} bytes, and at most {MAX_TAGS} of together "
+                f"{MAX_TAG_BYTES} bytes can be: put what is larger into a map, by the name of this node"
             )
 
     def _check_network(self) -> None:
@@ -289,7 +289,12 @@ def _from_file(path: Path, cluster: str, known: Mapping[str, str]) -> dict[str, 
         raise ConfigError(f"the configuration file {path} can not be read: {error}") from None
     tables = [name for name, value in content.items() if isinstance(value, dict) and name != "tags"]
     if tables and cluster not in tables:
-        log.warning("%s has tables for %s, and none for the cluster %r", path, ", ".join(map(repr, tables)), cluster)
+        named = ", ".join(map(repr, tables))
+        log.warning(
+            "%s has tables for %s, and none for the cluster %r: nobody reads them. A setting stands on the top level, "
+            "or in a table that is called like its cluster",
+            path, named, cluster,
+        )  # fmt: skip
     own = content.pop(cluster, {}) if isinstance(content.get(cluster), dict) else {}
     settings = {name: value for name, value in content.items() if not isinstance(value, dict) or name == "tags"}
     settings |= own

@@ -87,7 +87,11 @@ class Search:
         silent = [each for each in dict.fromkeys(given) if each in engine.repair.unanswered]
         if silent and not engine.members.peers():
             named = ", ".join(silent[:_MOST_NAMED]) + ("" if len(silent) <= _MOST_NAMED else ", ...")
-            log.warning("none of the seeds answered (%s): going on alone, and looking for them", named)
+            log.warning(
+                "none of the seeds answered (%s): going on alone, and looking for them; `gossip doctor` tells a wrong "
+                "key from a wrong address",
+                named,
+            )
 
     def go_on(self) -> None:
         """Looks for neighbours, and tries the seeds, again and again from here on, until `cancel`. The other sources

@@ -408,4 +408,13 @@ def _start_error(what: str, error: OSError) -> StartError:
             ": another process has this port, perhaps a worker of the same program. Let one node of each host bind "
             "it (`gossip run`, for example), and the workers none; or give port 0"
         )
+    elif cause.errno == errno.EADDRNOTAVAIL:
+        remedy = (
+            ": this host has no such address (ip addr). bind='0.0.0.0:PORT' takes all that it has; the address that "
+            "others use, where a router or a container's host passes it on, belongs in advertise"
+        )
+    elif cause.errno == errno.EACCES:
+        remedy = ": ports below 1024 are for privileged programs on most systems; give another, such as 7946"
+    elif isinstance(cause, socket.gaierror):
+        remedy = ": give an address of this host, or 0.0.0.0 for all that it has"
     return StartError(cause.errno, f"{what}: {cause.strerror or cause}{remedy}")

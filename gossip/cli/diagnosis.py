@@ -184,7 +184,8 @@ _AT_A_SEED = {
     ),
     "closed": (
         "whoever listens there: a node with {key}; or of another cluster or version; or another program",
-        "compare cluster and GOSSAMESH_KEY on both sides, and look what listens there: ss -ltnp",
+        "compare the cluster and the key (GOSSAMESH_KEY or --key-file; `gossip keyring list` shows fingerprints) on "
+        "both sides, and look what listens there: ss -ltnp",
     ),
     "spoke": ("the address: another program listens there", "correct the seed: its port is that of the other's bind"),
     "refused": (
@@ -260,9 +261,9 @@ def _neighbours(patient: Patient) -> Finding:
     names = ", ".join(f"{each['name']} (pid {each['pid']})" for each in strange)
     told = [each.get("sealed") for each in strange]
     if False in told and patient.told["sealed"]:
-        why, step = f"{names} has no key, and {patient.status['name']} has one", "give it the same GOSSAMESH_KEY"
+        why, step = f"{names} has no key, and {patient.status['name']} has one", "give it the same key (GOSSAMESH_KEY)"
     elif True in told and not patient.told["sealed"]:
-        why, step = f"{patient.status['name']} has no key, and {names} has one", "give it the same GOSSAMESH_KEY"
+        why, step = f"{patient.status['name']} has no key, and {names} has one", "give it the same key (GOSSAMESH_KEY)"
     else:
         why, step = f"{names}: started just now, or with another key", "try again in a moment, then compare the keys"
     return Finding("problem", "this host", f"not members, though they meet in the same directory: {names}", why, step)
@@ -431,7 +432,8 @@ _MEANS = {
     "unsealed": (
         "packets came that this cluster's key does not open",
         "nodes with another key or none, or strangers on the network",
-        "give all the same GOSSAMESH_KEY; let nobody else reach the port",
+        "give all the same key (GOSSAMESH_KEY or --key-file; `gossip keyring list` on each host shows the "
+        "fingerprint); let nobody else reach the port",
     ),
     "malformed": (
         "packets came that are none of this cluster",

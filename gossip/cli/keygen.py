@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import os
 import secrets
+import sys
 
 import click
 
 from gossip.cli.asking import as_json
-from gossip.cli.printing import document, refused, say
-from gossip.keyring import KEY_BYTES
+from gossip.cli.printing import document, printable, refused, say
+from gossip.keyring import KEY_BYTES, fingerprint
 
 
 @click.command("keygen")
@@ -20,7 +21,8 @@ def command(file: str | None, as_json: bool) -> None:
     """Make a key that seals what the nodes of a cluster say: 32 random bytes, as base64.
 
     Give the same key to every node: as a file with --key-file, or in GOSSAMESH_KEY. With FILE it is written there,
-    readable for you alone; a file that exists is never overwritten.
+    readable for you alone; a file that exists is never overwritten. What is said then is the key's fingerprint, by
+    which `gossip keyring` calls it.
 
     \b
     Example:
@@ -28,7 +30,8 @@ def command(file: str | None, as_json: bool) -> None:
       gossip run -c shop --bind 0.0.0.0:7946 --key-file shop.key
       export GOSSAMESH_KEY="$(gossip keygen)"
     """
-    key = base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+    made = secrets.token_bytes(KEY_BYTES)
+    key, called = base64.urlsafe_b64encode(made).decode(), fingerprint(made)
     if file is None:
         say(document({"key": key}) if as_json else key)
         return
@@ -44,4 +47,6 @@ def command(file: str | None, as_json: bool) -> None:
         os.fchmod(descriptor, 0o600)
         output.write(key + "\n")
     if as_json:
-        say(document({"file": file}))
+        say(document({"file": file, "fingerprint": called}))
+    else:
+        print(f"gossip: {printable(file)} has the key {called}", file=sys.stderr)

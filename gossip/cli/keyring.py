@@ -18,7 +18,7 @@ import click
 
 from gossip.cli.asking import as_json, key_of_file, of_cluster
 from gossip.cli.conversation import Conversation, converse_with_all
-from gossip.cli.printing import document, refused, say, say_table
+from gossip.cli.printing import document, printable, refused, say, say_table
 from gossip.config import keys_of
 from gossip.errors import ConfigError
 
@@ -29,6 +29,14 @@ _RESTARTS = {
     "remove": "a node that is restarted has the keys of its configuration: remove this one there too, now",
 }
 """What is left to do by hand. At any moment before it is done, a restarted node still understands the others."""
+_AWAY = {
+    "add": "Add the key there as well, before anybody uses it",
+    "use": "One that has not this key does not hear these any more: if `gossip keyring list` does not show it there, "
+    "add it there now",
+    "remove": "Remove the key there as well",
+}
+"""What the other hosts have to do with it."""
+_MOST_NAMED = 5
 
 
 @click.group("keyring", no_args_is_help=True)
@@ -98,16 +106,32 @@ def _change(cluster: str | None, as_json: bool, change: str | None, **request: s
         nodes.sort(key=lambda node: (node.name, str(node.hello.get("instance"))))
         found = [(node, node.ask("keyring")) for node in nodes]
         if change is not None:
+            had = any(request.get("fingerprint") in keys for _, keys in found)
             for node, keys in found:
                 _demand(node, keys, change, request.get("fingerprint", ""))
             found = [(node, node.ask("keyring", change=change, **request)) for node in nodes]
+            away = _away(nodes)
         told = [{"node": each.name, "instance": each.hello.get("instance"), "keys": keys} for each, keys in found]
     if as_json:
         say(document(told))
         return
     say_table(("node", "instance", "seals with", "opens too"), map(_row, told))
-    if change is not None:
-        print(f"gossip: {_RESTARTS[change]}", file=sys.stderr)
+    if change is None:
+        return
+    if change == "remove" and not had:
+        lack = f"no node here had the key {printable(request['fingerprint'])}: there was nothing to remove"
+        print(f"gossip: {lack}", file=sys.stderr)
+    print(f"gossip: {_RESTARTS[change]}", file=sys.stderr)
+    if away:
+        named = ", ".join(map(printable, away[:_MOST_NAMED])) + ("" if len(away) <= _MOST_NAMED else ", ...")
+        print(f"gossip: these were not asked, for they are on other hosts: {named}. {_AWAY[change]}", file=sys.stderr)
+
+
+def _away(nodes: list[Conversation]) -> list[str]:
+    """The living members that no command of this host reaches, by their names."""
+    here = {each.hello.get("instance") for each in nodes}
+    members = nodes[0].ask("members")
+    return sorted(each["name"] for each in members if each["status"] == "alive" and each["instance"] not in here)
 
 
 def _demand(node: Conversation, keys: list[str], change: str, fingerprint: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from datetime import datetime
+from shutil import get_terminal_size
 from typing import Any
 
 import click
@@ -16,6 +17,8 @@ from gossip.cli.printing import document, missing, say, say_table
 _COLUMNS = ("name", "status", "instance", "address", "rtt", "since", "tags", "evidence")
 _NARROW = ("name", "status", "instance", "address", "rtt", "for", "tags", "evidence")
 """On a terminal, which has 80 columns or so."""
+_WIDE = 120
+"""Columns in which there is room for all."""
 
 
 @click.command("members")
@@ -30,7 +33,9 @@ def command(where: tuple[str, ...], cluster: str | None, node: str | None, as_js
     """Print the members as one node knows them: the living first, then the dead and the left.
 
     Columns: name, status (alive, suspect, stalled, dead, left), instance, address, last round trip, since when, tags,
-    and the evidence for the status. Exit code 1 if none has the tags that were asked for.
+    and the evidence for the status ("ann said so": `gossip why NAME --node ann` has hers). A terminal of less than 120
+    columns has no instance, where the names do for that, and no address, where all are of this host. Exit code 1 if
+    none has the tags that were asked for.
 
     \b
     Example:
@@ -47,9 +52,21 @@ def command(where: tuple[str, ...], cluster: str | None, node: str | None, as_js
     if as_json:
         say(document(members))
     elif sys.stdout.isatty():
-        say_table(_NARROW, map(_narrow_row, members))
+        _say_narrow(members)
     else:
         say_table(_COLUMNS, map(_row, members))
+
+
+def _say_narrow(members: list[dict[str, Any]]) -> None:
+    """A table for people. In a narrow one, what tells nothing here makes room for what does."""
+    columns = list(_NARROW)
+    if get_terminal_size().columns < _WIDE:
+        if all(_address(each).startswith("unix:") for each in members):
+            columns.remove("address")
+        if len({each["name"] for each in members}) == len(members):
+            columns.remove("instance")
+    rows = (dict(zip(_NARROW, _narrow_row(each), strict=True)) for each in members)
+    say_table(columns, ([row[column] for column in columns] for row in rows))
 
 
 def _wanted(where: tuple[str, ...]) -> dict[str, list[str]]:

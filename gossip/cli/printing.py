@@ -22,6 +22,8 @@ _ACTED_ON = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that are not shown but do something: control, direction, surrogates, line separators."""
 _LONGEST_SHOWN = 400
 """Characters of a value on a terminal."""
+_NAME = 24
+"""Characters of a name that stay together in a table."""
 _ERRNO = re.compile(r"\[Errno -?[0-9]+\] ")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -148,8 +150,12 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in ("status", "instance", "rtt"))
+    rows = list(rows)
+    for number, column in enumerate(columns):
+        # what is looked for first is not cut into pieces, unless it is very long
+        least = min(max((len(row[number]) for row in rows), default=0), _NAME) if column == "name" else None
+        no_wrap = column in ("status", "instance", "rtt", "for")
+        table.add_column(column, overflow="fold", no_wrap=no_wrap, min_width=least)
     for row in rows:
         table.add_row(*(Text(cut(printable(field))) for field in row))  # a Text is not searched for markup
     Console(highlight=False, emoji=False).print(table)

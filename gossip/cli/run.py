@@ -21,7 +21,7 @@ import click
 
 from gossip.cli.asking import as_json, key_of_file, of_cluster, told_tags
 from gossip.cli.printing import document, printable, refused, say
-from gossip.config import PROFILES, Config
+from gossip.config import PROFILES, Config, keys_of
 from gossip.errors import ConfigError, StartError
 from gossip.node import Node
 
@@ -77,7 +77,12 @@ def command(
     """
     if not cluster:
         raise click.UsageError("which cluster? gossip run -c shop, or GOSSAMESH_CLUSTER")
-    told |= {"seeds": seeds or None, "tags": dict(told_tags(tags)) or None, "key": key_file and key_of_file(key_file)}
+    key = key_of_file(key_file) if key_file else None
+    try:
+        keys_of(key or "")
+    except ConfigError as error:
+        raise click.UsageError(f"the key file {key_file}: {error}") from None
+    told |= {"seeds": seeds or None, "tags": dict(told_tags(tags)) or None, "key": key}
     try:
         node = Node(cluster, config=Config.load(cluster, config, **told))
     except ConfigError as error:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from discovery import HostDirectory, clusters, meeting_places
+from discovery.meeting import check_base
 from gossip.checkup import room, seeds_of
 from gossip.cli.diagnosis import Finding, full
 from gossip.config import Config
@@ -166,6 +167,13 @@ def look() -> Look:
         return found._replace(
             findings=[Finding("problem", "directory", str(error), "the environment of this shell", step)]
         )
+    for place in found.places:
+        try:
+            check_base(place)
+        except FileNotFoundError:
+            continue  # a node makes it
+        except OSError as error:
+            found.findings.append(_unsafe(place, error))
     parents = [place / "gossamesh" for place in found.places if os.path.lexists(place / "gossamesh")]
     for path in (*parents, *directories):
         try:
@@ -239,12 +247,16 @@ def nobody(cluster: str | None, others: list[str], seen: Look) -> Finding:
     if seen.ended:
         found.append(f"{seen.ended} ended without a goodbye: killed, or out of memory")
         fault = "what ended them: see their log, and dmesg"
+    elsewhere = []
     for place, meet, lost in listening(cluster):
         if place in seen.places and lost:
             found.append(f"{lost} nodes that listen below {place} have lost their files there")
             fault, step = "somebody who clears up temporary files", "they make them anew within 15 s; then try again"
         elif place not in seen.places and meet:
+            elsewhere.append(place)
             found.append(f"{meet} nodes of yours meet elsewhere, below {place}")
-            fault += "; or their environment and this shell's differ (XDG_RUNTIME_DIR, GOSSAMESH_RUNTIME_DIR)"
-            step += f"; or look there: GOSSAMESH_RUNTIME_DIR={place} gossip doctor"
+    if elsewhere:
+        fault += "; or their environment and this shell's differ (XDG_RUNTIME_DIR, GOSSAMESH_RUNTIME_DIR)"
+        which = f"GOSSAMESH_RUNTIME_DIR={elsewhere[0]} gossip doctor" + ("" if len(elsewhere) == 1 else ", and so on")
+        step += f"; or look there: {which}"
     return Finding("problem", "nodes", "; ".join(found), fault, step)

@@ -26,8 +26,9 @@ _SAID = {
 def command(name: str, cluster: str | None, node: str | None, as_json: bool) -> None:
     """Tell what one node found of a member (by name or instance), when, and on what evidence: its last 16 verdicts.
 
-    Other nodes may have found other things, and found them at other times: ask them with --node. A name that was used
-    several times tells of each, the living one first. Exit code 1 if nobody is called so.
+    Other nodes may have found other things, and found them at other times: ask them with --node. Where it says
+    "worker-3 said so", worker-3 has the evidence: `gossip why NAME --node worker-3`. A name that was used several times
+    tells of each, the living one first. Exit code 1 if nobody is called so.
 
     \b
     Example:
@@ -48,6 +49,7 @@ def _story(member: dict[str, Any]) -> list[str]:
     lines = [f"{printable(member['name'])} ({member['instance']}) is {member['status']}{rtt}"]
     for verdict in member["verdicts"]:
         at = datetime.fromtimestamp(verdict["at"]).astimezone().isoformat(sep=" ", timespec="milliseconds")
-        by = f" by {', '.join(map(printable, verdict['by']))}" if verdict["by"] else ""
+        told = [f"{each} said so" for each in verdict["by"]] == [verdict["evidence"]]  # it is named there already
+        by = f" by {', '.join(map(printable, verdict['by']))}" if verdict["by"] and not told else ""
         lines.append(f"  {at}  it {_SAID[verdict['status']]}{by}: {printable(verdict['evidence'])}")
     return lines
