@@ -121,6 +121,11 @@ def test_nodes_that_meet_elsewhere_are_found_by_what_the_kernel_knows(shell: She
     assert "GOSSAMESH_RUNTIME_DIR" in found["next"] and "environment" in found["fault"]
     assert elsewhere["GOSSAMESH_RUNTIME_DIR"] not in Diagnosis(shell, "-c", "bank").text, "those are of another cluster"
     assert Diagnosis(shell, **elsewhere).code == 0
+    other = place(shell, "other")
+    shell.daemon("bob", **other)
+    found = Diagnosis(shell).only("problem", "nodes")
+    assert all(each["GOSSAMESH_RUNTIME_DIR"] in found["found"] for each in (elsewhere, other))
+    assert found["fault"].count("environment") == found["next"].count("look there") == 1, "it is said once"
 
 
 @pytest.mark.parametrize(
@@ -302,6 +307,18 @@ def test_a_directory_that_others_can_write_to(shell: Shell, mode: int) -> None:
         assert "chmod 700" in problems[0]["next"]
         path.chmod(0o700)
     assert Diagnosis(shell).code == 0
+
+
+def test_a_directory_in_which_no_node_would_start_is_told_before_one_does(shell: Shell) -> None:
+    elsewhere = place(shell, "elsewhere")
+    path = Path(elsewhere["GOSSAMESH_RUNTIME_DIR"])
+    path.chmod(0o777)
+    problems = Diagnosis(shell, **elsewhere).of("problem")
+    assert [each["check"] for each in problems] == ["directory", "nodes"]
+    assert f"{path}: can be written to by others (777)" in problems[0]["found"]
+    assert "GOSSAMESH_RUNTIME_DIR" in problems[0]["next"]
+    path.rmdir()
+    assert [each["check"] for each in Diagnosis(shell, **elsewhere).of("problem")] == ["nodes"], "a node makes it"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")

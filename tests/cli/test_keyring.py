@@ -198,6 +198,18 @@ def test_what_would_part_the_nodes_of_a_host_is_refused_before_any_is_changed(sh
     assert [each["keys"] for each in shell.json("keyring", "use", new)] == [[new, old]] * 2
     assert [each["keys"] for each in shell.json("keyring", "remove", old)] == [[new]] * 2
     assert [each["keys"] for each in shell.json("keyring", "remove", old)] == [[new]] * 2
+    assert "no node here had the key 1234abcd" in shell.run("keyring", "remove", "1234abcd").err
+
+
+def test_who_was_not_asked_is_named(hosts: Hosts, keys: Keys) -> None:
+    """A key that is used before all have it parts the cluster, and nobody on this host would see why."""
+    here = {"GOSSAMESH_RUNTIME_DIR": hosts.places[0]}
+    with hosts.daemons[0].connection() as line:
+        until("all know each other", lambda: members(line) == ["alive"] * 3)
+    added = hosts.shell.run("keyring", "add", str(keys.new), **here)
+    assert "not asked, for they are on other hosts: node-1, node-2. Add the key there" in added.err
+    removed = hosts.shell.run("keyring", "remove", "1234abcd", **here)
+    assert "other hosts: node-1, node-2." in removed.err
 
 
 def test_a_node_that_does_not_answer_keeps_all_from_being_changed(shell: Shell, keys: Keys) -> None:

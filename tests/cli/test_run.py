@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gossip.keyring import fingerprint
 from tests.cli.shell import Daemon, Shell, status_of, until
 
 SECOND = 1.0
@@ -116,7 +117,9 @@ def test_settings_come_from_option_then_environment_then_file(shell: Shell) -> N
 
 def test_two_hosts_share_over_a_sealed_network_and_hear_the_leave(shell: Shell, tmp_path: Path) -> None:
     key_file = tmp_path / "shop.key"
-    shell.ok("keygen", str(key_file))
+    made = shell.run("keygen", str(key_file))
+    called = fingerprint(base64.urlsafe_b64decode(key_file.read_text()))
+    assert (made.code, made.out, made.err) == (0, "", f"gossip: {key_file} has the key {called}\n")
     here, there = shell.directory / "here", shell.directory / "there"
     sealed = ("--bind", "127.0.0.1:0", "--key-file", str(key_file))
     ann = shell.daemon("ann", "shop", *sealed, GOSSAMESH_RUNTIME_DIR=str(here))
@@ -154,6 +157,9 @@ def test_a_command_names_its_seeds_and_mdns_is_asked_for(shell: Shell) -> None:
 def test_what_it_can_not_use_is_said(shell: Shell, tmp_path: Path) -> None:
     empty = tmp_path / "empty.key"
     empty.touch()
+    no_key = tmp_path / "no.key"
+    no_key.touch(0o600)
+    no_key.write_text("hello\n")
     for arguments, part in (
         (("run",), "which cluster"),
         (("run", "-c", "shop", "--bind", "0.0.0.0:0"), "gossip keygen"),
@@ -161,6 +167,7 @@ def test_what_it_can_not_use_is_said(shell: Shell, tmp_path: Path) -> None:
         (("run", "-c", "shop", "--profile", "moon"), "wan"),
         (("run", "-c", "shop", "--key-file", str(tmp_path / "none")), "can not be read"),
         (("run", "-c", "shop", "--key-file", str(empty)), "is empty"),
+        (("run", "-c", "shop", "--key-file", str(no_key)), f"the key file {no_key}: "),
         (("run", "-c", "shop", "--config", str(tmp_path / "none")), "can not be read"),
     ):
         result = shell.run(*arguments)
@@ -177,6 +184,14 @@ def test_a_port_that_is_taken_is_code_4(shell: Shell) -> None:
     assert str(port) in result.error["error"]
 
 
+def test_an_address_that_can_not_be_had_is_told_with_what_can(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "shop.key"
+    shell.run("keygen", str(file))
+    for bind, part in (("192.0.2.1:0", "has no such address"), ("no-such-host.invalid:0", "0.0.0.0 for all")):
+        result = shell.run("run", "-c", "shop", "--bind", bind, "--key-file", str(file))
+        assert result.code == 4 and part in result.err
+
+
 def test_keygen_makes_keys_and_overwrites_none(shell: Shell, tmp_path: Path) -> None:
     first, second = shell.ok("keygen").strip(), shell.json("keygen")["key"]
     assert first != second
@@ -184,12 +199,13 @@ def test_keygen_makes_keys_and_overwrites_none(shell: Shell, tmp_path: Path) -> 
     file = tmp_path / "shop.key"
     before = os.umask(0)
     try:
-        assert shell.json("keygen", str(file)) == {"file": str(file)}
+        told = shell.json("keygen", str(file))
     finally:
         os.umask(before)
     written = file.read_text()
     assert file.stat().st_mode & 0o777 == 0o600
     assert len(base64.urlsafe_b64decode(written)) == 32
+    assert told == {"file": str(file), "fingerprint": fingerprint(base64.urlsafe_b64decode(written))}
     again = shell.run("keygen", str(file), "--json")
     assert (again.code, again.error["kind"]) == (4, "refused")
     assert file.read_text() == written

@@ -41,9 +41,9 @@ def is_safe(output: str) -> bool:
     return not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060-\u206f]", output)
 
 
-def on_a_terminal(shell: Shell, *arguments: str) -> str:
+def on_a_terminal(shell: Shell, *arguments: str, width: int = 200) -> str:
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, 200, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, width, 0, 0))
     environment = shell.environment | {"TERM": "xterm", "NO_COLOR": "1"}
     with subprocess.Popen([GOSSIP, *arguments], env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
@@ -111,6 +111,16 @@ def test_names_of_nodes_and_tables(shell: Shell) -> None:
     assert "role=[red]%s" in table
     assert "name" in table.splitlines()[0]
     assert "cluster" in on_a_terminal(shell, "status")
+
+
+def test_in_a_narrow_terminal_the_members_are_still_told_by_their_names(shell: Shell) -> None:
+    shell.daemon("worker-number-17", "shop", "--tag", "role=web")
+    narrow, wide = on_a_terminal(shell, "members", width=80), on_a_terminal(shell, "members")
+    assert narrow.splitlines()[0].split() == ["name", "status", "rtt", "for", "tags", "evidence"]
+    assert "worker-number-17" in narrow and "this node itself" in narrow and "instance" in wide
+    port = shell.daemon("worker-number-17", "shop", "--bind", "127.0.0.1:0").ready["addresses"][1].split(":")[1]
+    assert on_a_terminal(shell, "members", width=80).count("instance") == 1, "one name tells them no more apart"
+    assert port in on_a_terminal(shell, "members", width=110)
 
 
 def test_a_long_value_is_cut_on_a_terminal_alone(shell: Shell, daemon: Daemon) -> None:

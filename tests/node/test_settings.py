@@ -301,7 +301,7 @@ def test_a_misspelt_variable_of_the_environment_is_told(monkeypatch: pytest.Monk
 def test_seeds_that_do_not_answer_are_told_if_nobody_does(cluster: str, caplog: Any) -> None:
     quick: dict[str, Any] = {"bind": "127.0.0.1:0", "join_timeout": 0.1}
     with gossip.Node(cluster, seeds=["127.0.0.1:1"], **quick):
-        assert "none of the seeds answered (127.0.0.1:1)" in caplog.text
+        assert "none of the seeds answered (127.0.0.1:1)" in caplog.text and "gossip doctor" in caplog.text
         caplog.clear()
         with gossip.Node(cluster, seeds=["127.0.0.1:1"], **quick):
             assert "none of the seeds" not in caplog.text, "a neighbour did"
