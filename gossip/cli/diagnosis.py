@@ -223,9 +223,8 @@ def _members(patient: Patient) -> Iterator[Finding]:
                 continue
             yield _unreached(member, address, knock)
     living = len(patient.others)
-    yield Finding(
-        "ok", "members", f"{living} living beside this one; streams to {reached} of their ports can be opened"
-    )
+    ports = f"streams to {reached} of their ports can be opened" if reached else "none has a port that was tried"
+    yield Finding("ok", "members", f"{living} living beside this one; {ports}")
 
 
 def _unreached(member: Told, address: str, knock: Told) -> Finding:
@@ -304,6 +303,8 @@ def _datagrams(members: Sequence[Told]) -> Finding:
     blocked = [str(member["name"]) for member in members if member.get("datagrams") is False]
     if not blocked:
         answered = sum(member.get("datagrams") is True for member in members)
+        if not answered:
+            return Finding("ok", "datagrams", "none are sent, or none was answered or missed yet")
         return Finding("ok", "datagrams", f"{answered} members answer them; none is known not to")
     return Finding(
         "warning",

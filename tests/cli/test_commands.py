@@ -7,6 +7,7 @@ import signal
 import pytest
 
 import gossip
+from gossip.cli.why import _story
 from gossip.protocol.effects import MemberChanged
 from gossip.protocol.members import Status
 from tests.cli.shell import GOSSIP, Shell, until
@@ -371,3 +372,13 @@ def test_a_daemon_keeps_its_data_in_a_directory(shell: Shell) -> None:
         assert shell.run("get", "starts", "-c", "kept").out == f"{number + 1}\n"
         process.signal(signal.SIGTERM)
         assert process.wait().code == 0
+
+
+def test_who_says_of_a_member_what_is_evidence_already_is_named_once() -> None:
+    def line(evidence: str, *by: str) -> str:
+        verdict = {"at": 0, "status": "stalled", "by": by, "evidence": evidence}
+        return _story({"name": "bob", "instance": "1", "status": "stalled", "rtt": None, "verdicts": [verdict]})[1]
+
+    assert line("ann said so", "ann").endswith("it was found stalled: ann said so")
+    assert line("its process exists", "ann").endswith("it was found stalled by ann: its process exists")
+    assert line("ann said so", "ann", "eve").endswith("stalled by ann, eve: ann said so")

@@ -261,3 +261,10 @@ def test_an_address_is_a_value(address: Address) -> None:
 def test_a_port_alone_is_met_with_whole_addresses(text: str) -> None:
     with pytest.raises(ValueError, match=r"write 127\.0\.0\.1:7947 .*, or 0\.0\.0\.0:7947"):
         parse_address(text)
+
+
+def test_two_words_are_not_taken_for_a_host_without_a_port() -> None:
+    with pytest.raises(ValueError, match=r"a space in it.*one address for each"):
+        parse_address("10.0.0.1 10.0.0.2")
+    with pytest.raises(ValueError, match="a space in it"):
+        parse_address("foo bar")

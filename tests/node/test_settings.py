@@ -311,7 +311,7 @@ def test_a_file_without_a_table_for_this_cluster_but_with_others_is_told(tmp_pat
     file = tmp_path / "gossamesh.toml"
     file.write_text('[shopp]\nname = "misspelt"\n[tags]\nrole = "web"\n')
     assert gossip.Config.load("shop", file).tags == {"role": "web"}
-    assert "'shopp'" in caplog.text and "'shop'" in caplog.text
+    assert "'shopp'" in caplog.text and "'shop'" in caplog.text and "on the top level" in caplog.text
     caplog.clear()
     gossip.Config.load("shopp", file)
     assert not caplog.text
@@ -340,3 +340,10 @@ def test_two_keys_on_one_host_are_told_once(cluster: str, caplog: Any) -> None:
             until_here(lambda: none.status()["counters"].get("malformed"), "none is spoken to")
     told = [record for record in caplog.records if "has another key" in record.message]
     assert 2 <= len(told) <= 3, "each of them once"
+
+
+def test_a_tag_that_is_none_is_shown_with_its_value() -> None:
+    with pytest.raises(gossip.ConfigError, match=r"'a' is 1$"):
+        gossip.Config.load("shop", tags={"a": 1})
+    with pytest.raises(gossip.ConfigError, match=r"there are 1 tags, of together 5001 bytes, and at most 64 .* 4096"):
+        gossip.Config.load("shop", tags={"a": "x" * 5000})
