@@ -47,7 +47,7 @@ def member_of(claim: Claim, since: float, evidence: str, rtt: float | None) -> M
     return Member(
         claim.name,
         claim.instance,
-        _address(claim.addresses),
+        address_of(claim),
         status[claim.status],
         since,
         evidence,
@@ -56,9 +56,10 @@ def member_of(claim: Claim, since: float, evidence: str, rtt: float | None) -> M
     )
 
 
-def _address(addresses: tuple[str, ...]) -> str:
-    """That on the network, if it has one: a socket has a path that means nothing on other hosts."""
-    return addresses[-1] if addresses else ""
+def address_of(claim: Claim) -> str:
+    """That on the network, if it has one: a socket has a path that means nothing on other hosts. Empty if it says none,
+    as anybody may."""
+    return claim.addresses[-1] if claim.addresses else ""
 
 
 def _fits(value: str | None, wanted: str | Collection[str] | None) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Container
 from typing import Final, NamedTuple
 
 from gossip.protocol.effects import MemberChanged
+from gossip.roster import address_of
 
 MOST: Final = 16
 """Verdicts kept of a member."""
@@ -41,7 +42,8 @@ class Verdicts:
         known = self._of.setdefault(claim.instance, deque(maxlen=MOST))
         by = tuple(map(self._name_of, claim.by))
         if before is not None and before.addresses != claim.addresses and not claim.gone:
-            moved = f"it is at {claim.addresses[-1]} now, and was at {before.addresses[-1]}: {changed.why}"
+            now_at, was_at = (address_of(each) or "no address" for each in (claim, before))
+            moved = f"it is at {now_at} now, and was at {was_at}: {changed.why}"
             known.append(Verdict(now, claim.status.name.lower(), moved, by))
         elif known and before is not None and before.status == claim.status:
             known[-1] = known[-1]._replace(by=by)  # others say so too, or its tags have changed

@@ -54,6 +54,19 @@ def test_why_somebody_is_gone_is_told_by_who_saw_it_and_not_by_an_echo(cluster: 
         assert [member for member in node.members.all if member.name == "bob"] == [seen]
 
 
+def test_one_that_says_it_is_nowhere_and_then_somewhere_is_a_member_with_a_story(cluster: str) -> None:
+    """Anybody may say that of himself: it ended the stream by which it came, at everybody."""
+    with gossip.Node(cluster) as node:
+        runtime = node._runtime
+        assert runtime is not None
+        bob = Claim(7, "bob", ("unix:/nowhere/bob",), 1)
+        for claim in (bob, bob._replace(addresses=(), incarnation=1), bob._replace(incarnation=2)):
+            with runtime.lock:
+                runtime._perform(heard(runtime, (claim,)))
+        stories = [verdict.evidence for verdict in node._verdicts.of(bob.instance)]
+        assert "is at no address now" in stories[-2] and "was at no address" in stories[-1]
+
+
 def test_that_a_member_has_moved_is_a_part_of_its_story(cluster: str) -> None:
     with gossip.Node(cluster) as node:
         runtime = node._runtime
