@@ -163,6 +163,9 @@ class _Call(asyncio.Protocol):
         self._identity = owner.identity
         """In whose name it is opened: what is to be said by it is said by that one, whoever this node is by then."""
         self._call: Call | None = None
+        """While its hello is not answered: it holds the secret of this stream, which nobody may come to later."""
+        self._key = b""
+        """With which of the cluster's keys it was begun."""
         self._answer = bytearray()
         self._sealing: Sealing | None = None
         self._patience: asyncio.TimerHandle | None = None
@@ -174,20 +177,22 @@ class _Call(asyncio.Protocol):
             self.opened()
             return
         self._call = Call(self._owner.seal, secrets.token_bytes(FRESH))
+        self._key = self._call.key
         self._patience = asyncio.get_running_loop().call_later(self._owner.patience, self.transport.abort)
         self.transport.write(_framed(self._call.hello))
 
     def data_received(self, data: bytes) -> None:
-        missing = _LENGTH + GREETING - len(self._answer)
-        if self._call is None or not missing:
+        call, missing = self._call, _LENGTH + GREETING - len(self._answer)
+        if call is None:
             return  # nobody was asked, or more than was asked for: passed over
         self._answer += data[:missing]
         if len(data) < missing:
             return
         assert self.transport is not None
         self._wait_no_more()
+        self._call = None
         try:
-            self._sealing = self._call.accept(bytes(self._answer[_LENGTH:]))
+            self._sealing = call.accept(bytes(self._answer[_LENGTH:]))
         except Malformed:
             self._owner.counters["unproved"] += 1
             self.transport.abort()
@@ -214,7 +219,7 @@ class _Call(asyncio.Protocol):
     @property
     def outdated(self) -> bool:
         """Whether it was begun with another key than the one that seals now."""
-        return self._call is not None and self._call.key != self._call.seal.keyring.first
+        return self._owner.seal is not None and self._key not in (b"", self._owner.seal.keyring.first)
 
     def _write(self, packet: bytes) -> None:
         assert self.transport is not None
@@ -259,8 +264,9 @@ class Link(_Call):
 
     @property
     def descriptor(self) -> int | None:
-        """That of an open stream to a neighbour."""
-        stream = self.transport.get_extra_info("socket") if self.is_local and self.transport else None
+        """That of an open stream to a neighbour: not before it has proved who it is, for until then its process may be
+        that of somebody else."""
+        stream = self.transport.get_extra_info("socket") if self.is_local and self._opened and self.transport else None
         return None if stream is None else int(stream.fileno())  # uvloop has none if the other side closed at once
 
     async def _open(self, address: str) -> None:
@@ -294,7 +300,6 @@ class Link(_Call):
             self._write(packet)
         if not self.unsent:
             self.resume_writing()
-        # only now: until it has proved who it is, its process may be that of somebody else
         if self.descriptor is not None and not self._owner._closed:
             self._owner._met(self._peer, self.descriptor)
         if self._closed:

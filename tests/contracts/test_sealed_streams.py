@@ -153,6 +153,24 @@ def test_a_goodbye_leaves_even_if_its_stream_is_forgotten_before_the_answer(run:
     run(story)
 
 
+def test_a_stream_shows_nobodys_process_until_its_other_end_is_proved_and_then_forgets_its_secret(run: Play) -> None:
+    async def story(world: World) -> None:
+        here = await world.end(keys=[KEY])
+        listener, address = world.listener()
+        here.send(address, b"who is there?", BOB.instance)
+        raw = await world.accept(listener)
+        hello = await read(raw, HELLO)
+        link = here.transport._links[BOB.instance]
+        assert here.transport.stream_to(BOB.instance) is None and link._call is not None
+        answer, _ = answered(seal(), BOB, hello[4:], secrets.token_bytes(32))
+        await send(raw, frame(answer))
+        await read(raw, PROOF)
+        assert (here.transport.stream_to(BOB.instance) is not None) == (world.kind == "unix")
+        assert link._call is None and not link.outdated
+
+    run(story)
+
+
 def test_a_caller_with_nothing_to_say_is_no_stranger_all_the_same(run: Play) -> None:
     """Ours: whoever only sent datagrams said nothing on the stream, and was closed for it."""
 
