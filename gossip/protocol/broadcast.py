@@ -16,6 +16,7 @@ from math import ceil, log10
 from operator import attrgetter
 from typing import NamedTuple
 
+from gossip.protocol.codec import MAX_CLAIMS
 from gossip.protocol.members import Claim
 
 _REPEAT = 4
@@ -71,14 +72,17 @@ class Broadcast:
         return any(news.told == 0 for news in self._told.values())
 
     def take_fresh(self, members: int, limit: int = 1 << 30) -> tuple[Claim, ...]:
-        """The news that nobody was told of yet, of at most `limit` bytes together, newest first; counts it as told."""
+        """The news that nobody was told of yet, as much as fits a message and `limit` bytes, newest first; counts it as
+        told."""
         return self._take([news for news in self._told.values() if news.told == 0], members, limit)
 
     def _take(self, news: list[_News], members: int, limit: int) -> tuple[Claim, ...]:
-        taken = []
+        taken: list[Claim] = []
         news.reverse()  # newest first, and the sort keeps that order among those told equally often
         news.sort(key=attrgetter("told"))
         for each in news:
+            if len(taken) == MAX_CLAIMS:
+                break
             if each.size > limit:
                 continue
             limit -= each.size

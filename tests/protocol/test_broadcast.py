@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from crdt.codec import pack
 from gossip.protocol.broadcast import Broadcast, size_of
+from gossip.protocol.codec import MAX_CLAIMS
 from gossip.protocol.effects import Send
 from gossip.protocol.identity import PROOF
 from gossip.protocol.members import Claim, Status
@@ -113,6 +114,14 @@ def test_fresh_news_goes_newest_first_and_in_pieces_that_fit_a_message() -> None
     assert [said.instance for said in news.take_fresh(9, limit=2 * size_of(claim(1)))] == [3, 2]
     assert news.fresh
     assert news.take_fresh(9) == (claim(1),) and not news.fresh
+
+
+def test_of_a_crowd_heard_of_at_once_no_message_has_more_than_whoever_reads_it_takes() -> None:
+    """The bound in bytes alone let 8 000 small claims into one, which everybody refused as malformed."""
+    news = Broadcast()
+    for instance in range(1, MAX_CLAIMS + 9):
+        news.add(claim(instance))
+    assert [len(news.take_fresh(9, limit=1 << 20)) for _ in range(3)] == [MAX_CLAIMS, 8, 0]
 
 
 def test_fresh_news_is_what_nobody_was_told_of() -> None:
