@@ -189,10 +189,10 @@ def _claim(field: Any) -> Claim:
 def _tags(field: tuple[Any, ...]) -> tuple[tuple[str, str], ...]:
     for tag in field:
         _demand(
-            type(tag) is tuple and len(tag) == 2 and all(type(part) is str for part in tag),
-            "a tag is a pair of texts",
+            type(tag) is tuple and len(tag) == 2 and all(type(part) is str and part.isprintable() for part in tag),
+            "a tag is a pair of printable texts",
         )
-        _demand(len(tag[0].encode()) <= MAX_TAG_NAME, "the name of a tag is short")
+        _demand(0 < len(tag[0].encode()) <= MAX_TAG_NAME, "the name of a tag is short")
     _demand(sum(len((key + value).encode()) for key, value in field) <= MAX_TAG_BYTES, "tags are small")
     return field
 
