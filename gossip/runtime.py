@@ -35,6 +35,7 @@ from gossip.events import EventKind
 from gossip.identity import SECRET, KeyPair
 from gossip.keeping import Keeping
 from gossip.keyring import Keyring
+from gossip.protocol.codec import MAX_NAME
 from gossip.protocol.effects import (
     Appeared,
     Changed,
@@ -149,7 +150,7 @@ class Runtime:
             addresses = await self.whereabouts.listen()
             name = config.name or _default_name()
             started = _wall()
-            claim = Claim(identity.instance, name[:255], addresses, started, tuple(sorted(config.tags.items())))
+            claim = Claim(identity.instance, name[:MAX_NAME], addresses, started, tuple(sorted(config.tags.items())))
             self.engine = Engine(
                 config.cluster, claim, config, Random(secrets.randbits(64)), self._store, recent, identity
             )
@@ -188,8 +189,7 @@ class Runtime:
         if addresses is not None:
             with self.lock:
                 self._do(partial(self.engine.restate, addresses=addresses))
-                self._do(self.engine.news)
-                self._schedule()
+            self._announce()
 
     def join(self, candidates: list[str]) -> None:
         """Introduces this node to whoever is at these addresses."""

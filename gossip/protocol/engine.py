@@ -19,7 +19,6 @@ from math import inf
 from random import Random
 
 from crdt import (
-    WITH_AUTHOR,
     Batch,
     Change,
     ClockSkew,
@@ -30,7 +29,6 @@ from crdt import (
     Store,
     Timestamp,
     Write,
-    chain,
     decode_batch,
     decode_context,
     encode_context,
@@ -311,7 +309,7 @@ class Engine:
 
     def greet(self, instance: int) -> list[Effect]:
         """Says to a member who we are, by a ping whose ack nobody waits for."""
-        return [*self.flush(), Send((instance,), Ping(0, self.digest, (self.me,)))]
+        return [*self.flush(), self.membership.introduction((instance,), self.digest)]
 
     def lags(self, instance: int, behind: bool) -> list[Effect]:
         """What is sent to this member finds no room on its way, or finds it again: it hands nothing on meanwhile."""
@@ -339,7 +337,7 @@ class Engine:
 
     def _readiness(self, now: float) -> list[Effect]:
         """Whether all that the others share has come by now, and all of whom they told have spoken, or had the time."""
-        if self.recovery.readiness(now):
+        if self.recovery.has_come(now):
             self._ready_by = now + self._settings.settle
         if self._ready_by == inf or (now < self._ready_by and self.membership.introducing):
             return []
@@ -455,16 +453,8 @@ class Engine:
 
     def _own_anew(self, old: int, now: float) -> list[Effect]:
         """Writes again what this node owned: everybody else has dropped it, or will."""
-        effects: list[Effect] = []
-        replication = self.replication
-        for key in self.expiry.owned(old):
-            mine = [live for live in chain(replication.store.shown(key)) if live[1] == old and live[4] == WITH_AUTHOR]
-            stamp, _, sequence, value, _, _ = mine[0]  # as old as it was: what was written since goes on being shown
-            names = tuple((live[1], live[2]) for live in mine)
-            write = replication.store.write(key, value, self.me.instance, stamp, WITH_AUTHOR)
-            note = replication.store.notes.get((old, sequence))
-            effects += self.update(write._replace(names=names), now, note)
-        return effects
+        anew = self.expiry.anew(old, self.me.instance)
+        return [effect for write, note in anew for effect in self.update(write, now, note)]
 
     def _expire(self, now: float, wall: int) -> list[Effect]:
         """Drops what has ended, and calls those dead whom nobody knows though they own something."""

@@ -12,11 +12,11 @@ Not here: reading (`crdt.store`), and who lives (`members`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from heapq import heappop, heappush
 from math import inf
 
-from crdt import FOREVER, WITH_AUTHOR, Change, Key, Store, Timestamp, chain
+from crdt import FOREVER, WITH_AUTHOR, Change, Key, Note, Store, Timestamp, Write, chain
 from crdt.timestamp import milliseconds
 from gossip.protocol.members import Claim
 
@@ -127,6 +127,15 @@ class Expiry:
             for element in elements
             if any(live[1] == author and live[4] == WITH_AUTHOR for live in chain(self._store.shown((*name, element))))
         ]
+
+    def anew(self, old: int, new: int) -> Iterator[tuple[Write, Note | None]]:
+        """The writes, each to be merged before the next is asked for, by which one instance owns what another owned."""
+        for key in self.owned(old):
+            mine = [live for live in chain(self._store.shown(key)) if live[1] == old and live[4] == WITH_AUTHOR]
+            stamp, _, sequence, value, _, _ = mine[0]  # as old as it was: what was written since goes on being shown
+            write = self._store.write(key, value, new, stamp, WITH_AUTHOR)
+            names = tuple((live[1], live[2]) for live in mine)
+            yield write._replace(names=names), self._store.notes.get((old, sequence))
 
     def gone(self, author: int, now: float) -> list[Change]:
         """An instance is no more: drops what it owned; gives what changed by it."""

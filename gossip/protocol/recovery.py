@@ -21,7 +21,7 @@ from random import Random
 from crdt import ClockSkew, Context, Malformed, decode_context, state_parts
 from crdt.ranges import Telling
 from crdt.timestamp import at, observe
-from gossip.protocol.effects import Effect, Ready, Send, Warned
+from gossip.protocol.effects import Effect, Send, Warned
 from gossip.protocol.members import Members
 from gossip.protocol.messages import Busy, Digest, Message, Pull, Push, StateNext, StatePart, Sums
 from gossip.protocol.repair import Repair
@@ -83,11 +83,9 @@ class Recovery:
         self.repair.gone(peer)
         self._diverged.pop(peer, None)
 
-    def readiness(self, now: float) -> list[Effect]:
+    def has_come(self, now: float) -> bool:
         """Whether all that the others share has come just now."""
-        if self.repair.sure or not self.repair.is_ready(self.digest, self._members.peers(), now):
-            return []
-        return [Ready()]
+        return not self.repair.sure and self.repair.is_ready(self.digest, self._members.peers(), now)
 
     # -- asking -------------------------------------------------------------------------------------------------------
 

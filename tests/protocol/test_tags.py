@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 
 from gossip.protocol.codec import MAX_MESSAGE, MAX_TAG_BYTES
-from gossip.protocol.effects import MemberChanged, Reborn
+from gossip.protocol.effects import MemberChanged, Reborn, Send
 from gossip.protocol.members import Claim, Status
 from gossip.protocol.messages import Ack, Gossip, Join, Ping, Welcome
 from tests.protocol.wire import EPOCH, Node, Wire
@@ -59,6 +59,19 @@ def test_who_says_the_same_as_before_tells_nobody() -> None:
     wire.sent.clear()
     retag(ann, (("role", "web"),))
     assert not wire.sent and ann.engine.me.incarnation == 1
+
+
+def test_a_greeting_asks_for_nothing_that_is_known_and_is_no_datagram_that_does_not_fit() -> None:
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    retag(ann, WHOLE)
+    retag(bob, WHOLE)
+    (greeting,) = ann.engine.greet(bob.instance)
+    assert isinstance(greeting, Send) and greeting.stream
+    wire.sent.clear()
+    wire.perform(ann, [greeting])
+    wire.deliver()
+    assert wire.packets(Ack) and not wire.packets(Gossip)
 
 
 def test_who_is_somewhere_else_from_now_on_tells_so_the_same_way() -> None:
