@@ -188,7 +188,7 @@ class Runtime:
         addresses = self.whereabouts.moved(self.engine.me.name, self.engine.me.addresses) if self.running else None
         if addresses is not None:
             with self.lock:
-                self._do(partial(self.engine.restate, addresses=addresses))
+                self._do(partial(self.engine.moved, addresses, _wall()))
             self._announce()
 
     def join(self, candidates: list[str]) -> None:
@@ -307,7 +307,7 @@ class Runtime:
 
     def _restate(self, tags: Callable[[], Mapping[str, str]]) -> None:
         self._check_loop()
-        self._perform(self.engine.restate(tags=tuple(sorted(tags().items()))))
+        self._perform(self.engine.retagged(tuple(sorted(tags().items()))))
         self._soon(self._announce)
 
     def _announce(self) -> None:

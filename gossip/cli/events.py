@@ -21,8 +21,8 @@ from gossip.cli.watch import Ended, end_by_signal, until_readable
 def command(count: int | None, cluster: str | None, node: str | None, as_json: bool) -> int:
     """Print what happens to members, as this node sees it: time, what, member, why.
 
-    Members joined, changed (their tags), are suspected or stalled, refuted that, died, left; are skewed (a clock is
-    wrong), lagging (they take less than is sent to them), or caught_up. Of this node: ready, changed, reborn,
+    Members joined, changed (their tags or addresses), are suspected or stalled, refuted that, died, left; are skewed (a
+    clock is wrong), lagging (they take less than is sent to them), or caught_up. Of this node: ready, changed, reborn,
     storage_failed, and diverged and repaired, which should never be. A node that leaves ends it with exit code 3.
 
     \b

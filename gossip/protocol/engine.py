@@ -228,18 +228,21 @@ class Engine:
         mortal = [(*name, element) for name, elements in store.mortal.items() for element in elements]
         return _changed(self.expiry.note([(key, None, store.shown(key)) for key in mortal], self.members.table, now))
 
-    def restate(
-        self, *, tags: tuple[tuple[str, str], ...] | None = None, addresses: tuple[str, ...] | None = None
-    ) -> list[Effect]:
-        """This node has other tags, or is elsewhere, from here on. Others are told with the next `news`."""
-        before = self.me
-        said = before._replace(
-            tags=before.tags if tags is None else tags,
-            addresses=before.addresses if addresses is None else addresses,
-        )
-        if said == before or before.gone:
+    def retagged(self, tags: tuple[tuple[str, str], ...]) -> list[Effect]:
+        """This node has these tags from here on. Others are told with the next `news`."""
+        return self._restate(self.me._replace(tags=tags))
+
+    def moved(self, addresses: tuple[str, ...], wall: int) -> list[Effect]:
+        """This node listens here from `wall` on, and whoever listened here before is gone. Others are told likewise."""
+        if addresses == self.me.addresses:
             return []
-        self.membership.restate(said._replace(incarnation=before.incarnation + 1))
+        return self._restate(self.me._replace(addresses=addresses, started=max(wall, self.me.started + 1)))
+
+    def _restate(self, me: Claim) -> list[Effect]:
+        before = self.me
+        if me == before or before.gone:
+            return []
+        self.membership.restate(me._replace(incarnation=before.incarnation + 1))
         return [MemberChanged(self.me, before, "this node itself says so")]
 
     def news(self) -> list[Effect]:

@@ -45,10 +45,10 @@ class Status(IntEnum):
 class Claim(NamedTuple):
     """What is said of one instance.
 
-    `addresses` are where it listens, best first; `started` is its start in wall-clock milliseconds; `tags` are sorted
-    pairs. `incarnation` is raised by the instance itself to overrule what others say of it. `by` are those who suspect
-    it, or see its process: the `MOST_BY` least of them, in order. `proof` is the instance's own, where there is a key,
-    of what it says itself; it stays with that, whatever others say.
+    `addresses` are where it listens, best first; `started` is since when, in wall-clock milliseconds: since its start,
+    or since it moved there; `tags` are sorted pairs. `incarnation` is raised by the instance itself to overrule what
+    others say of it. `by` are those who suspect it, or see its process: the `MOST_BY` least of them, in order. `proof`
+    is the instance's own, where there is a key, of what it says itself; it stays with that, whatever others say.
     """
 
     instance: int
@@ -200,7 +200,7 @@ class Members:
         return list(self._living)
 
     def supersedes(self, claim: Claim) -> Iterable[Claim]:
-        """Living instances that the same address proves gone: only one can listen there, and this one started later.
+        """Living instances that the same address proves gone: only one can listen there, and this one came later.
 
         >>> members = Members(Claim(1, "a", (), 0))
         >>> old, new = Claim(2, "b", ("10.0.0.2:7946",), started=5), Claim(3, "b", ("10.0.0.2:7946",), started=9)
@@ -213,7 +213,7 @@ class Members:
                 yield other
 
     def superseded(self, claim: Claim) -> bool:
-        """Whether a living member that started later listens at an address of this one; or this node does."""
+        """Whether a living member that came later listens at an address of this one; or this node does."""
         return any(
             other is self.me or (other.started, other.instance) > (claim.started, claim.instance)
             for other in self._neighbours(claim)

@@ -142,7 +142,7 @@ def test_one_that_was_called_dead_and_is_elsewhere_by_now_is_told_so_where_it_is
     assert ann.living == bob.living == {"ann", "bob"}
     assert cat.living == ({"ann", "bob", "cat"} if asleep else {"cat"})
     wire.nodes["cafe"] = wire.nodes.pop("cat")
-    wire.perform(cat, cat.engine.restate(addresses=(address("cafe"),)) + cat.engine.news())
+    wire.perform(cat, cat.engine.moved((address("cafe"),), cat.wall) + cat.engine.news())
     if asleep:
         cat.waiting = []
         wire.resume(cat)
@@ -156,14 +156,28 @@ def test_one_that_moves_is_known_to_be_there_by_all_and_stays_who_it_is() -> Non
     wire = Wire()
     ann, bob, cat = wire.cluster("ann", "bob", "cat")
     wire.nodes["cafe"] = wire.nodes.pop("cat")
-    wire.perform(cat, cat.engine.restate(addresses=(address("cafe"),)) + cat.engine.news())
+    wire.perform(cat, cat.engine.moved((address("cafe"),), cat.wall) + cat.engine.news())
     wire.deliver()
     for node in (ann, bob):
         claim = node.engine.members.table[cat.instance]
         assert (claim.addresses, claim.incarnation) == ((address("cafe"),), 1)
     wire.advance(60.0)
     assert not any(node.saw(Reborn) for node in (ann, bob, cat))
-    assert cat.engine.restate(addresses=(address("cafe"),)) == [], "that is known"
+    assert cat.engine.moved((address("cafe"),), cat.wall) == [], "that is known"
+
+
+def test_one_that_is_given_the_address_of_a_younger_one_that_is_off_is_called_dead_by_nobody() -> None:
+    """M12. Who was there before started later, so all took that one for who had come last, and the living for gone."""
+    wire = Wire()
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    wire.advance(1.0)
+    wire.crash(bob)
+    wire.nodes["bob"] = wire.nodes.pop("ann")
+    wire.perform(ann, ann.engine.moved((address("bob"),), ann.wall) + ann.engine.news())
+    wire.deliver()
+    assert ann.living == cat.living == {"ann", "cat"}
+    wire.advance(60.0)
+    assert ann.living == cat.living == {"ann", "cat"} and not ann.saw(Reborn)
 
 
 def test_a_dead_member_brought_back_by_a_list_is_buried_again_by_all_within_seconds() -> None:

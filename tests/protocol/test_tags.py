@@ -19,7 +19,7 @@ WHOLE: Tags = (("config", "x" * (MAX_TAG_BYTES - 6)),)
 
 def retag(node: Node, tags: Tags) -> None:
     """Its program changes its tags, and its turn ends."""
-    node.wire.perform(node, node.engine.restate(tags=tags))
+    node.wire.perform(node, node.engine.retagged(tags))
     node.wire.perform(node, node.engine.news())
     node.wire.deliver()
 
@@ -77,7 +77,7 @@ def test_a_greeting_asks_for_nothing_that_is_known_and_is_no_datagram_that_does_
 def test_who_is_somewhere_else_from_now_on_tells_so_the_same_way() -> None:
     wire = Wire()
     ann, bob = wire.cluster("ann", "bob")
-    wire.perform(ann, ann.engine.restate(addresses=("unix:/ann", "10.0.0.9:1")))
+    wire.perform(ann, ann.engine.moved(("unix:/ann", "10.0.0.9:1"), ann.wall))
     wire.perform(ann, ann.engine.news())
     wire.deliver()
     assert bob.engine.members.table[ann.instance].addresses == ("unix:/ann", "10.0.0.9:1")

@@ -310,7 +310,7 @@ class World:
 
     def retag(self, process: Process, tags: tuple[tuple[str, str], ...]) -> None:
         """A program changes the tags of its node; the turn ends a moment later."""
-        self.event(process, "retag", lambda now, wall: process.engine.restate(tags=tags))
+        self.event(process, "retag", lambda now, wall: process.engine.retagged(tags))
         self.later(self.rng.random() * 0.01, partial(self._news, process), "news")
 
     def _news(self, process: Process) -> None:
