@@ -37,8 +37,8 @@ _OURS = frozenset(
     """
     __init__ __main__ answers bell checkup config control datadir datagrams door endings errors events forks handle
     handshake identity keeping keyring neighbours node past pulse reach records restore roster runtime schema seal
-    search shared snapshot sources storage streams thread token transport udp verdicts version waits watch watches
-    whereabouts
+    search shared snapshot sources status storage streams thread token transport udp verdicts version waits watch
+    watches whereabouts
     """.split()  # noqa: SIM905
 )
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,7 +39,8 @@ from gossip.roster import Member, Roster, member_of
 from gossip.runtime import Runtime
 from gossip.schema import Schema
 from gossip.shared import Counter, Counters, Map, Register, Set
-from gossip.snapshot import TYPES, Difference, Snapshot
+from gossip.snapshot import Difference, Snapshot
+from gossip.status import status_of
 from gossip.verdicts import Verdict, Verdicts
 from gossip.waits import Peers
 from gossip.watch import Cursor, Source, Watch
@@ -450,42 +450,7 @@ class Node:
 
     def status(self) -> dict[str, Any]:
         """What there is to know for debugging, as a plain dict that can be printed as JSON."""
-        runtime = self._running()
-        with runtime.lock:
-            engine, replication = runtime.engine, runtime.engine.replication
-            digest = engine.digest
-            objects = [
-                {"type": TYPES.get(kind, str(kind)), "name": name, "entries": len(elements)}
-                for (kind, name), elements in sorted(self._store.objects.items())
-            ]
-            return {
-                "cluster": self.config.cluster,
-                "name": engine.me.name,
-                "instance": f"{engine.me.instance:016x}",
-                "pid": os.getpid(),
-                "ready": engine.repair.ready,
-                "addresses": list(engine.me.addresses),
-                "members": [
-                    {"name": member.name, "instance": member.id, "status": member.status}
-                    | runtime.transport.backlog(member.instance)
-                    for member in self.members.all
-                ],
-                "objects": objects,
-                "digest": {
-                    "context": f"{digest.context:016x}",
-                    "state": None if digest.state is None else f"{digest.state:016x}",
-                },
-                "replicas": len(self._store.context),
-                "writes_delivered": sum(self._store.context.values()),
-                "named_early": len(self._store.named),
-                "held_back": replication.inbox.size,
-                "log_bytes": replication.log.size,
-                "coalesced": replication.coalesced,
-                "storage": runtime.keeping.status(),
-                "watches": len(list(self._watches)),
-                "listeners": len(self._listening),
-                "counters": dict(engine.counters + runtime.transport.counters),
-            }
+        return status_of(self)
 
     # -- used by the handles ----------------------------------------------------------------------------------------
 

@@ -63,6 +63,7 @@ LAYERS = (
         "gossip.node",
         "gossip.restore",
         "gossip.shared",
+        "gossip.status",
         "gossip.thread",
         "gossip.watch",
         "gossip.watches",
