@@ -22,8 +22,6 @@ from typing import NamedTuple
 NOBODY = "!"
 """The name of an instance of which nothing is known but that it is dead: less than any name that a node would have, so
 that what is heard of it later holds."""
-
-
 MOST_BY = 3
 """Who say one thing of an instance, at most: a suspicion that two others confirm has the least time that there is."""
 

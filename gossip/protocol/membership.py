@@ -43,8 +43,6 @@ _FANOUT = 4
 """How many are told of news at once in a cluster of more than `full_fanout`."""
 _UNREFUTABLE = 1 << 63
 """An incarnation from which there is no room to go on raising it."""
-
-
 _HEARSAY = 0.25
 """Seconds in which a member of whom others told may speak by itself, as newcomers do, before it is asked; and between
 two lots of them that are asked."""
@@ -248,8 +246,9 @@ class Membership:
         return []
 
     def restate(self, me: Claim) -> Claim:
-        """This is what the node says of itself from here on, and all are told: the one way in which that changes, for a
-        greater incarnation, other tags or addresses, or another instance. Gives it as it is said, with its proof."""
+        """This is what the node says of itself from here on, and all are told: the one way in which that changes before
+        its goodbye, for a greater incarnation, other tags or addresses, or another instance. Gives it as it is said,
+        with its proof."""
         said = self.say(me)
         self.broadcast.add(said)
         return said
