@@ -124,6 +124,8 @@ def told_of(changed: MemberChanged) -> list[tuple[EventKind, str]]:
     """What happened to a member, and why we think so: that others say so too nobody need know."""
     claim, before = changed.claim, changed.before
     told: list[tuple[EventKind, str]] = []
+    if before is None and not claim.gone:  # and then perhaps suspected: so it may be when it is shown
+        told.append(("joined", changed.why))
     if before is not None and before.addresses and not claim.gone and (what := _otherwise(before, claim)):
         told.append(("changed", f"{what}: {changed.why}"))
     kind = _kind_of(claim, before)
@@ -144,8 +146,6 @@ def _otherwise(before: Claim, claim: Claim) -> str:
 def _kind_of(claim: Claim, before: Claim | None) -> EventKind | None:
     status = None if before is None else before.status
     match claim.status:
-        case Status.ALIVE if status is None:
-            return "joined"
         case Status.ALIVE if status in (Status.SUSPECT, Status.STALLED):
             return "refuted"
         case Status.SUSPECT if status != Status.SUSPECT:

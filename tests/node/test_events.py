@@ -66,6 +66,22 @@ def test_each_change_of_a_member_is_told_once_and_an_echo_not_at_all(cluster: st
     asyncio.run(story())
 
 
+def test_one_that_is_doubted_when_it_is_first_shown_joins_all_the_same(cluster: str) -> None:
+    """Who counts those who join and go counted one too few."""
+
+    async def story() -> None:
+        async with gossip.Node(cluster, name="ann") as ann, ann.events() as events:
+            runtime = ann._runtime
+            assert runtime is not None
+            bob = Claim(7, "bob", ("unix:/nowhere/bob",), 1, (), 0, Status.SUSPECT)
+            for claim in (bob, bob._replace(incarnation=1, status=Status.ALIVE)):
+                with runtime.lock:
+                    runtime._perform(heard(runtime, (claim,)))
+            assert [(await anext(events)).kind for _ in range(3)] == ["joined", "suspected", "refuted"]
+
+    asyncio.run(story())
+
+
 def test_warnings_a_new_life_and_a_failed_disk_are_told(cluster: str, tmp_path: Path) -> None:
     async def story() -> None:
         async with nodes(cluster) as (ann, bob), ann.events() as events:
