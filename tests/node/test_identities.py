@@ -222,8 +222,10 @@ def test_who_goes_on_as_another_loses_nothing_and_is_taken_for_nobody_else(clust
             assert bob.me.instance != before
             due = {f"{when} {number}": number for when in ("sent", "not sent", "anew") for number in range(3)}
             await until(lambda: all(node.map("m") == due for node in made))
-            await until(lambda: all(sorted(member.name for member in node.members) == NAMES for node in made))
-            await until(lambda: {node.members["bob"].instance for node in made} == {bob.me.instance})
+            here = sorted((node.me.name, node.me.instance) for node in made)
+            await until(
+                lambda: all(sorted((each.name, each.instance) for each in node.members) == here for node in made)
+            )
             assert sum(count(node, "impersonated", "forged", "unsealed", "unproved") for node in made) == 0
             ann.map("m")["to him"] = 1
             await until(lambda: "to him" in bob.map("m"))
