@@ -82,7 +82,7 @@ class Broadcast:
         news.sort(key=attrgetter("told"))
         for each in news:
             if len(taken) == MAX_CLAIMS:
-                break
+                break  # nobody would take a longer list, though more of the smallest fit the bytes of one
             if each.size > limit:
                 continue
             limit -= each.size

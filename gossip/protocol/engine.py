@@ -445,11 +445,11 @@ class Engine:
             return effects  # in a transaction, or a storm of deaths: whoever called us dead will say so again
         self._born_at = now
         self.counters["reborn"] += 1
-        old, born = self.me, self.membership.reborn(now)
+        old, (born, vouched) = self.me, self.membership.reborn(now)
         self.transfers.reborn()
         self.replication.become(born.instance)
         why = "others called it dead; it went on as a new instance"
-        effects += [MemberChanged(self.members.table[old.instance], old, why), Reborn(born)]
+        effects += [MemberChanged(self.members.table[old.instance], old, why), Reborn(born), *self._follow(vouched, now)]
         # what it wrote last may be lost, and what it writes from here on is of another replica, and waits for nobody
         effects += self._pushed([entry.payload for entry in self.replication.log.tail(old.instance, _TAIL)])
         return effects + self._own_anew(old.instance, now)

@@ -159,10 +159,9 @@ class Membership:
             self.detector.gone(claim.instance)
             self.watched.discard(claim.instance)
             self.skew.pop(claim.instance, None)
-            self._unvouched(now)
             self.heal_due = min(self.heal_due, now + self._settings.heal_interval)
             self._forget(-inf)
-            return []
+            return self._unvouched(now)
         self.detector.wake(now)
         if claim.status == Status.SUSPECT:
             if before.incarnation < claim.incarnation:
@@ -171,8 +170,8 @@ class Membership:
             return self._vouch(claim.instance, now)
         self.detector.clear(claim.instance)
         if claim.status == Status.STALLED:
-            self._unvouched(now)
-            return [*self.spoke(claim.instance, "its process exists")] if self._is_vouched(claim) else []
+            effects = self._unvouched(now)
+            return [*effects, *self.spoke(claim.instance, "its process exists")] if self._is_vouched(claim) else effects
         if self.members.superseded(claim):
             return self.hear((claim.ended(),), now, "somebody else listens at its address now")
         older = [old.ended() for old in self.members.supersedes(claim)]
@@ -185,12 +184,16 @@ class Membership:
         stalled = self.members.table[instance].by_whom(Status.STALLED, self.members.me.instance)
         return self.hear((stalled,), now, "it does not answer, and its process exists")
 
-    def _unvouched(self, now: float) -> None:
-        """Of whom is stalled, and nobody is left who saw his process, only the silence is known."""
-        for instance in self.members.doubtful:
+    def _unvouched(self, now: float) -> list[Effect | Buried]:
+        """Of whom is stalled, and nobody is left of those who said that they see his process, only the silence is
+        known. Unless we see it: said when the silence has lasted, it would be too late, for others judge then too."""
+        effects: list[Effect | Buried] = []
+        for instance in list(self.members.doubtful):
             claim = self.members.table[instance]
             if claim.status == Status.STALLED and not self._is_vouched(claim):
                 self.detector.suspect(instance, len(self.members.peers()) + 1, len(claim.by), now)
+                effects += self._vouch(instance, now)
+        return effects
 
     def _is_vouched(self, claim: Claim) -> bool:
         return claim.status == Status.STALLED and any(by in self.members for by in claim.by)
@@ -253,8 +256,9 @@ class Membership:
         self.broadcast.add(said)
         return said
 
-    def reborn(self, now: float) -> Claim:
-        """Takes a new instance; the old one is as dead as others say."""
+    def reborn(self, now: float) -> tuple[Claim, list[Effect | Buried]]:
+        """Takes a new instance; the old one is as dead as others say, and what it said of others has to be said again.
+        Gives what the new one says of itself, and what else follows."""
         old = self.members.me
         self.identity = self.identity.another(self._rng.randbytes(32))
         self.detector.reborn()
@@ -264,7 +268,7 @@ class Membership:
             # nobody listened when the dead suspected it, so it could not refute: it hears of that now, and has its time
             self.broadcast.add(self.members.table[instance])
             self.detector.suspect(instance, len(self.members.peers()) + 1, 1, now)
-        return born
+        return born, self._unvouched(now)
 
     # -- telling ------------------------------------------------------------------------------------------------------
 

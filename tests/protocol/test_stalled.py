@@ -101,6 +101,29 @@ def test_of_whom_nobody_is_left_who_saw_him_only_the_silence_is_known(leaves: bo
     wire.until(lambda: statuses([cat, dan], bob.instance) == {Status.DEAD}, within=3 * LONGEST)
 
 
+@pytest.mark.parametrize("how", ["leaves", "reborn"])
+def test_who_still_sees_him_says_so_as_soon_as_the_witness_is_gone(how: str) -> None:
+    """Not when the silence has lasted: all others, who see nothing, judge in that very moment."""
+    wire = Wire()
+    ann, bob, cat, dan, eve = wire.cluster("ann", "bob", "cat", "dan", "eve")
+    watch(wire, ann, bob)
+    wire.pause(bob)
+    wire.until(lambda: statuses([ann, cat, dan, eve], bob.instance) == {Status.STALLED}, within=20.0)
+    if how == "leaves":
+        watch(wire, cat, bob)
+        ann.leave()
+    else:
+        called_dead = ann.engine.codec.encode(dan.instance, Gossip((ann.engine.me.ended(),)))
+        wire.perform(ann, ann.hear(called_dead))
+        wire.deliver()
+        assert len(ann.saw(Reborn)) == 1
+    witness = cat if how == "leaves" else ann
+    for node in (dan, eve):
+        assert witness.instance in node.engine.members.table[bob.instance].by
+    wire.advance(3 * LONGEST)
+    assert statuses([cat, dan, eve], bob.instance) == {Status.STALLED}
+
+
 def test_a_newcomer_who_hears_of_the_stalled_before_he_hears_of_the_witness_buries_nobody() -> None:
     wire = Wire()
     ann, bob, cat = wire.cluster("ann", "bob", "cat")
