@@ -194,7 +194,7 @@ class Engine:
 
     def _handed(self, batches: tuple[bytes, ...], part: Part, lost: int = 0) -> list[Effect]:
         """Tells the members in this part of the ring of writes, or has them told; not by one that was just lost."""
-        doubtful = {*self.members.doubtful, *self._slow, lost}
+        doubtful = {*self.members.doubtful, *self.membership.hearsay, *self._slow, lost}
         told = handed(part, self.members.peers(), self._settings.full_fanout, doubtful)
         effects: list[Effect] = []
         for peer, further in told:

@@ -126,3 +126,16 @@ def test_hundreds_of_whom_one_tells_are_asked_some_at_a_time() -> None:
         wire.advance(0.25)
         asked.append(len({packet.target for packet in wire.packets(Ping, "ann")}))
     assert asked == [64, 128, 150]
+
+
+def test_nobody_of_whom_others_only_told_is_to_hand_writes_on() -> None:
+    """What one who slept brings up is mostly dead: what was handed to those came to nobody until digests differed."""
+    wire = Wire()
+    nodes = [wire.start(f"n{number}", instance=(8 * number + 1) << 56) for number in range(20)]
+    for node in nodes[1:]:
+        node.join("n0")
+    told = [Claim((each << 56) + 1, f"old{each}", (address(f"old{each}"),), EPOCH) for each in range(200)]
+    for node in nodes:
+        tell(node, *told)
+    nodes[0].write(k=1)
+    assert all(node.data == {"k": 1} for node in nodes)
