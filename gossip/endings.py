@@ -44,6 +44,8 @@ class Endings:
         self._watched: set[int] | None = None
         """Those of them who are watched by this node; None: all."""
         self._review: asyncio.TimerHandle | None = None
+        self._soon = False
+        """Whether that is because somebody came or went."""
 
     @property
     def _neighbours(self) -> Neighbours:
@@ -103,15 +105,17 @@ class Endings:
 
     def _review_soon(self) -> None:
         many = self._watched is not None or len(self._here) >= MESH
-        if many and self._runtime.running:
+        # once: put off by each who comes, it would wait until the last of hundreds has, with all of them kept open
+        if many and self._runtime.running and not self._soon:
             if self._review is not None:
                 self._review.cancel()
+            self._soon = True
             self._review = self._runtime.loop.call_later(_SETTLE, self._choose)
 
     def _choose(self) -> None:
         """Decides who is watched, and sees to it that they are, and that the streams to others do not stay for ever."""
         runtime, table = self._runtime, self._runtime.engine.members.table
-        self._review = None
+        self._review, self._soon = None, False
         if not runtime.running:
             return
         chosen = to_watch(runtime.engine.me.instance, self._here)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import AsyncExitStack
+from collections.abc import Callable
+from contextlib import AsyncExitStack, nullcontext
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 import gossip
+from gossip.endings import Endings
 from gossip.neighbours import MESH, to_watch
+from gossip.protocol.members import Claim
+from gossip.runtime import Runtime
 from tests.integration.processes import Host
 from tests.waiting import until
 
@@ -32,6 +38,63 @@ def test_everybody_is_watched_by_three_at_least_and_who_comes_or_goes_changes_li
     assert all(to_watch(me, (each for each in few if each != me)) == {*few} - {me} for me in few), "few watch all"
 
 
+def test_while_more_and_more_come_it_is_decided_again_and_again_who_is_watched() -> None:
+    """Put off by each of those who came, it was decided when the last had come: all were kept open until then."""
+    loop = HandMovedLoop()
+    rests: list[float] = []
+    table: dict[int, Claim] = {}
+    runtime = SimpleNamespace(
+        running=True,
+        loop=loop,
+        lock=nullcontext(),
+        greet=lambda peer: None,
+        whereabouts=SimpleNamespace(
+            neighbours=SimpleNamespace(meet=lambda peer, at: True, processes={}, forget=lambda peer: None)
+        ),
+        engine=SimpleNamespace(
+            me=Claim(1, "me", (), 0), members=SimpleNamespace(table=table), unwatched=lambda peer: None
+        ),
+        transport=SimpleNamespace(stream_to=lambda peer: None, rest=lambda kept: rests.append(loop.now)),
+    )
+    endings = Endings(cast(Runtime, runtime))
+    for number in range(2, 202):
+        table[number] = Claim(number, f"n{number}", (f"unix:/{number}",), 0)
+        endings.heard(table[number])
+        loop.advance(0.05)
+    assert len(rests) >= 50, "each tenth of a second in which somebody came"
+    loop.advance(60.0)
+    assert len(rests) <= 120, "and then now and then"
+
+
+class HandMovedLoop:
+    """A loop whose time a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._due: list[tuple[float, asyncio.TimerHandle]] = []
+
+    def call_later(self, delay: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(self.now + delay, call, (), cast(asyncio.AbstractEventLoop, self))
+        self._due.append((self.now + delay, handle))
+        return handle
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """As asyncio wants it of a loop."""
+
+    def get_debug(self) -> bool:
+        return False
+
+    def advance(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self._due and min(at for at, _ in self._due) <= end:
+            first = min(self._due, key=lambda each: each[0])
+            self._due.remove(first)
+            self.now, handle = max(self.now, first[0]), first[1]
+            if not handle.cancelled():
+                handle._run()
+        self.now = end
+
+
 def watched(node: gossip.Node) -> set[int]:
     """Whose processes it watches."""
     assert node._runtime is not None
@@ -47,7 +110,7 @@ def connected(node: gossip.Node) -> set[int]:
 def kept(node: gossip.Node) -> tuple[set[int], set[int]]:
     """Whose locks, and whose processes, it keeps open."""
     assert node._runtime is not None
-    neighbours = node._runtime.neighbours
+    neighbours = node._runtime.whereabouts.neighbours
     return set(neighbours._witnesses), set(neighbours._processes)
 
 

@@ -139,3 +139,14 @@ def test_nobody_of_whom_others_only_told_is_to_hand_writes_on() -> None:
         tell(node, *told)
     nodes[0].write(k=1)
     assert all(node.data == {"k": 1} for node in nodes)
+
+
+@pytest.mark.parametrize("end", [Status.DEAD, Status.LEFT])
+def test_who_was_never_heard_and_is_gone_is_kept_in_mind_no_longer(end: Status) -> None:
+    wire = Wire()
+    ann, _ = wire.cluster("ann", "bob")
+    tell(ann, ZOE)
+    tell(ann, ZOE.ended(end))
+    assert ann.engine.membership.hearsay == {} and not ann.engine.membership.introducing
+    wire.advance(3.0)
+    assert wire.packets(Ping, "ann", "zoe") == []
