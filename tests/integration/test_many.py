@@ -14,7 +14,7 @@ import pytest
 import gossip
 from gossip.endings import Endings
 from gossip.neighbours import MESH, to_watch
-from gossip.protocol.members import Claim
+from gossip.protocol.members import Claim, Status
 from gossip.runtime import Runtime
 from tests.integration.processes import Host
 from tests.waiting import until
@@ -38,32 +38,57 @@ def test_everybody_is_watched_by_three_at_least_and_who_comes_or_goes_changes_li
     assert all(to_watch(me, (each for each in few if each != me)) == {*few} - {me} for me in few), "few watch all"
 
 
+class Seen:
+    """The endings of one node of a host on which time is moved by hand, and there is nothing to be seen."""
+
+    def __init__(self) -> None:
+        self.loop = HandMovedLoop()
+        self.rests: list[float] = []
+        """When streams that are of no use were looked for."""
+        self.let_go: list[int] = []
+        self.table: dict[int, Claim] = {}
+        neighbours = SimpleNamespace(meet=lambda peer, at: True, processes={}, forget=self.let_go.append)
+        self.endings = Endings(cast(Runtime, SimpleNamespace(
+            running=True, loop=self.loop, lock=nullcontext(), greet=lambda peer: None,
+            whereabouts=SimpleNamespace(neighbours=neighbours),
+            engine=SimpleNamespace(
+                me=Claim(1, "me", (), 0), members=SimpleNamespace(table=self.table), unwatched=lambda peer: None
+            ),
+            transport=SimpleNamespace(
+                stream_to=lambda peer: None, rest=lambda kept: self.rests.append(self.loop.now)
+            ),
+        )))  # fmt: skip
+
+    def hear(self, claim: Claim) -> None:
+        self.table[claim.instance] = claim
+        self.endings.heard(claim)
+
+
 def test_while_more_and_more_come_it_is_decided_again_and_again_who_is_watched() -> None:
     """Put off by each of those who came, it was decided when the last had come: all were kept open until then."""
-    loop = HandMovedLoop()
-    rests: list[float] = []
-    table: dict[int, Claim] = {}
-    runtime = SimpleNamespace(
-        running=True,
-        loop=loop,
-        lock=nullcontext(),
-        greet=lambda peer: None,
-        whereabouts=SimpleNamespace(
-            neighbours=SimpleNamespace(meet=lambda peer, at: True, processes={}, forget=lambda peer: None)
-        ),
-        engine=SimpleNamespace(
-            me=Claim(1, "me", (), 0), members=SimpleNamespace(table=table), unwatched=lambda peer: None
-        ),
-        transport=SimpleNamespace(stream_to=lambda peer: None, rest=lambda kept: rests.append(loop.now)),
-    )
-    endings = Endings(cast(Runtime, runtime))
+    seen = Seen()
     for number in range(2, 202):
-        table[number] = Claim(number, f"n{number}", (f"unix:/{number}",), 0)
-        endings.heard(table[number])
-        loop.advance(0.05)
-    assert len(rests) >= 50, "each tenth of a second in which somebody came"
-    loop.advance(60.0)
-    assert len(rests) <= 120, "and then now and then"
+        seen.hear(Claim(number, f"n{number}", (f"unix:/{number}",), 0))
+        seen.loop.advance(0.05)
+    assert len(seen.rests) >= 50, "each tenth of a second in which somebody came"
+    seen.loop.advance(60.0)
+    assert len(seen.rests) <= 120, "and then now and then"
+
+
+def test_whom_somebody_doubts_is_watched_on_until_that_is_over() -> None:
+    """Who sees his process is all that keeps him a member."""
+    seen = Seen()
+    stalled = Claim(100, "n100", ("unix:/100",), 0, status=Status.STALLED, by=(1,))
+    for number in range(2, 60):
+        seen.hear(Claim(number, f"n{number}", (f"unix:/{number}",), 0))
+    seen.hear(stalled)
+    seen.hear(Claim(101, "n101", ("unix:/101",), 0))
+    assert not {100, 101} & to_watch(1, seen.table)
+    seen.loop.advance(60.0)
+    assert 101 in seen.let_go and 100 not in seen.let_go
+    seen.hear(stalled._replace(incarnation=1, status=Status.ALIVE, by=()))
+    seen.loop.advance(60.0)
+    assert 100 in seen.let_go
 
 
 class HandMovedLoop:
