@@ -12,6 +12,7 @@ import pytest
 
 from crdt import Batch, Store, Write, decode_state, encode_batch, encode_element, encode_state
 from crdt.codec import MAX_REPLICAS
+from gossip.protocol.codec import MAX_CLAIMS
 from gossip.protocol.effects import MemberChanged, Ready, Send, Warned
 from gossip.protocol.members import Claim, Status
 from gossip.protocol.messages import Digest, Gossip, Join, Ping, Pull, Push, StatePart, Welcome
@@ -156,6 +157,15 @@ def test_of_those_who_are_forgotten_nobody_is_told_any_more() -> None:
     bob.effects.clear()
     wire.advance(60.0)
     assert not ann.saw(MemberChanged) and not bob.saw(MemberChanged)
+
+
+def test_all_that_is_known_goes_in_lists_of_which_none_has_too_many_claims() -> None:
+    """Small ones, of which more fit the bytes of a message than a list may have."""
+    wire = Wire(Settings(max_members=MAX_CLAIMS))
+    ann = wire.start("ann")
+    for number in range(MAX_CLAIMS):
+        ann.engine.members.hear(Claim(1_000 + number, "n", (), EPOCH), 0.0)
+    assert [len(claims) for claims in ann.engine.membership.lists(0.0)] == [MAX_CLAIMS, 1]
 
 
 @pytest.mark.parametrize("size", [0, 120, 250, 400, 800, 4_000])

@@ -507,3 +507,16 @@ def test_a_dead_member_gets_no_writes() -> None:
     wire.advance(bound(2))
     ann.write(a=1)
     assert wire.packets(Push) == []
+
+
+def test_who_has_to_refute_mistrusts_itself_and_who_only_says_something_new_does_not() -> None:
+    """Its acks were not heard: that may be its own fault."""
+    wire = Wire()
+    ann, bob, cat = wire.cluster("ann", "bob", "cat")
+    detector = ann.engine.membership.detector
+    wire.perform(ann, ann.engine.restate(tags=(("role", "web"),)))
+    assert detector.health == 0
+    gossip(wire, ann, bob.instance, ann.engine.me.by_whom(Status.SUSPECT, cat.instance))
+    assert detector.health == 1 and ann.engine.me.incarnation == 2
+    gossip(wire, ann, bob.instance, ann.engine.me._replace(incarnation=1, status=Status.SUSPECT))
+    assert detector.health == 1, "that was refuted before"
