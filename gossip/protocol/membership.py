@@ -304,6 +304,7 @@ class Membership:
             return []
         peers = self.members.peers()
         if len(peers) > self._settings.full_fanout:
+            peers = self._heard or peers  # of hundreds whom one who slept brings up none tells it on
             peers = self._rng.sample(peers, min(fanout, len(peers)))
         claims = self.broadcast.take_fresh(len(peers) + 1, _LIST_BYTES)
         return [Send(tuple(peers), Gossip(claims))] if peers else []
@@ -344,6 +345,11 @@ class Membership:
         me = self.members.me
         known = min(map(self._known, targets))
         return Send(targets, Ping(number, digest, (me,), known), stream=not self.broadcast.small(me))
+
+    @property
+    def _heard(self) -> list[int]:
+        """The living others but hearsay: who can be expected to do something."""
+        return [peer for peer in self.members.peers() if peer not in self.hearsay]
 
     # -- probing ------------------------------------------------------------------------------------------------------
 
@@ -398,7 +404,8 @@ class Membership:
             riding = (me, *riding)  # by a stream, so there is room; it may not know us, and answers no stranger
         effects = self._beside(target)
         effects.append(Send((target,), Ping(ask.number, digest, riding, self._known(target)), stream=ask.others))
-        witnesses = [peer for peer in self.members.peers() if peer != target] if ask.others else []
+        # of whom others only told none may be there: from such a one's silence we would learn to mistrust ourselves
+        witnesses = [peer for peer in self._heard if peer != target] if ask.others else []
         if witnesses:
             chosen = self._rng.sample(witnesses, min(self._settings.indirect_probes, len(witnesses)))
             self.detector.widened(ask.number, chosen)

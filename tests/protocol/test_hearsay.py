@@ -128,17 +128,40 @@ def test_hundreds_of_whom_one_tells_are_asked_some_at_a_time() -> None:
     assert asked == [64, 128, 150]
 
 
-def test_nobody_of_whom_others_only_told_is_to_hand_writes_on() -> None:
-    """What one who slept brings up is mostly dead: what was handed to those came to nobody until digests differed."""
+def with_the_long_dead(count: int = 18, dead: int = 60) -> list[Node]:
+    """All of a cluster are told of many who are no more, as by one who has slept for a day."""
     wire = Wire()
-    nodes = [wire.start(f"n{number}", instance=(8 * number + 1) << 56) for number in range(20)]
+    nodes = [wire.start(f"n{number}", instance=(8 * number + 1) << 56) for number in range(count)]
     for node in nodes[1:]:
         node.join("n0")
-    told = [Claim((each << 56) + 1, f"old{each}", (address(f"old{each}"),), EPOCH) for each in range(200)]
+    told = [Claim((4 * each << 56) + 2, f"old{each}", (address(f"old{each}"),), EPOCH) for each in range(dead)]
     for node in nodes:
         tell(node, *told)
+    return nodes
+
+
+def test_nobody_of_whom_others_only_told_is_to_hand_writes_on() -> None:
+    """What one who slept brings up is mostly dead: what was handed to those came to nobody until digests differed."""
+    nodes = with_the_long_dead()
     nodes[0].write(k=1)
     assert all(node.data == {"k": 1} for node in nodes)
+
+
+def test_from_the_silence_of_those_of_whom_others_only_told_nobody_learns_to_mistrust_itself() -> None:
+    """Asked as witnesses they said nothing: all took themselves for cut off, and probed once in eight seconds."""
+    nodes = with_the_long_dead()
+    nodes[0].wire.advance(2.0)
+    assert [node.engine.membership.detector.health for node in nodes] == [0] * len(nodes)
+
+
+def test_news_is_told_to_those_who_were_heard() -> None:
+    nodes = with_the_long_dead()
+    ann, last = nodes[0], nodes[-1]
+    ann.wire.crash(last)
+    ann.wire.deliver()
+    ann.wire.perform(ann, ann.engine.exited(last.instance, ann.wire.now))
+    ann.wire.deliver()
+    assert all(node.status_of(last.instance) == Status.DEAD for node in nodes[:-1])
 
 
 @pytest.mark.parametrize("end", [Status.DEAD, Status.LEFT])
