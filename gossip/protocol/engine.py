@@ -449,10 +449,10 @@ class Engine:
         self.transfers.reborn()
         self.replication.become(born.instance)
         why = "others called it dead; it went on as a new instance"
-        effects += [MemberChanged(self.members.table[old.instance], old, why), Reborn(born), *self._follow(vouched, now)]
+        effects += [MemberChanged(self.members.table[old.instance], old, why), Reborn(born)]
         # what it wrote last may be lost, and what it writes from here on is of another replica, and waits for nobody
         effects += self._pushed([entry.payload for entry in self.replication.log.tail(old.instance, _TAIL)])
-        return effects + self._own_anew(old.instance, now)
+        return effects + self._follow(vouched, now) + self._own_anew(old.instance, now)
 
     def _own_anew(self, old: int, now: float) -> list[Effect]:
         """Writes again what this node owned: everybody else has dropped it, or will."""
