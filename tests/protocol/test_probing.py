@@ -520,3 +520,23 @@ def test_who_has_to_refute_mistrusts_itself_and_who_only_says_something_new_does
     assert detector.health == 1 and ann.engine.me.incarnation == 2
     gossip(wire, ann, bob.instance, ann.engine.me._replace(incarnation=1, status=Status.SUSPECT))
     assert detector.health == 1, "that was refuted before"
+
+
+def test_the_dead_at_whose_address_somebody_lives_take_no_turn_of_those_who_may_come_back() -> None:
+    wire = Wire()
+    ann, bob, cat, dan = wire.cluster("ann", "bob", "cat", "dan")
+    before = [node.engine.me._replace(instance=900 + node.instance).ended() for node in (bob, cat, dan)]
+    away = ann.engine.me._replace(instance=990, addresses=(address("zoe"),)).ended()
+    gossip(wire, ann, bob.instance, *before, away)
+    assert ann.engine.membership.heal(wire.now) == [address("zoe")]
+
+
+def test_what_was_asked_in_the_name_of_the_dead_accuses_nobody() -> None:
+    """It was not answered, since those who were asked took the asker for dead."""
+    wire = Wire()
+    ann, bob, _ = wire.cluster("ann", "bob", "cat")
+    detector = ann.engine.membership.detector
+    with wire.losing(lambda packet: isinstance(packet.message, Ack) and packet.target == "ann"):
+        wire.until(lambda: detector.waits, within=5.0)
+        gossip(wire, ann, bob.instance, ann.engine.me.ended())
+        assert len(ann.saw(Reborn)) == 1 and not detector.waits
