@@ -357,9 +357,9 @@ class Runtime:
             )
 
     def _soon(self, call: Callable[[], None]) -> None:
-        if threading.get_ident() == self._thread:
-            self._loop.call_soon(call)
-        else:
+        if threading.get_ident() == self._thread and asyncio.current_task(self._loop) is not None:
+            self._loop.call_soon(call)  # in the middle of a turn
+        else:  # also of its own thread: a signal handler may run there while the loop waits, and nothing would wake it
             self._loop.call_soon_threadsafe(call)
 
     # -- what the world does ----------------------------------------------------------------------------------------

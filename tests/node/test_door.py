@@ -6,6 +6,7 @@ Threads have test_batch; here are signal handlers, which interrupt a thread at a
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -60,6 +61,29 @@ def test_a_signal_handler_may_write_while_its_thread_writes(cluster: str) -> Non
         until_here(lambda: bob.counter("hits").value == calls, "nothing was lost on the way either")
         until_here(lambda: bob.map("m", int) == m)
         assert bob.status()["counters"].get("malformed", 0) == 0
+
+
+def test_what_a_signal_handler_writes_while_the_loop_waits_leaves_at_once(cluster: str) -> None:
+    """It had waited for the next timer: the handler ran in the loop's own thread, and woke nobody."""
+    settings = {"probe_interval": 60.0, "discovery_interval": 60.0, "join_timeout": 1.0}
+
+    def interrupt(bob: gossip.Node, main: int) -> None:
+        for number in range(1, 4):  # the first comes while there are timers, from when the two met
+            until_here(lambda: sys._current_frames()[main].f_code.co_name == "select", "the loop waits")
+            os.kill(os.getpid(), signal.SIGUSR1)
+            until_here(lambda number=number: bob.counter("c").value == number)
+
+    async def story(bob: gossip.Node) -> None:
+        async with gossip.Node(cluster, name="ann", **settings) as ann:
+            await until(lambda: len(ann.members) == len(bob.members) == 2)
+            before = signal.signal(signal.SIGUSR1, lambda *_: ann.counter("c").increment())
+            try:
+                await asyncio.to_thread(interrupt, bob, threading.get_ident())
+            finally:
+                signal.signal(signal.SIGUSR1, before)
+
+    with gossip.Node(cluster, name="bob", **settings) as bob:
+        asyncio.run(story(bob))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a destructor passes nothing on
