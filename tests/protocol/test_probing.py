@@ -514,7 +514,7 @@ def test_who_has_to_refute_mistrusts_itself_and_who_only_says_something_new_does
     wire = Wire()
     ann, bob, cat = wire.cluster("ann", "bob", "cat")
     detector = ann.engine.membership.detector
-    wire.perform(ann, ann.engine.restate(tags=(("role", "web"),)))
+    wire.perform(ann, ann.engine.retagged((("role", "web"),)))
     assert detector.health == 0
     gossip(wire, ann, bob.instance, ann.engine.me.by_whom(Status.SUSPECT, cat.instance))
     assert detector.health == 1 and ann.engine.me.incarnation == 2

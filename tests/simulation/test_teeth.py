@@ -242,7 +242,7 @@ def nobody_pulls(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Recovery, "pull", lambda self, *rest: [])
 
 
-@planted()
+@planted("future", "loss")
 def writes_from_the_future_are_let_in(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replication, "_observe", lambda self, batch, wall: None)
 
@@ -445,11 +445,12 @@ def a_packet_may_come_in_any_name(patch: pytest.MonkeyPatch) -> None:
 def who_is_reborn_says_so_without_a_proof(patch: pytest.MonkeyPatch) -> None:
     reborn = Membership.reborn
 
-    def wrong(self: Membership, now: float) -> Claim:
-        born = reborn(self, now)._replace(proof=b"")
+    def wrong(self: Membership, now: float) -> tuple[Claim, list[Any]]:
+        born, vouched = reborn(self, now)
+        born = born._replace(proof=b"")
         self.members.become(born)
         self.broadcast.add(born)
-        return born
+        return born, vouched
 
     patch.setattr(Membership, "reborn", wrong)
 
