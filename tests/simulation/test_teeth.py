@@ -237,7 +237,7 @@ def a_state_with_an_open_transaction_is_sent(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replication, "exposable", True)
 
 
-@planted()
+@planted("loss")
 def nobody_pulls(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Recovery, "pull", lambda self, *rest: [])
 
