@@ -44,7 +44,7 @@ def test_a_signal_handler_may_write_while_its_thread_writes(cluster: str) -> Non
         def handler() -> None:
             nonlocal calls
             calls += 1
-            number = calls  # one of these may interrupt another, and then the older value is set last
+            number = calls
             try:
                 hits.increment()
                 m[f"handler {number % 50}"] = number
@@ -57,7 +57,8 @@ def test_a_signal_handler_may_write_while_its_thread_writes(cluster: str) -> Non
                 number += 1
                 m[f"k{number % 100}"] = number
         assert not caught and hits.value == calls
-        assert {m[f"handler {number % 50}"] for number in range(50)} == set(range(calls - 49, calls + 1))
+        # of those that interrupt each other, hundreds where the machine is slow, the oldest sets its value last
+        assert all(m[f"handler {number}"] % 50 == number for number in range(50))
         until_here(lambda: bob.counter("hits").value == calls, "nothing was lost on the way either")
         until_here(lambda: bob.map("m", int) == m)
         assert bob.status()["counters"].get("malformed", 0) == 0
