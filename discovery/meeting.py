@@ -16,7 +16,6 @@ import hashlib
 import os
 import re
 import stat
-import tempfile
 import unicodedata
 from contextlib import suppress
 from itertools import islice
@@ -56,6 +55,7 @@ def runtime_directory(cluster: str, base: Path | None = None) -> Path:
     interfere, and OSError where a directory cannot be made or sockets in it would have too long a path
     (ENAMETOOLONG).
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as base:
     ...     directory = runtime_directory("../Shop", Path(base))
     ...     directory.relative_to(base).as_posix(), oct(directory.stat().st_mode & 0o777)
@@ -93,6 +93,7 @@ def clusters(cluster: str | None = None, base: Path | None = None) -> list[Path]
 
     Raises OSError where a directory cannot be read.
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as base:
     ...     shop, _ = runtime_directory("shop", Path(base)), runtime_directory("bank", Path(base))
     ...     [path.name[:5] for path in clusters(base=Path(base))], clusters("shop", Path(base)) == [shop]
@@ -135,6 +136,8 @@ def _configured_base() -> Path | None:
 
 
 def _default_base() -> Path:
+    import tempfile  # here, since it brings every compressor along, and who has a session needs none of it
+
     return Path(tempfile.gettempdir()).absolute() / f"gossamesh-{os.geteuid()}"
 
 

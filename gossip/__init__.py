@@ -8,6 +8,7 @@ Nodes of one cluster name find each other, keep one replicated state in every wo
 workers live. Importing this starts nothing: no thread, no socket, no loop.
 """
 
+import typing as _typing
 from importlib.util import find_spec as _find_spec
 from pathlib import Path as _Path
 
@@ -60,9 +61,25 @@ from gossip.handle import Entry  # noqa: E402
 from gossip.node import Node  # noqa: E402
 from gossip.roster import Member, Roster  # noqa: E402
 from gossip.shared import Counter, Counters, Map, Register, Set  # noqa: E402
-from gossip.snapshot import Difference, Snapshot  # noqa: E402
 from gossip.version import __version__ as __version__  # noqa: E402
 from gossip.watch import Change, Watch  # noqa: E402
+
+if _typing.TYPE_CHECKING:
+    from gossip.snapshot import Difference, Snapshot
+else:  # a type checker that saw this would take any misspelt name for one of ours
+
+    def __getattr__(name):
+        """`Snapshot` and `Difference` are loaded when somebody asks for them: few programs do, and all import this."""
+        if name not in ("Difference", "Snapshot"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from gossip import snapshot
+
+        globals()[name] = found = getattr(snapshot, name)
+        return found
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "AlreadyStarted",

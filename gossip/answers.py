@@ -23,14 +23,14 @@ from gossip.checkup import examined
 from gossip.config import keys_of
 from gossip.events import Event
 from gossip.handle import NO_NOTE
-from gossip.restore import Progress
-from gossip.snapshot import Difference, Snapshot
 from gossip.version import __version__
 from gossip.watch import Change, time_of
 
 if TYPE_CHECKING:
     from gossip.node import Node
+    from gossip.restore import Progress
     from gossip.shared import Map
+    from gossip.snapshot import Snapshot
 
 log = logging.getLogger("gossip")
 
@@ -430,7 +430,7 @@ async def _compare(node: Node, request: Request, progress: Progress) -> tuple[It
     snapshot = await _asked_for(node, request)
     objects = _names(request)
     found = await asyncio.to_thread(snapshot.diff, await node.snapshot(), objects)
-    return map(Difference.told, found), snapshot.head.told()
+    return (each.told() for each in found), snapshot.head.told()
 
 
 async def _restore(node: Node, request: Request, progress: Progress) -> tuple[Iterator[Any], Any]:
@@ -444,12 +444,14 @@ async def _restore(node: Node, request: Request, progress: Progress) -> tuple[It
         foreign=request.get("foreign") is True,
         progress=progress,
     )
-    return map(Difference.told, found), snapshot.head.told()
+    return (each.told() for each in found), snapshot.head.told()
 
 
 async def _asked_for(node: Node, request: Request) -> Snapshot:
     if request.get("as_of") is not None:
         return await node.snapshot(as_of=_moment(request))
+    from gossip.snapshot import Snapshot  # here, as in `node`
+
     return await asyncio.to_thread(Snapshot.load, text_of(request, "path"))
 
 

@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import difflib
 import logging
 import os
-import shlex
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
@@ -283,6 +280,8 @@ def check_named(cluster: str) -> None:
 
 
 def _from_file(path: Path, cluster: str, known: Mapping[str, str]) -> dict[str, Any]:
+    import tomllib  # here, since most nodes have no file, and it takes 8 % of an import of gossip
+
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -327,6 +326,8 @@ def _from_environment(known: Mapping[str, str]) -> dict[str, Any]:
 def _meant(name: str, known: Iterable[str], spelt: Callable[[str], str] = repr) -> str:
     if name == "key_file":
         return ": give the key itself, key=Path(...).read_text() (GOSSAMESH_KEY in the environment)"
+    import difflib  # here, since only a mistake needs it
+
     close = difflib.get_close_matches(name, known, 1)
     return f": did you mean {spelt(close[0])}?" if close else ": see gossip.Config for what there is"
 
@@ -400,6 +401,10 @@ def _seeds(seeds: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
 
 def _command(command: Any) -> Any:
     """One text, whose words `shlex.split` gives; what is no command is left to the check of types."""
+    if command == "":
+        return command
+    import shlex  # here, since few nodes have a command
+
     if isinstance(command, list | tuple) and all(type(word) is str for word in command):
         command = shlex.join(command)
     try:

@@ -34,13 +34,10 @@ from gossip.config import Config, check_named
 from gossip.errors import AlreadyStarted, ConfigError, NotRunning, StartError
 from gossip.events import Event, EventKind, Events, told_of
 from gossip.protocol.effects import MemberChanged
-from gossip.restore import Progress, restored, taken, taken_as_of
 from gossip.roster import Member, Roster, member_of
 from gossip.runtime import Runtime
 from gossip.schema import Schema
 from gossip.shared import Counter, Counters, Map, Register, Set
-from gossip.snapshot import Difference, Snapshot
-from gossip.status import status_of
 from gossip.verdicts import Verdict, Verdicts
 from gossip.waits import Peers
 from gossip.watch import Cursor, Source, Watch
@@ -48,6 +45,9 @@ from gossip.watches import Watches
 
 if TYPE_CHECKING:
     from zeroconf.asyncio import AsyncZeroconf
+
+    from gossip.restore import Progress
+    from gossip.snapshot import Difference, Snapshot
 
 log = logging.getLogger("gossip")
 H = TypeVar("H", Map[Any, Any], Set[Any], Register[Any])
@@ -375,6 +375,8 @@ class Node:
         What is owned by a worker is not in it. Raises `SnapshotError` if the log does not reach so far, `StorageFailed`
         if there is none, and `ValueError` for a moment that can not be.
         """
+        from gossip.restore import taken, taken_as_of  # here, since few programs take snapshots
+
         if as_of is None:
             return await self._in_its_loop(lambda runtime: taken(self, runtime))
         return await self._in_its_loop(lambda runtime: taken_as_of(self, runtime, as_of))
@@ -396,6 +398,8 @@ class Node:
         any write, in steps of up to 1 000; `progress` is told how many of how many are done. Raises `SnapshotError`
         for a file that is no whole snapshot, or for one of another cluster that is not said to be `foreign`.
         """
+        from gossip.restore import restored  # here, since few programs go back to one
+
         return await self._in_its_loop(
             lambda runtime: restored(self, runtime, snapshot, objects, delete, dry_run, foreign, progress)
         )
@@ -450,6 +454,8 @@ class Node:
 
     def status(self) -> dict[str, Any]:
         """What there is to know for debugging, as a plain dict that can be printed as JSON."""
+        from gossip.status import status_of  # here, since a program asks when something is wrong
+
         return status_of(self)
 
     # -- used by the handles ----------------------------------------------------------------------------------------

@@ -11,26 +11,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from discovery import Address, Resolver, Seed, Service, ask_command, parse_address, parse_seeds, read_seeds
 from gossip.config import Config
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a source gave, and what went wrong with all or some of it."""
 
     found: tuple[Address, ...] = ()
     wrong: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """A place where addresses may be found. `ask` raises `OSError` or `ValueError`, and takes ten seconds at most."""
 
     name: str
@@ -50,6 +47,8 @@ def sources(config: Config) -> list[Source]:
     if config.seeds_file:
         made.append(Source("the file of seeds", partial(_file, resolver, Path(config.seeds_file))))
     if config.seeds_command:
+        import shlex  # here, as in `config`: few nodes have a command
+
         words = shlex.split(config.seeds_command)
         made.append(Source("the command for seeds", partial(_command, resolver, words)))
     return made

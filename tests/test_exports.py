@@ -22,7 +22,34 @@ import pytest
 from tests.readme import README, blocks, names
 
 PACKAGES = ("crdt", "discovery", "gossip")
-ONLY_WHEN_USED = ("aiohttp", "click", "cryptography", "dns", "rich", "uvloop", "zeroconf", "zstandard")
+ONLY_WHEN_USED = {
+    "aiohttp": "by no node yet",
+    "click": "by the command line",
+    "cryptography": "where there is a key",
+    "difflib": "to guess what a misspelt setting was meant to be",
+    "dns": "for SRV records",
+    "email": "by nothing of ours; some modules of the standard library bring it along",
+    "gossip.control": "by a node that has started",
+    "gossip.restore": "by programs that take snapshots, or go back to one",
+    "gossip.snapshot": "by programs that take snapshots, or go back to one",
+    "gossip.status": "when something is wrong",
+    "gossip.storage": "where there is a data_dir",
+    "http": "by nothing of ours yet",
+    "importlib.metadata": "by nothing of ours: it brings email along, and looks through all that is installed",
+    "msgspec": "where a type is given that JSON has not",
+    "multiprocessing": "by nothing of ours",
+    "pydantic": "by a program whose own types are of it",
+    "rich": "by the command line",
+    "shlex": "where there is a seeds_command",
+    "shutil": "by tempfile, with every compressor of the standard library",
+    "sqlite3": "where there is a data_dir",
+    "tempfile": "where the user has no session's directory",
+    "tomllib": "where there is a configuration file",
+    "uvloop": "by the daemon",
+    "zeroconf": "where there is mDNS",
+    "zstandard": "when a snapshot is saved or loaded",
+}
+"""What a program loads when it needs it, and when that is. A list, since a time would say another thing each day."""
 
 each_package = pytest.mark.parametrize("package", PACKAGES)
 
@@ -184,7 +211,27 @@ def test_an_import_starts_nothing(package: str) -> None:
 
 def test_importing_gossip_loads_only_what_every_program_needs() -> None:
     _, modules = watch("import gossip")
-    assert [name for name in ONLY_WHEN_USED if name in modules] == []
+    assert {name: f"is for use {when}" for name, when in ONLY_WHEN_USED.items() if name in modules} == {}
+
+
+def test_what_is_loaded_when_it_is_asked_for_looks_like_all_the_rest() -> None:
+    watch("""if True:
+        import gossip, pydoc
+        assert set(gossip.__all__) <= set(dir(gossip))
+        assert "gossip.snapshot" not in sys.modules
+        assert gossip.Snapshot is sys.modules["gossip.snapshot"].Snapshot is gossip.Snapshot
+        try:
+            gossip.Snapshott
+        except AttributeError as error:
+            assert str(error) == "module 'gossip' has no attribute 'Snapshott'"
+        else:
+            raise AssertionError("a misspelt name was found")
+    """)
+    watch("""if True:
+        import gossip, pydoc
+        assert "class Difference(" in pydoc.plain(pydoc.render_doc(gossip))
+    """)
+    watch("from gossip import *; Snapshot, Difference")
 
 
 # --- the checks above can fail ------------------------------------------------------------------------------------

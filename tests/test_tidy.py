@@ -126,6 +126,8 @@ def pure_rooms_know_no_world_no_clock_no_chance(source: Source) -> Iterator[str]
         ("gossip/__init__.py", "from . import cli"),
         ("gossip/http/app.py", "import gossip.cli"),
         ("gossip/node.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from gossip.http import App"),
+        ("gossip/node.py", "def f():\n    from gossip.http import App"),
+        ("gossip/__init__.py", "if x:\n    pass\nelse:\n    def f():\n        from gossip import cli"),
         ("gossip/shiny.py", "import math"),
     ],
     good=[
