@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from math import inf, log, log10
 from typing import Final, NamedTuple
 
@@ -62,39 +61,47 @@ class Ask(NamedTuple):
     others: bool
 
 
-@dataclass(slots=True)
+# Classes as they are, since all that import gossip pay for a dataclass: it takes twenty times as long to be made.
+
+
 class _Probe:
-    target: int
-    started: float
-    due: float
-    hint: str
-    """Why there is a probe out of turn; empty for one in turn."""
-    widened: bool = False
-    """Whether others were asked already."""
-    sent: float = 0.0
-    """When the last ping went."""
-    witnesses: tuple[int, ...] = ()
-    """Who was asked."""
-    nacks: set[int] = field(default_factory=set)
-    """Those of them who said that they have no answer."""
+    __slots__ = ("due", "hint", "nacks", "sent", "started", "target", "widened", "witnesses")
+
+    def __init__(self, target: int, started: float, due: float, hint: str) -> None:
+        self.target = target
+        self.started = self.sent = started
+        """When the first ping went, and when the last."""
+        self.due = due
+        self.hint = hint
+        """Why there is a probe out of turn; empty for one in turn."""
+        self.widened = bool(hint)
+        """Whether others were asked already."""
+        self.witnesses: tuple[int, ...] = ()
+        """Who was asked."""
+        self.nacks: set[int] = set()
+        """Those of them who said that they have no answer."""
 
 
-@dataclass(slots=True)
 class _Relay:
     """A ping on behalf of somebody else."""
 
-    asker: int
-    number: int
-    target: int
-    nack_due: float
-    """When to say that there is no answer; infinite once that is said."""
-    due: float
+    __slots__ = ("asker", "due", "nack_due", "number", "target")
+
+    def __init__(self, asker: int, number: int, target: int, nack_due: float, due: float) -> None:
+        self.asker = asker
+        self.number = number
+        self.target = target
+        self.nack_due = nack_due
+        """When to say that there is no answer; infinite once that is said."""
+        self.due = due
 
 
-@dataclass(slots=True)
 class _Suspicion:
-    since: float
-    due: float
+    __slots__ = ("due", "since")
+
+    def __init__(self, since: float, due: float) -> None:
+        self.since = since
+        self.due = due
 
 
 class Detector:
@@ -172,7 +179,7 @@ class Detector:
                 return None
         timeout = self._settings.hint_timeout if hint else self.timeout(target)
         number = self._next_number()
-        self._probes[number] = _Probe(target, now, now + timeout, hint, widened=bool(hint), sent=now)
+        self._probes[number] = _Probe(target, now, now + timeout, hint)
         return Ask(target, number, others=bool(hint))
 
     def relay(self, asker: int, number: int, target: int, now: float) -> int | None:

@@ -16,7 +16,6 @@ asked once in `pull_timeout`. Not here: what is sent (`replication`, `transfer`)
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from math import inf
 
 from gossip.protocol.messages import Digest, Push
@@ -30,13 +29,15 @@ _TRIES = 8
 """How often somebody is asked for what lies before something held back: it may have died with its author."""
 
 
-@dataclass(slots=True)
 class _Asked:
     """A pull that was sent: its number, until when nobody asks again, and how many parts of its answer have come."""
 
-    number: int
-    until: float
-    parts: int = 0
+    __slots__ = ("number", "parts", "until")
+
+    def __init__(self, number: int, until: float) -> None:
+        self.number = number
+        self.until = until
+        self.parts = 0
 
 
 class Repair:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, kw_only=True)
+# Compared and shown is a whole `Config`, which has both of its own: twice, they would be a hundredth of an import.
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Settings:
     """What an engine goes by. Times are seconds, sizes are bytes.
 

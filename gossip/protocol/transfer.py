@@ -13,7 +13,6 @@ Not here: what a part holds (`crdt.state`), how ranges are compared (`crdt.range
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from math import inf
 from typing import NamedTuple
@@ -43,17 +42,19 @@ class Arrived(NamedTuple):
     audit: bool
 
 
-@dataclass(slots=True)
 class _Outgoing:
-    current: StatePart | Sums
-    due: float
-    telling: Telling | None
-    """Tells the sums; None once the parts are known."""
-    parts: Iterator[bytes]
-    made: list[bytes]
-    """The parts after `current`, as far as they are made."""
-    make_due: float = inf
-    """When to make what `made` lacks; infinite once all are."""
+    __slots__ = ("current", "due", "made", "make_due", "parts", "telling")
+
+    def __init__(self, current: StatePart | Sums, due: float, telling: Telling | None, parts: Iterator[bytes]) -> None:
+        self.current = current
+        self.due = due
+        self.telling = telling
+        """Tells the sums; None once the parts are known."""
+        self.parts = parts
+        self.made: list[bytes] = []
+        """The parts after `current`, as far as they are made."""
+        self.make_due = inf
+        """When to make what `made` lacks; infinite once all are."""
 
     @property
     def at_end(self) -> bool:
@@ -78,17 +79,19 @@ class _Outgoing:
         return StatePart(transfer, number, not self.made, payload, self.current.clock)
 
 
-@dataclass(slots=True)
 class _Incoming:
-    peer: int
-    stage: Stage
-    comparison: Comparison | None
-    audit: bool
-    asks: StateNext
-    """For what comes next; before anything has come, for the first message."""
-    size: int = 0
-    due: float = inf
-    tries: int = 0
+    __slots__ = ("asks", "audit", "comparison", "due", "peer", "size", "stage", "tries")
+
+    def __init__(self, peer: int, comparison: Comparison | None, audit: bool, asks: StateNext) -> None:
+        self.peer = peer
+        self.stage = Stage()
+        self.comparison = comparison
+        self.audit = audit
+        self.asks = asks
+        """For what comes next; before anything has come, for the first message."""
+        self.size = 0
+        self.due = inf
+        self.tries = 0
 
     def is_next(self, peer: int, message: StatePart | Sums) -> bool:
         compares = self.comparison is not None and self.asks.number < _COMPARED
@@ -128,7 +131,7 @@ class Transfers:
         """Starts to send a state to a peer, in place of an earlier one to it. Look first whether we are `busy`."""
         self._number += 1
         part = StatePart(self._number, 0, False, next(parts), wall)
-        outgoing = self._outgoing[peer] = _Outgoing(part, now + self._settings.transfer_timeout, None, parts, [])
+        outgoing = self._outgoing[peer] = _Outgoing(part, now + self._settings.transfer_timeout, None, parts)
         outgoing.make()
         outgoing.current = part = part._replace(last=not outgoing.made)
         return part
@@ -137,7 +140,7 @@ class Transfers:
         """Starts to send a peer that of a state in which it differs from what the peer has."""
         self._number += 1
         sums = Sums(self._number, 0, telling.groups(), wall, audit)
-        self._outgoing[peer] = _Outgoing(sums, now + self._settings.transfer_timeout, telling, iter(()), [])
+        self._outgoing[peer] = _Outgoing(sums, now + self._settings.transfer_timeout, telling, iter(()))
         return sums
 
     def asked(self, peer: int, ask: StateNext, now: float) -> StatePart | Sums | None:
@@ -199,7 +202,7 @@ class Transfers:
         if message.number == 0 and (coming is None or anew):
             comparison = None if store is None else Comparison(store)
             audit = isinstance(message, Sums) and message.audit
-            coming = self._incoming = _Incoming(peer, Stage(), comparison, audit, StateNext(message.transfer, 0))
+            coming = self._incoming = _Incoming(peer, comparison, audit, StateNext(message.transfer, 0))
         return coming if coming is not None and coming.is_next(peer, message) else None
 
     def _ask_on(self, coming: _Incoming, wanted: bytes, now: float) -> StateNext:
