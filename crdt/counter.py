@@ -10,7 +10,7 @@ Not here: bounds, and anything that would need the others' consent ("never below
 from __future__ import annotations
 
 from crdt.codec import COUNTER, decode_value, encode_value, object_name
-from crdt.store import Store, Write
+from crdt.store import Live, Store, Write
 from crdt.timestamp import Timestamp
 
 _LIMIT = 2**64 - 1
@@ -38,15 +38,20 @@ class PNCounter:
 
         Raises `TypeError` for what is not an integer, `OverflowError` when one replica's part would pass 64 bits.
         """
+        element = replica.to_bytes(8, "big")
+        part = self.counted(self.store.elements(self.name).get(element), amount)
+        return self.store.write((*self.name, element), part, replica, stamp)
+
+    @staticmethod
+    def counted(live: Live | None, amount: int) -> bytes:
+        """The value of a replica's part after it has added `amount`, given what is live of it. Raises as `add` does."""
         if type(amount) is not int:
             raise TypeError(f"a counter counts in integers, not in {type(amount).__name__}")
-        element = replica.to_bytes(8, "big")
-        live = self.store.elements(self.name).get(element)
         up, down = (0, 0) if live is None else decode_value(live[3])
         up, down = (up + amount, down) if amount >= 0 else (up, down - amount)
         if max(up, down) > _LIMIT:
             raise OverflowError("a counter's part must fit 64 bits")
-        return self.store.write((*self.name, element), encode_value((up, down)), replica, stamp)
+        return encode_value((up, down))
 
     @property
     def value(self) -> int:

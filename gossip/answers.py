@@ -90,7 +90,7 @@ def handle_of(node: Node, kind: str, name: str) -> Any:
 
 def _types(node: Node, name: str) -> list[str]:
     """The types under which there is something of this name."""
-    raw, objects = object_name(name), node._store.objects
+    raw, objects = object_name(name), node._settled().objects
     return [kind for kind, number in TYPES.items() if objects.get((number, raw))]
 
 
@@ -287,6 +287,7 @@ def _remove(node: Node, request: Request) -> Any:
 def _live(node: Node, request: Request) -> tuple[str, str, Live | None]:
     """The type of what is to be explained, how it is called, and what is shown of it."""
     kind, handle = _read(node, request)
+    node._settled()
     match kind:
         case "map" if "key" in request:
             return kind, f"{handle.name}[{_key(request['key'])!r}]", handle._find(_key(request["key"]))

@@ -64,27 +64,30 @@ class Block:
 class Door:
     """The one way to the engine.
 
-    `check` raises if the node does not run; `transaction` opens or ends the engine's, if it is not so already. `loop`
-    is where it lives.
+    `check` raises if the node does not run; `settle` has the engine told of what was written before a block begins;
+    `transaction` opens or ends the engine's, if it is not so already. `loop` is where it lives.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         check: Callable[[], None],
+        settle: Callable[[], None],
         transaction: Callable[[bool], None],
     ) -> None:
         self.lock = threading.RLock()
-        self._owned: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined]  # as threading.Condition asks
+        self.inside: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined]  # as threading.Condition asks
+        """Whether the caller's thread has the lock: then the caller is a signal handler that interrupted it."""
         self._no_block = threading.Condition(self.lock)
         self._loop = loop
         self._thread = threading.get_ident()
         self._check = check
+        self._settle = settle
         self._transaction = transaction
-        self._interrupted: deque[Callable[[], object]] = deque()
+        self.interrupted: deque[Callable[[], object]] = deque()
         """What signal handlers wanted done while their thread was inside."""
-        self._blocks: dict[int, Block] = {}
-        """The open blocks by thread: one of the loop's and one of another thread's at most."""
+        self.open: dict[int, Block] = {}
+        """By thread: one of the loop's and one of another thread's at most."""
         self._guarded = self._begun = False
         """Whether somebody looks after the blocks of threads, and whether one began since the last look."""
         self._waiting: deque[Block] = deque()
@@ -93,23 +96,18 @@ class Door:
 
     # -- one at a time ----------------------------------------------------------------------------------------------
 
-    @property
-    def inside(self) -> bool:
-        """Whether the caller's thread has the lock: then the caller is a signal handler that interrupted it."""
-        return self._owned()
-
     def later(self, work: Callable[[], object]) -> None:
         """Has this done when the one that was interrupted comes out, at the latest in the loop's next turn."""
-        self._interrupted.append(work)
+        self.interrupted.append(work)
         self._loop.call_soon_threadsafe(self.catch_up)
 
     def catch_up(self) -> None:
         """Does what signal handlers wanted done. To be called by whoever comes out."""
-        while self._interrupted:
+        while self.interrupted:
             with self.lock:
-                if not self._interrupted:
+                if not self.interrupted:
                     return
-                work = self._interrupted.popleft()
+                work = self.interrupted.popleft()
                 try:
                     work()
                 except Exception:
@@ -123,11 +121,11 @@ class Door:
         In a thread that is not the loop's, waits for the blocks of others to end. Raises `RuntimeError` if another task
         of this thread awaits inside of one.
         """
-        if self.inside:
+        if self.inside():
             raise RuntimeError(_HANDLER)
         with self.lock:
             self._check()
-            block = self._blocks.get(threading.get_ident())
+            block = self.open.get(threading.get_ident())
             if block is None:
                 block = self._begin()
             elif block.task is not _current_task():
@@ -145,7 +143,7 @@ class Door:
         else:
             try:
                 self._waiting.append(block)
-                while self._blocks or self._waiting[0] is not block:
+                while self.open or self._waiting[0] is not block:
                     self._no_block.wait()
                     self._check()
             finally:
@@ -154,8 +152,9 @@ class Door:
             if not self._guarded:  # one guard for all: with one for each block the loop had no time for anything else
                 self._loop.call_soon_threadsafe(self._guard)
                 self._guarded = True
+        self._settle()
         block.began = time.monotonic()
-        self._blocks[block.thread], self._begun = block, True
+        self.open[block.thread], self._begun = block, True
         self._transaction(True)
         return block
 
@@ -174,7 +173,7 @@ class Door:
         """Looks again and again whether the block of a thread takes too long, as long as threads have any."""
         try:
             with self.lock:
-                now, blocks = time.monotonic(), [each for each in self._blocks.values() if each.thread != self._thread]
+                now, blocks = time.monotonic(), [each for each in self.open.values() if each.thread != self._thread]
                 for block in blocks:
                     if now - block.began >= _LONGEST:
                         self._close(block)
@@ -197,28 +196,23 @@ class Door:
         with self.lock:
             if block.over:
                 return
-            if self._blocks.get(block.thread) is block:
-                del self._blocks[block.thread]
+            if self.open.get(block.thread) is block:
+                del self.open[block.thread]
             self._no_block.notify_all()
-            if not self._blocks:
+            if not self.open:
                 self._transaction(False)
             block.over = True
 
     @property
     def note(self) -> Note | None:
         """That of what the caller writes now: of his own block, not of one that another thread has open beside."""
-        block = self._blocks.get(threading.get_ident()) if self._blocks else None
+        block = self.open.get(threading.get_ident()) if self.open else None
         return block.notes[-1] if block is not None and block.notes else None
-
-    @property
-    def open(self) -> bool:
-        """Whether any block is open."""
-        return bool(self._blocks)
 
     @property
     def others(self) -> list[Block]:
         """The open blocks of other threads than the caller's."""
-        return [block for block in self._blocks.values() if block.thread != threading.get_ident()]
+        return [block for block in self.open.values() if block.thread != threading.get_ident()]
 
     def cut(self) -> None:
         """Ends the blocks of other threads, which stand in the way of what this one writes."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar
 
@@ -22,6 +21,7 @@ from crdt import (
     Key,
     Live,
     LWWMap,
+    LWWRegister,
     Note,
     ORSet,
     PNCounter,
@@ -85,8 +85,15 @@ class Handle:
 
     def _elements(self, view: LWWMap | ORSet | PNCounter) -> list[tuple[bytes, Live]]:
         """What is visible now, in one step even while another thread merges a batch."""
+        self._node._settled()
         with self._node._running().lock:
             return self._node._elements(view.name)
+
+    def _live(self, view: LWWMap | ORSet | LWWRegister | PNCounter, element: bytes) -> Live | None:
+        """What is live under one element, or a draft of it: the only reading that does not have drafts settled."""
+        drafts = self._node._drafts
+        draft = drafts.get((*view.name, element)) if drafts else None
+        return view.store.elements(view.name).get(element) if draft is None else draft
 
     def _shown(self, live: Live | None) -> Live | None:
         """What a reader sees of a key, given its live writes: most neither expire nor are owned."""
@@ -97,9 +104,6 @@ class Handle:
         note = self._node._store.notes.get((live[1], live[2])) or NO_NOTE
         expires = time_of(live[4]) if live[4] > FOREVER else None
         return Entry(values[0], live[0], live[1], tuple(values[1:]), expires, live[4] == WITH_AUTHOR, *note)
-
-    def _put(self, key: Key, value: bytes, expires: int) -> None:
-        self._node._write(partial(self._node._store.write, key, value, expires=expires))
 
     def _keep(self, key: Key, expires: int) -> bool:
         """Writes anew what is shown under a key, with another end; False if nothing is."""
@@ -126,22 +130,25 @@ class Handle:
     def _encode_element(self, what: str, schema: Schema[T], element: T) -> bytes:
         """The bytes of a key or element to be written. What is wrong with it is told with the object's name."""
         try:
-            return encode_element(schema.dump(element))
+            return encode_element(element if schema.is_any else schema.dump(element))
         except TypeError as error:
             raise WrongType(f"{what} of {self.name!r}: {error}") from None
         except ValueError as error:
             raise ValueError(f"{what} of {self.name!r}: {error}") from None
 
-    def _encode_value(self, where: str, schema: Schema[T], value: T) -> bytes:
+    def _encode_value(self, schema: Schema[T], value: T, *key: object) -> bytes:
         """The bytes of a value to be written, made before the lock is taken: a megabyte takes its time. What is wrong
-        with it is told with the place where it was to go."""
+        with it is told with the place where it was to go: under this key, if there is one."""
         try:
-            return encode_value(schema.dump(value))
+            return encode_value(value if schema.is_any else schema.dump(value))
         except TypeError as error:
             untyped = schema.is_any and type(value) not in _CONTAINERS
-            raise WrongType(f"{where}: {error}{self._remedy(type(value)) if untyped else ''}") from None
+            raise WrongType(f"{self._place(*key)}: {error}{self._remedy(type(value)) if untyped else ''}") from None
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
+            raise ValueError(f"{self._place(*key)}: {error}") from None
+
+    def _place(self, *key: object) -> str:
+        return f"{self.name}[{key[0]!r:.80}]" if key else self.name
 
     def _read_element(self, schema: Schema[T], element: bytes, live: Live) -> T:
         try:

@@ -24,13 +24,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 from weakref import WeakValueDictionary
 
-from crdt import Live, Store, Write, visible
+from crdt import Key, Live, Store, Write, visible
 from crdt.codec import make_note
 from crdt.store import Object
 from crdt.timestamp import at
 from discovery import Place
 from gossip import token
 from gossip.config import Config, check_named
+from gossip.drafts import Drafts
 from gossip.errors import AlreadyStarted, ConfigError, NotRunning, StartError
 from gossip.events import Event, EventKind, Events, told_of
 from gossip.protocol.effects import MemberChanged
@@ -116,6 +117,7 @@ class Node:
             raise ConfigError("zeroconf is for nodes on a network, and without bind this one has no port")
         self._zeroconf = zeroconf
         self._store = Store()
+        self._drafts = Drafts()
         self._runtime: Runtime | None = None
         self._watches = Watches(self)
         self._listening: set[Events] = set()
@@ -136,6 +138,7 @@ class Node:
         """
         self._check_startable()
         self._store.clear()
+        self._drafts.clear()
         self._verdicts.clear()
         self._watches.clear()
         self._control = None
@@ -143,6 +146,7 @@ class Node:
         runtime = self._runtime = Runtime(
             self.config,
             self._store,
+            self._drafts,
             self._watches.changed,
             self._watches.batch_began,
             self._watches.batch_ended,
@@ -351,6 +355,7 @@ class Node:
         """What this node has written so far, as some 25 characters for a cookie or a header: see `wait_for`."""
         runtime = self._running()
         with runtime.lock:
+            runtime.writing.settle()
             return token.make(self.config.cluster, runtime.engine.replication.written)
 
     @property
@@ -358,6 +363,7 @@ class Node:
         """All that is here now, whoever wrote it, as a token: longer by 12 characters for each who ever wrote."""
         runtime = self._running()
         with runtime.lock:
+            runtime.writing.settle()
             return token.make(self.config.cluster, self._store.context)
 
     async def wait_for(self, token_: str, /, *, timeout: float | None = None) -> None:
@@ -492,17 +498,28 @@ class Node:
     def _count(self, name: Object) -> int:
         """How many elements of an object a reader may see now."""
         runtime = self._running()
+        self._settled()
         elements, mortal = self._store.elements(name), self._store.mortal.get(name)
         if not mortal:
             return len(elements)
         with runtime.lock:
             return len(elements) - sum(next(self._visible(elements[key]), None) is None for key in mortal)
 
+    def _settled(self) -> Store:
+        """The store with all that was written so far: for whoever reads more than one key."""
+        return self._running().store if self._drafts else self._store
+
+    def _put(self, key: Key, value: bytes, expires: int) -> None:
+        runtime = self._runtime
+        if runtime is None or not runtime.running:
+            runtime = self._running()
+        runtime.writing.put(key, value, expires)
+
     def _write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
         runtime = self._runtime
         if runtime is None or not runtime.running:
             runtime = self._running()
-        return runtime.write(ask, *arguments)
+        return runtime.writing.write(ask, *arguments)
 
     def _watch(self, sources: Sequence[Source], snapshot: bool, resume: str | None) -> Watch[Any, Any]:
         cursor = None if resume is None else Cursor(*token.parse_cursor(self.config.cluster, resume))

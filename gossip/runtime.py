@@ -24,11 +24,12 @@ from functools import partial
 from random import Random
 from typing import Any, ParamSpec
 
-from crdt import Change, Context, Store, Write
+from crdt import Change, Context, Store
 from discovery import Place
 from gossip import forks
 from gossip.config import Config
 from gossip.door import Door
+from gossip.drafts import Drafts
 from gossip.endings import Endings
 from gossip.errors import NotRunning
 from gossip.events import EventKind
@@ -62,6 +63,7 @@ from gossip.search import Search
 from gossip.transport import Transport
 from gossip.waits import Waits
 from gossip.whereabouts import Whereabouts
+from gossip.writing import Writing
 
 log = logging.getLogger("gossip")
 P = ParamSpec("P")
@@ -85,6 +87,7 @@ class Runtime:
         self,
         config: Config,
         store: Store,
+        drafts: Drafts,
         changed: Callable[[tuple[Change, ...]], None],
         batch_began: Callable[[], None],
         batch_ended: Callable[[], None],
@@ -100,6 +103,7 @@ class Runtime:
         self.over = False
         """Whether it has left, and everything is closed."""
         self._store = store
+        self.writing = Writing(self, store, drafts)
         self._changed = changed
         self._batch_began, self._batch_ended = batch_began, batch_ended
         self._member_changed = member_changed
@@ -115,7 +119,6 @@ class Runtime:
         self._endings = Endings(self)
         self.keyring = Keyring(config.key)
         """The keys of the cluster: what `config` had, and what was changed since."""
-        self._flush_due = False
         self._warned = False
         self._search = Search(self, zeroconf)
         self._instance = 0
@@ -165,7 +168,7 @@ class Runtime:
             self._search.go_on()
 
     def _door(self) -> Door:
-        return Door(self._loop, self._check_loop, self._transaction)
+        return Door(self._loop, self.check_loop, self.writing.settle, self._transaction)
 
     @property
     def lock(self) -> threading.RLock:
@@ -194,7 +197,7 @@ class Runtime:
     def join(self, candidates: list[str]) -> None:
         """Introduces this node to whoever is at these addresses."""
         with self.lock:
-            self._do(partial(self.engine.join, candidates, self._now()))
+            self._do(partial(self.engine.join, candidates, self.now()))
             self._schedule()  # if nobody answers, nothing else does
 
     async def stop(self, deadline: float | None = None) -> None:
@@ -202,17 +205,17 @@ class Runtime:
         `leave_timeout`), closes everything."""
         if not self.running:
             return
-        deadline = deadline or self._now() + self.config.leave_timeout
+        deadline = deadline or self.now() + self.config.leave_timeout
         self._search.hush()
         try:
             with self.lock:
                 self._do(self.engine.flush)
-            while not self.engine.replication.exposable and self._now() < deadline - self.config.leave_timeout / 2:
+            while not self.engine.replication.exposable and self.now() < deadline - self.config.leave_timeout / 2:
                 await asyncio.sleep(_BLOCK_LOOK)  # own writes that must be on the disk before they leave
-            while self.door.others and self._now() < deadline - self.config.leave_timeout / 2:
+            while self.door.others and self.now() < deadline - self.config.leave_timeout / 2:
                 await asyncio.sleep(_BLOCK_LOOK)  # what the loop wrote beside it is a part of it
             with self.lock:
-                self._do(partial(self.engine.leave, self._now()))
+                self._do(partial(self.engine.leave, self.now()))
                 self.running = False  # who writes from here on must be told: it would leave after the goodbye
             self.door.wake()
             async with asyncio.timeout_at(deadline):
@@ -263,42 +266,13 @@ class Runtime:
 
     # -- what the program does --------------------------------------------------------------------------------------
 
-    def write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
-        """Makes a local write of what `ask(*arguments, replica, stamp)` gives; False if it gave none.
-
-        What a signal handler writes while its thread is in here is made when that comes out, and counts as made.
-        """
-        door = self.door
-        if door.inside:
-            door.later(partial(self._write, ask, *arguments))
-            return True
-        with door.lock:
-            made = self._write(ask, *arguments)
-        door.catch_up()
-        return made
-
-    def _write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
-        self._check_loop()
-        engine = self.engine
-        write = ask(*arguments, engine.replication.replica, engine.stamp(_wall()))
-        if write is None:
-            return False
-        note = self.door.note
-        if self.door.others and not engine.replication.has_room_for(write, note):
-            self.door.cut()
-            write = ask(*arguments, engine.replication.replica, engine.stamp(_wall()))
-            assert write is not None
-        self._perform(engine.update(write, self._now(), note))
-        self._flush_soon()
-        return True
-
     def restate(self, tags: Callable[[], Mapping[str, str]]) -> None:
         """Has this node have these tags from now on: they are asked for while nobody else changes them.
 
         What a signal handler wants is done when the thread that it interrupted comes out, as with `write`.
         """
         door = self.door
-        if door.inside:
+        if door.inside():
             door.later(partial(self._restate, tags))
             return
         with door.lock:
@@ -306,9 +280,9 @@ class Runtime:
         door.catch_up()
 
     def _restate(self, tags: Callable[[], Mapping[str, str]]) -> None:
-        self._check_loop()
-        self._perform(self.engine.retagged(tuple(sorted(tags().items()))))
-        self._soon(self._announce)
+        self.check_loop()
+        self.perform(self.engine.retagged(tuple(sorted(tags().items()))))
+        self.soon(self._announce)
 
     def _announce(self) -> None:
         with self.lock:
@@ -325,9 +299,10 @@ class Runtime:
                 self.engine.begin()
             self._batch_began()
             return
+        self.writing.settle()
         if self.engine.open:
             self.engine.end()
-        self._flush_soon()
+        self.writing.flush_soon()
         self._batch_ended()
 
     def _do(self, step: Callable[[], list[Effect]], stream: bool = False) -> None:
@@ -337,17 +312,14 @@ class Runtime:
         there without it.
         """
         try:
-            self._perform(step(), stream)
+            self.writing.settle()
+            self.perform(step(), stream)
         except BaseException:
             self.keeping.lost()
             raise
 
-    def _flush_soon(self) -> None:
-        if not self._flush_due:
-            self._soon(self._flush)
-            self._flush_due = True  # last: if a signal handler raises before, there is a flush too many and not none
-
-    def _check_loop(self) -> None:
+    def check_loop(self) -> None:
+        """Raises `NotRunning` if what is written now would reach nobody."""
         if not self.running:
             raise NotRunning("the node has just left: what is written now would reach nobody")
         if self._loop.is_closed():
@@ -356,7 +328,8 @@ class Runtime:
                 "(`async with node:` does)"
             )
 
-    def _soon(self, call: Callable[[], None]) -> None:
+    def soon(self, call: Callable[[], None]) -> None:
+        """Has this done at the end of the loop's turn, whoever asks."""
         if threading.get_ident() == self._thread and asyncio.current_task(self._loop) is not None:
             self._loop.call_soon(call)  # in the middle of a turn
         else:  # also of its own thread: a signal handler may run there while the loop waits, and nothing would wake it
@@ -364,9 +337,10 @@ class Runtime:
 
     # -- what the world does ----------------------------------------------------------------------------------------
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """The turn is over: what was written in it leaves."""
         with self.lock:
-            self._flush_due = False
+            self.writing.flush_due = False
             if self.running:
                 self._do(self.engine.flush)
                 self._compact()
@@ -414,8 +388,9 @@ class Runtime:
     def ask_sync(self, peers: Sequence[int], wanted: Context, durable: bool, number: int = 0) -> int:
         """Asks peers whether they hold this; gives the number of the question."""
         with self.lock:
+            self.writing.settle()
             number, effects = self.engine.sync(peers, wanted, durable, number)
-            self._perform(effects)
+            self.perform(effects)
         return number
 
     def name_of(self, instance: int) -> str:
@@ -425,7 +400,10 @@ class Runtime:
 
     @property
     def store(self) -> Store:
-        """What this node holds."""
+        """What this node holds, with all that was written so far; to whoever is inside, without what is a draft."""
+        if self.writing.drafts and not self.door.inside():
+            with self.lock:
+                self.writing.settle()
         return self._store
 
     def _compact(self) -> None:
@@ -443,7 +421,7 @@ class Runtime:
             ago = 0.0
         with self.lock:
             malformed = self.engine.counters["malformed"]
-            self._do(partial(self.engine.receive, packet, self._now(), _wall(), peer, ago), stream)
+            self._do(partial(self.engine.receive, packet, self.now(), _wall(), peer, ago), stream)
             self._schedule()
             if self.engine.counters["malformed"] == malformed:
                 return True
@@ -464,14 +442,14 @@ class Runtime:
         if not self.running:
             return
         with self.lock:
-            self._do(partial(self.engine.lost, peer, self._now()))
+            self._do(partial(self.engine.lost, peer, self.now()))
             self._schedule()
         self._endings.lost(peer)
 
     def watching(self, peer: int) -> None:
         """The process of this member is watched from here on: it exists."""
         with self.lock:
-            self._do(partial(self.engine.watching, peer, self._now()))
+            self._do(partial(self.engine.watching, peer, self.now()))
             self._schedule()
 
     def greet(self, peer: int) -> None:
@@ -483,7 +461,7 @@ class Runtime:
         """It is proved that the process of this member has ended."""
         if self.running:
             with self.lock:
-                self._do(partial(self.engine.exited, peer, self._now()))
+                self._do(partial(self.engine.exited, peer, self.now()))
                 self._schedule()
 
     def _tick(self) -> None:
@@ -491,7 +469,7 @@ class Runtime:
             return
         self.transport.catch_up()  # what has come may be what somebody is judged by
         with self.lock:
-            self._do(partial(self.engine.tick, self._now(), _wall()))
+            self._do(partial(self.engine.tick, self.now(), _wall()))
             self._compact()
             self._schedule()
         if self.engine.members.doubtful:  # it may be we whom nobody reaches
@@ -500,13 +478,14 @@ class Runtime:
     def _schedule(self) -> None:
         self._pulse.follow(self.engine)
 
-    def _now(self) -> float:
+    def now(self) -> float:
         """Not the time of the loop: that of uvloop stands still during a turn, however long somebody takes in it."""
         return time.monotonic()
 
     # -- effects ----------------------------------------------------------------------------------------------------
 
-    def _perform(self, effects: list[Effect], stream: bool = False) -> None:
+    def perform(self, effects: list[Effect], stream: bool = False) -> None:
+        """Does what the engine wants done."""
         for effect in effects:
             match effect:
                 case Changed(changes):

@@ -41,10 +41,12 @@ class Schema(Generic[T]):
     gossip.errors.WrongType: expected bool, got str
     """
 
-    __slots__ = ("_takes", "type")
+    __slots__ = ("_takes", "is_any", "type")
 
     def __init__(self, type_: type[T]) -> None:
         self.type = type_
+        self.is_any = type_ is object or type_ is Any
+        """Whether no type was given, so that every JSON-like value is taken as it is."""
         try:
             self._takes = _PLAIN.get(type_)
         except TypeError:
@@ -69,11 +71,6 @@ class Schema(Generic[T]):
                 "dataclasses, TypedDict, enums of text or of integers, datetime, UUID, Decimal, pydantic and msgspec "
                 "models are"
             )
-
-    @property
-    def is_any(self) -> bool:
-        """Whether no type was given, so that every JSON-like value is taken as it is."""
-        return self.type is object or self.type is Any
 
     def dump(self, value: T) -> Any:
         """The JSON-like value that stands for this one. Raises `WrongType`."""

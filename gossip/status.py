@@ -22,6 +22,7 @@ def status_of(node: Node) -> dict[str, Any]:
     """All that a node tells of itself."""
     runtime = node._running()
     with runtime.lock:
+        runtime.writing.settle()
         engine, replication = runtime.engine, runtime.engine.replication
         digest = engine.digest
         objects = [
@@ -50,7 +51,7 @@ def status_of(node: Node) -> dict[str, Any]:
             "named_early": len(node._store.named),
             "held_back": replication.inbox.size,
             "log_bytes": replication.log.size,
-            "coalesced": replication.coalesced,
+            "coalesced": replication.coalesced + node._drafts.replaced,
             "storage": runtime.keeping.status(),
             "watches": len(list(node._watches)),
             "listeners": len(node._listening),

@@ -97,7 +97,9 @@ class Waits:
 
     async def synced(self, peers: Peers, durable: bool, timeout: float | None) -> None:
         """Waits until so many peers hold all that was written here so far. Raises `TimeoutError`."""
-        wanted = self._runtime.engine.replication.written
+        with self._runtime.lock:
+            self._runtime.writing.settle()
+            wanted = self._runtime.engine.replication.written
         asked = self._runtime.engine.members.peers()
         enough = self._enough(peers, asked, durable and not self._runtime.keeping.has_disk)
         number = self._runtime.ask_sync((), wanted, durable)

@@ -51,7 +51,7 @@ class Watches:
         """Keys changed, all in one step."""
         if not self._watching:
             return
-        if self._node._running().door.open:
+        if self._open:
             self._held += changes
         else:
             self._tell(changes)
@@ -72,7 +72,8 @@ class Watches:
             watch._whole()
 
     def end(self) -> None:
-        """The node leaves: there will be no more."""
+        """The node leaves: there will be no more than was written by now. The lock is held."""
+        self._node._running().writing.settle()
         for watch in {*self, *self._waiting}:
             watch._end()
         self._waiting.clear()
@@ -96,7 +97,8 @@ class Watches:
         return False
 
     def enter(self, watch: Watch[Any, Any], sources: Sequence[Source]) -> None:
-        """Tells this watch of changes from now on."""
+        """Tells this watch of changes from now on; what was written before is no change to it."""
+        self._node._running().writing.settle()
         for place, source in enumerate(sources):
             self._watching.setdefault(source.name, []).append((watch, place))
 

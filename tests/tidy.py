@@ -24,6 +24,7 @@ LAYERS = (
         "gossip.datadir",
         "gossip.datagrams",
         "gossip.door",
+        "gossip.drafts",
         "gossip.errors",
         "gossip.events",
         "gossip.forks",
@@ -53,6 +54,7 @@ LAYERS = (
         "gossip.udp",
         "gossip.verdicts",
         "gossip.version",
+        "gossip.writing",
     },
     # a node makes handles and lends them itself
     {

@@ -23,6 +23,8 @@ from crdt import (
     Change,
     ClockSkew,
     Context,
+    Key,
+    Live,
     Malformed,
     Note,
     State,
@@ -148,6 +150,10 @@ class Engine:
     def update(self, write: Write, now: float, note: Note | None = None) -> list[Effect]:
         """A local write: delivered here at once, sent with the next `flush`, with this note."""
         return self._show([(self.replication.update(write, note),)], now)
+
+    def put(self, drafts: Iterable[tuple[Key, Live]], now: float, note: Note | None = None) -> list[Effect]:
+        """Local writes of one turn, each of another key, given as they will be live but for their numbers."""
+        return self._show([self.replication.put(drafts, note)], now)
 
     def sync(self, peers: Sequence[int], wanted: Context, durable: bool, number: int = 0) -> tuple[int, list[Effect]]:
         """Asks peers whether they hold these writes; answers come as `Confirmed`, under the number that this gives.

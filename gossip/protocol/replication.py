@@ -17,7 +17,7 @@ Not here: whom to send to (`engine`), and when to ask (`recovery`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 from crdt import (
@@ -27,6 +27,7 @@ from crdt import (
     Context,
     Inbox,
     Key,
+    Live,
     Malformed,
     Note,
     State,
@@ -38,7 +39,7 @@ from crdt import (
     encode_context,
 )
 from crdt.causality import fingerprint_of
-from crdt.codec import MAX_RANGE, MAX_REPLICAS, size_of_note
+from crdt.codec import MAX_BY, MAX_ELEMENT, MAX_NAME, MAX_RANGE, MAX_REPLICAS, MAX_TEXT, size_of_note
 from crdt.store import MAX_NAMES
 from crdt.timestamp import at, observe, tick
 from gossip.protocol.log import OVERHEAD, Entry, Log
@@ -47,12 +48,16 @@ from gossip.protocol.settings import Settings
 
 _OVERHEAD = 64
 """Bytes of a write beside its name, element, value and names, at most."""
+MOST_BESIDE = _OVERHEAD + MAX_NAME + MAX_ELEMENT + 20
+"""Bytes of a write that replaces one other at most, beside its value."""
 _MOST_GATHERED = MAX_RANGE // 2
 """Writes of one batch. The other half is for such as were cut short, see `_close`."""
 _MOST_TOUCHED = 1 << 20
 """Bytes of log that are decoded at once for who goes on elsewhere: some 50 ms."""
 _HELD_OVERHEAD = 500
 """Bytes of memory that a batch held back takes beside its payload: 32 MiB of small payloads were 800 MiB."""
+_MOST_OF_NOTE = _HELD_OVERHEAD + 16 + MAX_BY + MAX_TEXT
+"""Bytes that another note adds to a transaction, at most."""
 
 
 class Delivered(NamedTuple):
@@ -152,6 +157,36 @@ class Replication:
             self._note = note
         self._gather(write)
         return change
+
+    @property
+    def room(self) -> int:
+        """Bytes that the open transaction may still have, whatever its next note."""
+        return self._settings.max_transaction - self._transaction_size - _MOST_OF_NOTE
+
+    def put(self, drafts: Iterable[tuple[Key, Live]], note: Note | None = None) -> tuple[Change, ...]:
+        """Delivers own writes of a turn here, given their stamps, values and ends, and gathers them for the others, in
+        a batch with this note: as `update` does, at a third of its cost. A transaction must have `room` for them.
+        """
+        writes = self.store.write_all(drafts, self.replica)
+        batch = Batch(self.replica, writes[0].dot[1], writes[-1].dot[1], writes, note=note)
+        changes = tuple(self.store.merge_batch(batch))
+        if self._transaction:
+            self._transaction_size += self._cost(writes[0], note) + sum(map(_size_of, writes[1:]))
+        if note != self._note:
+            self._close(batch.first - 1, more=bool(self._transaction))
+            self._note = note
+        newest, gathered, size, most = self._newest, self._gathered, self._size, self._settings.batch_bytes
+        for write in writes:
+            if write.key in newest or size >= most or len(gathered) >= _MOST_GATHERED:
+                self._size = size
+                self._gather(write)
+                newest, gathered, size = self._newest, self._gathered, self._size
+            else:
+                newest[write.key] = len(gathered)
+                gathered.append(write)
+                size += _size_of(write)
+        self._size = size
+        return changes
 
     def _gather(self, write: Write) -> None:
         if self._size >= self._settings.batch_bytes or len(self._gathered) >= _MOST_GATHERED:
@@ -469,5 +504,6 @@ class Replication:
 
 def _size_of(write: Write) -> int:
     """At least so many bytes as the write takes in a batch: bounds on transactions are bounds on what is sent."""
-    _, name, element = write.key
-    return _OVERHEAD + len(name.encode()) + len(element) + len(write.value or b"") + 20 * len(write.names)
+    _, (_, name, element), _, value, names, _ = write
+    length = len(name) if name.isascii() else len(name.encode())
+    return _OVERHEAD + length + len(element) + (0 if value is None else len(value)) + 20 * len(names)

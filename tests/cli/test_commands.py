@@ -288,9 +288,9 @@ def test_the_story_of_a_member_is_told_by_name_and_by_instance(shell: Shell) -> 
             assert runtime is not None
             suspected = runtime.engine.members.table[bob.me.instance].by_whom(Status.SUSPECT, ann.me.instance)
             with runtime.lock:
-                effects = runtime.engine.membership.hear([suspected], runtime._now(), "no ack within 1.00 s")
-                runtime._perform([effect for effect in effects if isinstance(effect, MemberChanged)])
-                runtime._perform(runtime.engine.membership.news())
+                effects = runtime.engine.membership.hear([suspected], runtime.now(), "no ack within 1.00 s")
+                runtime.perform([effect for effect in effects if isinstance(effect, MemberChanged)])
+                runtime.perform(runtime.engine.membership.news())
             until("he refutes it", lambda: ann.members["bob"].status == "alive")
             instance = bob.me.id
         until("he has left", lambda: len(ann.members) == 1)

@@ -343,7 +343,7 @@ def test_a_batch_of_a_thread_leaves_at_its_end_though_nothing_else_happens(clust
         for number in range(5):
             with ann.batch():
                 ann.map("m", int)["k"] = number
-                until_here(lambda: not ann._runtime._flush_due)  # type: ignore[union-attr]
+                until_here(lambda: not ann._runtime.writing.flush_due)  # type: ignore[union-attr]
             until_here(lambda number=number: bob.map("m", int).get("k") == number, timeout=0.9)
 
 

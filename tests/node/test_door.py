@@ -117,7 +117,7 @@ def test_a_signal_handler_may_raise_at_any_line_and_the_node_goes_on(cluster: st
                         done[f"k{number % 100}"] = number  # it was acknowledged
                 except TimeIsUp:
                     raised += 1
-        assert not ann._running().door.inside
+        assert not ann._running().door.inside()
         m["after"] = number
         threading.Thread(target=lambda: m.__setitem__("of a thread", number)).start()
         until_here(lambda: bob.map("m", int).get("after") == bob.map("m", int).get("of a thread") == number)

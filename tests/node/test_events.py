@@ -57,7 +57,7 @@ def test_each_change_of_a_member_is_told_once_and_an_echo_not_at_all(cluster: st
                 bob._replace(incarnation=2, status=Status.DEAD), bob._replace(incarnation=3, status=Status.DEAD),
             ):  # fmt: skip
                 with runtime.lock:
-                    runtime._perform(heard(runtime, (claim,)))
+                    runtime.perform(heard(runtime, (claim,)))
             told = [await anext(events) for _ in range(4)]
             assert [event.kind for event in told] == ["joined", "suspected", "refuted", "died"]
             assert {event.member and event.member.name for event in told} == {"bob"}
@@ -76,7 +76,7 @@ def test_one_that_is_doubted_when_it_is_first_shown_joins_all_the_same(cluster: 
             bob = Claim(7, "bob", ("unix:/nowhere/bob",), 1, (), 0, Status.SUSPECT)
             for claim in (bob, bob._replace(incarnation=1, status=Status.ALIVE)):
                 with runtime.lock:
-                    runtime._perform(heard(runtime, (claim,)))
+                    runtime.perform(heard(runtime, (claim,)))
             assert [(await anext(events)).kind for _ in range(3)] == ["joined", "suspected", "refuted"]
 
     asyncio.run(story())
@@ -89,13 +89,13 @@ def test_warnings_a_new_life_and_a_failed_disk_are_told(cluster: str, tmp_path: 
             assert runtime is not None
             for kind in ("skewed", "diverged", "repaired"):
                 with runtime.lock:
-                    runtime._perform([Warned(kind, bob.me.instance, f"it is {kind}")])  # type: ignore[arg-type]
+                    runtime.perform([Warned(kind, bob.me.instance, f"it is {kind}")])  # type: ignore[arg-type]
                 event = await next_of(events, kind)
                 assert (event.member and event.member.name, event.evidence) == (bob.me.name, f"it is {kind}")
             me = ann.me.instance
             buried = runtime.engine.me._replace(status=Status.DEAD)
             with runtime.lock:
-                runtime._perform(heard(runtime, (buried,)))
+                runtime.perform(heard(runtime, (buried,)))
             reborn = await next_of(events, "reborn")
             assert reborn.member is not None and reborn.member.instance == ann.me.instance != me
         async with gossip.Node(cluster, data_dir=tmp_path) as ann, ann.events() as events:

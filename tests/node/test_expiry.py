@@ -52,6 +52,7 @@ def test_reading_is_exact_though_nobody_has_tidied_up(node: gossip.Node) -> None
     things.set("k", 1, ttl=0.5)
     elements.add("e", ttl=0.5)
     single.set("v", ttl=0.5)
+    assert (len(things), len(elements)) == (2, 1)
     with node._runtime.lock:  # type: ignore[union-attr]  # nothing is dropped while it is held
         until_here(lambda: time.time() > end + 0.01)
         assert "k" not in things and things.get("k") is None and dict(things) == {"j": 2} and len(things) == 1

@@ -217,7 +217,7 @@ def test_who_goes_on_as_another_loses_nothing_and_is_taken_for_nobody_else(clust
                 buried = runtime.engine.me._replace(status=Status.DEAD, by=())
                 with runtime.lock:
                     runtime.engine._born_at = float("-inf")  # else no more than one rebirth a second
-                    runtime._perform(heard(runtime, (buried,)))
+                    runtime.perform(heard(runtime, (buried,)))
                 bob.map("m")[f"anew {number}"] = number
             assert bob.me.instance != before
             due = {f"{when} {number}": number for when in ("sent", "not sent", "anew") for number in range(3)}

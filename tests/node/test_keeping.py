@@ -22,7 +22,7 @@ EACH_WAY = pytest.mark.parametrize("durability", ["interval", "full"])
 
 
 def kept(node: gossip.Node) -> bytes:
-    return encode_state(node._store.state())
+    return encode_state(node._settled().state())
 
 
 @EACH_WAY

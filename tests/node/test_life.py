@@ -187,7 +187,7 @@ def test_no_stream_is_kept_to_who_is_gone(cluster: str) -> None:
             # one whose process goes on, and keeps the stream open, as a stopped one would
             stream = transport._links[instance]
             with runtime.lock:
-                runtime._perform(runtime.engine.exited(instance, runtime._now()))
+                runtime.perform(runtime.engine.exited(instance, runtime.now()))
             assert instance not in transport._links
             await until(lambda: stream not in transport._leaving and stream.ending, timeout=2.0)
 
@@ -514,7 +514,7 @@ def test_after_a_rebirth_it_is_known_since_when_this_node_is(cluster: str) -> No
         runtime = node._runtime
         assert runtime is not None
         with runtime.lock:
-            runtime._perform(runtime.engine._reborn(runtime._now()))
+            runtime.perform(runtime.engine._reborn(runtime.now()))
         me = node.me
         time.sleep(0.01)  # waits: for a clock to show something else
         assert node.me.since == me.since and "declared it dead" in me.evidence

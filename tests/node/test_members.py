@@ -21,7 +21,7 @@ from tests.waiting import until, until_here
 
 def heard(runtime: Runtime, claims: Sequence[Claim]) -> list[Effect]:
     """What the engine wants done when somebody said this of those who were heard themselves."""
-    now, membership = runtime._now(), runtime.engine.membership
+    now, membership = runtime.now(), runtime.engine.membership
     effects = runtime.engine._follow(membership.hear(claims, now, "cat said so"), now)
     return effects + [effect for claim in claims for effect in membership.spoke(claim.instance, "it spoke to us")]
 
@@ -32,9 +32,9 @@ def test_whom_others_told_of_is_no_member_until_it_is_heard(cluster: str) -> Non
         assert runtime is not None
         with runtime.lock:
             bob = Claim(7, "bob", ("unix:/nowhere/bob",), 1)
-            runtime._perform(runtime.engine._follow(runtime.engine.membership.hear((bob,), 0.0, "cat said so"), 0.0))
+            runtime.perform(runtime.engine._follow(runtime.engine.membership.hear((bob,), 0.0, "cat said so"), 0.0))
             assert [member.name for member in node.members.all] == ["ann"]
-            runtime._perform(runtime.engine.membership.spoke(bob.instance, "it spoke to us"))
+            runtime.perform(runtime.engine.membership.spoke(bob.instance, "it spoke to us"))
             assert [member.name for member in node.members] == ["ann", "bob"]
 
 
@@ -44,13 +44,13 @@ def test_why_somebody_is_gone_is_told_by_who_saw_it_and_not_by_an_echo(cluster: 
         assert runtime is not None
         bob = Claim(7, "bob", ("unix:/nowhere/bob",), 1)
         with runtime.lock:
-            runtime._perform(heard(runtime, (bob,)))
-            runtime._perform(runtime.engine.exited(bob.instance, runtime._now()))
+            runtime.perform(heard(runtime, (bob,)))
+            runtime.perform(runtime.engine.exited(bob.instance, runtime.now()))
         (seen,) = [member for member in node.members.all if member.name == "bob"]
         assert (seen.status, seen.evidence) == ("dead", "its process has ended")
         echo = bob._replace(incarnation=3, status=Status.DEAD)
         with runtime.lock:
-            runtime._perform(heard(runtime, (echo,)))
+            runtime.perform(heard(runtime, (echo,)))
         assert [member for member in node.members.all if member.name == "bob"] == [seen]
 
 
@@ -62,7 +62,7 @@ def test_one_that_says_it_is_nowhere_and_then_somewhere_is_a_member_with_a_story
         bob = Claim(7, "bob", ("unix:/nowhere/bob",), 1)
         for claim in (bob, bob._replace(addresses=(), incarnation=1), bob._replace(incarnation=2)):
             with runtime.lock:
-                runtime._perform(heard(runtime, (claim,)))
+                runtime.perform(heard(runtime, (claim,)))
         stories = [verdict.evidence for verdict in node._verdicts.of(bob.instance)]
         assert "is at no address now" in stories[-2] and "was at no address" in stories[-1]
 
@@ -75,7 +75,7 @@ def test_that_a_member_has_moved_is_a_part_of_its_story(cluster: str) -> None:
         moved = bob._replace(incarnation=1, addresses=("unix:/nowhere/bob", "10.0.0.77:7946"))
         with runtime.lock:
             for claim in (bob, moved, moved._replace(incarnation=2)):
-                runtime._perform(heard(runtime, (claim,)))
+                runtime.perform(heard(runtime, (claim,)))
         story = [(verdict.status, verdict.evidence) for verdict in node._verdicts.of(bob.instance)]
         assert story == [
             ("alive", "it spoke to us"),
@@ -95,7 +95,7 @@ def test_the_suspected_are_members_and_the_dead_are_none(cluster: str) -> None:
             for status in Status
         ]
         with runtime.lock:
-            runtime._perform(heard(runtime, claims))
+            runtime.perform(heard(runtime, claims))
             living = {"ann", "is alive", "is suspect", "is stalled"}
             assert {member.name for member in node.members} == living and len(node.members) == 4
             assert {member.name for member in node.members.where(role="web")} == living
@@ -111,7 +111,7 @@ def test_one_that_is_not_there_is_suspected_at_once_and_not_only_when_it_is_prob
         assert runtime is not None
         with runtime.lock:
             bob = Claim(7, "bob", ("unix:/nowhere/bob",), 1)
-            runtime._perform(heard(runtime, (bob,)))
+            runtime.perform(heard(runtime, (bob,)))
         node.map("m")["k"] = 1
         until_here(lambda: node.members["bob"].status == "suspect", timeout=5)
 
@@ -129,7 +129,7 @@ def test_a_process_that_takes_its_time_to_die_is_proved_dead_when_it_has(cluster
                 listener.listen()
                 listener.setblocking(False)
                 bob = Claim(place.instance, "bob", (str(place.address),), 1)
-                runtime._perform(heard(runtime, (bob,)))
+                runtime.perform(heard(runtime, (bob,)))
                 node.map("m")["k"] = 1
                 stream, _ = await asyncio.get_running_loop().sock_accept(listener)
             stream.close()

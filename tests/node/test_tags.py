@@ -86,7 +86,7 @@ def test_a_node_that_goes_on_anew_keeps_the_tags_that_it_has_now(cluster: str) -
             before, runtime = ann.me.instance, ann._runtime
             assert runtime is not None
             with runtime.lock:
-                runtime._perform(heard(runtime, (runtime.engine.me._replace(status=Status.DEAD),)))
+                runtime.perform(heard(runtime, (runtime.engine.me._replace(status=Status.DEAD),)))
             assert ann.me.instance != before and ann.me.tags == {"role": "db"}
             await until(lambda: [member.instance for member in bob.members.where(role="db")] == [ann.me.instance])
 

@@ -122,7 +122,7 @@ def tamper(node: Node, key: str, value: Any) -> None:
     store = Store()
     store.context.join(node.store.context)
     live = node.store.objects[(1, "m")].pop(encode_element(key))
-    node.store.fingerprint = (node.store.fingerprint - 1) % 2**64
+    node.store._tally._fingerprint = (node.store.fingerprint - 1) % 2**64
     node.store.objects[(1, "m")][encode_element(key)] = (*live[:3], encode_value(value), *live[4:])
 
 

@@ -231,7 +231,7 @@ def test_states_that_differ_are_told_once(monkeypatch: pytest.MonkeyPatch) -> No
     wire = Wire()
     ann, bob = wire.cluster("ann", "bob")
     ann.write(a=1)
-    bob.store.fingerprint ^= 1
+    bob.store._tally._fingerprint = bob.store.fingerprint ^ 1
     monkeypatch.setattr(Store, "recount", lambda store: None)  # it can not be mended, so it is seen again and again
     wire.advance(3_600.0)
     assert [warning.kind for warning in ann.saw(Warned)] == ["diverged"] and ann.engine.counters["diverged"] > 1_000
@@ -242,7 +242,7 @@ def test_each_of_two_with_whom_states_differ_is_told_once(monkeypatch: pytest.Mo
     """Ours: two peers in turn, or contexts that move on, made each time the first."""
     wire = Wire()
     ann, bob, cat = wire.cluster("ann", "bob", "cat")
-    bob.store.fingerprint ^= 1
+    bob.store._tally._fingerprint = bob.store.fingerprint ^ 1
     counted = []
     monkeypatch.setattr(Store, "recount", lambda store: counted.append(store))
     for number in range(60):

@@ -15,6 +15,7 @@ import pytest
 from crdt import Batch, Context, Inbox, PNCounter, Stage, State, Store
 from crdt.codec import encode_value
 from crdt.ranges import GROUPS, Comparison, _chosen
+from crdt.tally import Tally
 from gossip.protocol.codec import Codec
 from gossip.protocol.confirm import Confirm
 from gossip.protocol.detector import Detector
@@ -96,7 +97,8 @@ def what_ends_by_itself_stays_in_the_sums(patch: pytest.MonkeyPatch) -> None:
     def wrong(self: Store, key: Any, now: int, gone: Any) -> Any:
         sums = list(self.sums)
         change = drop(self, key, now, gone)
-        self.sums = sums
+        self._tally.counted()
+        self._tally._sums = sums
         return change
 
     patch.setattr(Store, "drop", wrong)
@@ -158,8 +160,13 @@ def coalescing_crosses_the_border_of_a_transaction(patch: pytest.MonkeyPatch) ->
 
 @planted()
 def the_fingerprint_counts_the_dead(patch: pytest.MonkeyPatch) -> None:
-    tally = Store._tally
-    patch.setattr(Store, "_tally", lambda self, live, sign: tally(self, live, sign) if sign > 0 else None)
+    counted = Tally.counted
+
+    def wrong(self: Tally) -> Any:
+        self.died = []
+        return counted(self)
+
+    patch.setattr(Tally, "counted", wrong)
 
 
 @planted()

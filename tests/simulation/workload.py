@@ -13,7 +13,21 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from crdt import FOREVER, WITH_AUTHOR, LWWMap, LWWRegister, Note, ORSet, PNCounter, Store, Write
+from crdt import (
+    FOREVER,
+    WITH_AUTHOR,
+    Key,
+    LWWMap,
+    LWWRegister,
+    Note,
+    ORSet,
+    PNCounter,
+    Store,
+    Write,
+    encode_element,
+    encode_value,
+)
+from crdt.codec import MAP
 from crdt.timestamp import at
 from gossip.protocol.effects import Effect
 from tests.simulation.checks import COUNTERS, MAPS, REGISTERS, SETS
@@ -57,7 +71,10 @@ class Workload:
             self._transaction(process)
         elif choice < 0.16:
             self.write(process, [self._burst(process)] * self.rng.randint(2, 25))
-        elif choice < 0.17:
+        elif choice < 0.24 and process.watch.depth == 0:
+            keys = self.rng.sample(KEYS, self.rng.randint(1, 5))
+            self.world.event(process, "put", partial(self._put, process, [self._draft(key) for key in keys]))
+        elif choice < 0.25:
             self.write(process, [self._set(process, "x" * self.rng.randint(1, _LARGE))])
         else:
             self.write(process, [self._one(process) for _ in range(self.rng.choice((1, 1, 1, 2, 5)))])
@@ -128,6 +145,30 @@ class Workload:
         self.world.writes += 1
         self.world.hashed(write.key[2] + (write.value or b""))
         return effects
+
+    def _put(self, process: Process, asks: list[tuple[Key, Any, Meaning, int]], now: float, wall: int) -> list[Effect]:
+        """What a program wrote in one turn, each to another key, without asking what is there."""
+        engine, watch = process.engine, process.watch
+        drafts, meanings = [], []
+        for key, value, meaning, seconds in asks:
+            stamp = process.stamp = engine.stamp(wall)
+            expires = FOREVER if not seconds else stamp + at(1000 * seconds)
+            drafts.append((key, (stamp, engine.replication.replica, 0, encode_value(value), expires, None)))
+            meanings.append(meaning)
+        writes = engine.replication.store.write_all(drafts, engine.replication.replica)
+        effects = engine.put(drafts, now)
+        for write, meaning in zip(writes, meanings, strict=True):
+            watch.shadow.local(write, meaning)
+            watch.tail.append(Local(write, process.watch.segment))
+            self.world.writes += 1
+            self.world.hashed(write.key[2] + (write.value or b""))
+        return effects
+
+    def _draft(self, key: Any) -> tuple[Key, Any, Meaning, int]:
+        self.number += 1
+        value = {"n": self.number, "text": "draft"}
+        full = (MAP, self.rng.choice(MAPS), encode_element(key))
+        return full, value, Meaning(key, value, 0), self.rng.choice((0, 0, 0, 20))
 
     # -- kinds of writes -------------------------------------------------------------------------------------------
 

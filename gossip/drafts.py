@@ -1,0 +1,71 @@
+"""What was written in this turn, and is not told to the engine yet?
+
+A write is a draft until its turn ends: it has a stamp, and no number. So a later write of the same key just takes its
+place, and the engine numbers, merges and gathers all of a turn in one go, which costs a third of doing so one by one.
+Who reads a key sees its draft; who reads anything else, or writes what depends on what is there, has drafts *settled*
+first, and so does whatever comes from outside.
+
+Invariants: a reader of a key, who takes no lock, never finds less than before: a draft is replaced in one step, and
+there until its write is in the store; those of a batch of the program and those of before or after it are never drafts
+at the same time.
+Not here: when they are settled (`runtime`), and what becomes of them (`protocol.replication`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import itemgetter
+
+from crdt import Key, Live, Note
+
+MOST = 1024
+"""Drafts at once: a turn that writes more is settled in pieces, which the cache of a processor holds."""
+MOST_BYTES = 1 << 20
+"""Bytes of their values, likewise."""
+
+
+class Drafts(dict[Key, Live]):
+    """Drafts by key, each like a live write of this node; its sequence is 0.
+
+    >>> drafts, on, off = Drafts(), (1, "flags", b"on"), (1, "flags", b"off")
+    >>> for stamp, key, value in ((5, on, b"1"), (6, off, b"2"), (7, on, b"3")):
+    ...     _ = drafts.put(key, (stamp, 7, 0, value, 0, None))
+    >>> [draft[3] for _, draft in drafts.in_order()], drafts.replaced
+    ([b'2', b'3'], 1)
+    """
+
+    __slots__ = ("_in_order", "note", "replaced", "size")
+
+    def __init__(self) -> None:
+        self.replaced = 0
+        """How many were never more than drafts."""
+        self.size = 0
+        """Bytes of their values, those of replaced ones included."""
+        self.note: Note | None = None
+        """That of all of them."""
+        self._in_order = True
+
+    def put(self, key: Key, draft: Live) -> bool:
+        """Keeps a draft, in the place of an earlier one; says whether there are so many that they should be settled."""
+        if key in self:
+            self.replaced += 1
+            self._in_order = False
+        self[key] = draft
+        self.size += len(draft[3])
+        return len(self) >= MOST or self.size >= MOST_BYTES
+
+    def in_order(self) -> Sequence[tuple[Key, Live]]:
+        """All of them, in the order in which they were written."""
+        drafts = list(self.items())
+        if not self._in_order:
+            drafts.sort(key=_by_stamp)
+        return drafts
+
+    def clear(self) -> None:
+        """They are settled."""
+        super().clear()
+        self.size, self.note, self._in_order = 0, None, True
+
+
+_by_stamp = itemgetter(1)
+"""A draft begins with its stamp, and no two have the same."""

@@ -1,0 +1,137 @@
+"""How does a program write?
+
+What replaces whatever is there is a *draft* until the turn or the batch ends (see `drafts`), which takes a fifth of the
+time. What depends on what is there asks the store, under the lock, and is numbered at once. A write from the loop's own
+thread leaves at the end of the same turn; one from another thread wakes the loop first.
+
+Invariants: what is numbered is numbered in the order in which it was written; a write that was made leaves.
+Not here: who may write now (`door`), and what leaves (`protocol.engine`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from crdt import FOREVER, Key, Store, Write
+from gossip.drafts import Drafts
+from gossip.protocol.replication import MOST_BESIDE
+
+if TYPE_CHECKING:
+    from gossip.runtime import Runtime
+
+
+class Writing:
+    """All that a running node's program writes."""
+
+    def __init__(self, runtime: Runtime, store: Store, drafts: Drafts) -> None:
+        self._runtime = runtime
+        self._store = store
+        self.drafts = drafts
+        self.flush_due = False
+        """Whether the end of the turn will have something to send."""
+
+    def put(self, key: Key, value: bytes, expires: int) -> None:
+        """Makes a local write that replaces what is there, whatever that is: a draft until the turn ends.
+
+        As with `write`, what a signal handler writes while its thread is in here is made when that comes out.
+        """
+        door = self._runtime.door
+        if door.inside():
+            door.later(partial(self._put, key, value, expires))
+            return
+        with door.lock:
+            self._put(key, value, expires)
+        if door.interrupted:
+            door.catch_up()
+
+    def _put(self, key: Key, value: bytes, expires: int) -> None:
+        runtime = self._runtime
+        runtime.check_loop()
+        if runtime.door.open and not self._fits(key, value):
+            self._write(partial(self._store.write, key, value, expires=expires))
+            return
+        if not self.flush_due:
+            self.flush_soon()
+        replication = runtime.engine.replication
+        draft = (replication.stamp(time.time_ns() // 1_000_000), replication.replica, 0, value, expires, None)
+        if self.drafts.put(key, draft):
+            self.settle()
+
+    def _fits(self, key: Key, value: bytes) -> bool:
+        """Whether this may be a draft in the batch that is open: that of this thread alone, with room for what it costs
+        at most. All else is numbered at once, by those who count exactly."""
+        door, drafts, live = self._runtime.door, self.drafts, self._store.shown(key)
+        if door.others or (live is not None and live[5] is not None):  # who replaces many names them all
+            return False
+        note = door.note
+        if note != drafts.note:
+            self.settle()
+            drafts.note = note
+        return drafts.size + len(value) + (len(drafts) + 1) * MOST_BESIDE <= self._runtime.engine.replication.room
+
+    def count(self, part: Callable[[int, int], tuple[Key, bytes]], amount: int) -> None:
+        """The same for a counter, whose new part is `part(replica, amount)`, and depends on what was counted before."""
+        door = self._runtime.door
+        if door.inside():
+            door.later(partial(self._count, part, amount))
+            return
+        with door.lock:
+            self._count(part, amount)
+        if door.interrupted:
+            door.catch_up()
+
+    def _count(self, part: Callable[[int, int], tuple[Key, bytes]], amount: int) -> None:
+        self._runtime.check_loop()
+        key, value = part(self._runtime.engine.replication.replica, amount)
+        self._put(key, value, FOREVER)
+
+    def settle(self) -> None:
+        """Has all drafts numbered and in the store. The lock is held."""
+        if self.drafts:
+            self._runtime.perform(
+                self._runtime.engine.put(self.drafts.in_order(), self._runtime.now(), self.drafts.note)
+            )
+            self.drafts.clear()  # last: if a signal handler raises before, all are written once more
+
+    def write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
+        """Makes a local write of what `ask(*arguments, replica, stamp)` gives; False if it gave none.
+
+        What a signal handler writes while its thread is in here is made when that comes out, and counts as made.
+        """
+        door = self._runtime.door
+        if door.inside():
+            door.later(partial(self._write, ask, *arguments))
+            return True
+        with door.lock:
+            made = self._write(ask, *arguments)
+        door.catch_up()
+        return made
+
+    def _write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
+        self._runtime.check_loop()
+        self.settle()
+        engine = self._runtime.engine
+        write = ask(*arguments, engine.replication.replica, engine.stamp(_wall()))
+        if write is None:
+            return False
+        note = self._runtime.door.note
+        if self._runtime.door.others and not engine.replication.has_room_for(write, note):
+            self._runtime.door.cut()
+            write = ask(*arguments, engine.replication.replica, engine.stamp(_wall()))
+            assert write is not None
+        self._runtime.perform(engine.update(write, self._runtime.now(), note))
+        self.flush_soon()
+        return True
+
+    def flush_soon(self) -> None:
+        """Has what was written leave at the end of the turn."""
+        if not self.flush_due:
+            self._runtime.soon(self._runtime.flush)
+            self.flush_due = True  # last: if a signal handler raises before, there is a flush too many and not none
+
+
+def _wall() -> int:
+    return time.time_ns() // 1_000_000
