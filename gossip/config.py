@@ -64,7 +64,7 @@ PROFILES: Final[Mapping[str, Mapping[str, float]]] = {
     },
 }
 """Defaults for links of a kind. `local`: one host; where its kernel tells the end of a process, that is known sooner
-still. `lan`: round trips of less than a second. `wan`: links that take up to 3 s each way, and lose a tenth of all, or
+still. `lan`: links of up to 1.5 s each way. `wan`: links that take up to 3 s each way, and lose a tenth of all, or
 a third of what no stream repairs: in ten simulated hours of clusters of two to five no healthy one was called dead."""
 _ELSEWHERE = frozenset({"CONFIG", "CLUSTER", "RUNTIME_DIR"})
 """Variables that are read by others: which file, the command line's cluster, where the nodes of a host meet."""

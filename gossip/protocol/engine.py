@@ -290,7 +290,7 @@ class Engine:
             if isinstance(message, Push):  # its writes are as good as any: the news of its end may have overtaken them
                 effects += self._receive(sender, content, message, now, wall)
             return effects
-        effects = [*self.flush(), *self.membership.spoke(sender, "it spoke to us")]
+        effects = [*self.flush(), *self.membership.heard(sender, now, "it spoke to us")]
         effects += self._route(sender, message, content, now, wall, ago)
         return [*effects, *self._confirmed(), *self._readiness(now), *self.membership.news()]
 

@@ -145,6 +145,11 @@ class Membership:
             self._ask_due = min(self._ask_due, now + _HEARSAY)
         return MemberChanged(claim, before, why, heard=claim.instance not in self.hearsay)
 
+    def heard(self, instance: int, now: float, why: str) -> list[Effect]:
+        """This member spoke, to us or to somebody who says so now."""
+        self.detector.alive(instance, now)
+        return self.spoke(instance, why)
+
     def spoke(self, instance: int, why: str) -> list[Effect]:
         """This member was heard, or somebody who lives vouches for it: it is hearsay no more."""
         if self.hearsay.pop(instance, None) is None:
@@ -450,7 +455,7 @@ class Membership:
         if sender in self.members and ago is not None:
             self.skew[sender] = (ack.clock - wall) / 1000 + ago + self.detector.rtt.get(sender, 0.0) / 2
         if relayed is None:
-            return behind if answered is None else [*behind, *self.spoke(answered, "it answered somebody else")]
+            return behind if answered is None else [*behind, *self.heard(answered, now, "it answered somebody else")]
         asker, theirs = relayed
         return [*behind, *self._ack(asker, theirs, wall, digest)]
 
@@ -466,12 +471,21 @@ class Membership:
             return self.hear((claim.ended(),), now, verdict.why)
         suspected = claim.by_whom(Status.SUSPECT, self.members.me.instance)
         if not verdict.hinted:
-            return self.hear((suspected,), now, verdict.why)
+            return [*self.hear((suspected,), now, verdict.why), *self._accuse(claim.instance, digest)]
         if claim.status != Status.STALLED:
             self.detector.suspect(claim.instance, len(self.members.peers()) + 1, 1, now, hinted=True)
         effects = self.hear((suspected,), now, verdict.why)
         # at once, and with a ping, so that it hears of it and refutes
         return [*effects, *self.news(), *self._ask(self.detector.probe(claim.instance, now), digest)]
+
+    def _accuse(self, instance: int, digest: Digest) -> list[Effect]:
+        """A suspect hears of it now. When somebody's round comes to it, it may be too late for one who is far.
+
+        By a ping, for its answer comes to us at once. (Rejected: as news to all, who pass it on to all, refutations
+        too: a slow one drowned in it, and accused twice as many.)
+        """
+        told = tuple(claim for claim in self._due(instance) if self.broadcast.small(claim))
+        return [*self._beside(instance), Send((instance,), Ping(0, digest, told, self._known(instance)))]
 
     def heal(self, now: float) -> list[str]:
         """Two addresses of the dead to be tried: a partition ends without telling anybody. Addresses at which somebody

@@ -22,7 +22,7 @@ class Settings:
     """Between two probes of this node. One member is probed at a time, each once a round."""
     probe_timeout: float = 0.5
     """How long a direct ping may take before others are asked to try, to a member of whom no round trip is known; else
-    four times the longest of the last ones, and no longer than this."""
+    four times the longest of the last ones, and no longer than this; but one and a half of whoever is farther."""
     least_probe_timeout: float = 0.05
     """But at least so long: a loop that is busy for a moment is not silence."""
     indirect_probes: int = 3

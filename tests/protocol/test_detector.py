@@ -26,7 +26,7 @@ def test_a_probe_goes_ping_then_others_then_suspicion() -> None:
     assert probes.probe(7, now=0.0) == Ask(7, 1, others=False)
     assert probes.deadline == 0.5
     assert probes.tick(0.4) == ([], [])
-    assert probes.tick(0.5) == ([], [Ask(7, 1, others=True)])
+    assert probes.tick(0.5) == ([], [Ask(7, 2, others=True)])
     assert probes.deadline == 1.0
     assert probes.tick(1.0) == (
         [unheard(1.00)],
@@ -38,7 +38,7 @@ def test_a_probe_goes_ping_then_others_then_suspicion() -> None:
 def test_others_have_the_rest_of_the_interval_however_short_the_timeout_is() -> None:
     probes = Detector(Settings(probe_interval=5.0, probe_timeout=0.2))
     probes.probe(7, now=0.0)
-    assert probes.tick(0.2) == ([], [Ask(7, 1, others=True)])
+    assert probes.tick(0.2) == ([], [Ask(7, 2, others=True)])
     assert probes.tick(4.9) == ([], [])
     assert probes.tick(5.0) == (
         [unheard(5.00)],
@@ -58,8 +58,8 @@ def test_the_ack_of_a_witness_ends_the_probe_but_is_no_round_trip() -> None:
     probes = detector()
     probes.probe(7, now=0.0)
     probes.tick(0.5)
-    probes.widened(1, [8, 9])
-    probes.acked(1, 8, now=0.6)
+    probes.widened(2, [8, 9])
+    probes.acked(2, 8, now=0.6)
     assert probes.rtt == {}
     assert probes.tick(5.0) == ([], [])
 
@@ -68,8 +68,8 @@ def test_the_ack_of_one_who_was_not_asked_ends_nothing() -> None:
     probes = detector()
     probes.probe(7, now=0.0)
     probes.tick(0.5)
-    probes.widened(1, [8])
-    probes.acked(1, 9, now=0.6)
+    probes.widened(2, [8])
+    probes.acked(2, 9, now=0.6)
     verdicts, _ = probes.tick(5.0)
     assert [verdict.instance for verdict in verdicts] == [7]
 
@@ -79,7 +79,7 @@ def test_before_others_were_asked_only_the_member_itself_can_answer() -> None:
     probes = detector()
     probes.probe(7, now=0.0)
     probes.acked(1, 8, now=0.1)
-    assert probes.tick(0.5) == ([], [Ask(7, 1, others=True)])
+    assert probes.tick(0.5) == ([], [Ask(7, 2, others=True)])
 
 
 def test_an_ack_of_a_number_that_nobody_asked_for_is_nothing() -> None:
@@ -166,16 +166,18 @@ def test_an_answer_that_came_by_stream_is_no_round_trip_of_a_datagram() -> None:
     for turn in range(3):
         assert probes.takes_datagrams(7) is None
         probes.probe(7, now=float(turn))
-        probes.tick(turn + 0.5)
-        probes.acked(turn + 1, 7, now=turn + 0.51)
+        (ask,) = probes.tick(turn + 0.5)[1]
+        probes.acked(ask.number, 7, now=turn + 0.51)
     assert (probes.timeout(7), probes.takes_datagrams(7)) == (0.5, False)
     assert probes.rtt[7] == pytest.approx(0.01), "since the second ping"
-    probes.probe(7, now=9.0)
-    probes.acked(4, 7, now=9.02)
+    first = probes.probe(7, now=9.0)
+    assert first is not None
+    probes.acked(first.number, 7, now=9.02)
     assert probes.takes_datagrams(7) is True
-    probes.probe(7, now=10.0)
+    first = probes.probe(7, now=10.0)
     probes.tick(10.5)
-    probes.acked(5, 7, now=10.5)
+    assert first is not None
+    probes.acked(first.number, 7, now=10.5)
     assert probes.rtt[7] == pytest.approx(0.02), "it stood still, and answered the first ping as the second was sent"
 
 
@@ -257,7 +259,7 @@ def test_lateness_puts_off_everything_that_was_under_way() -> None:
     probes.suspect(8, 2, accusers=1, now=0.0)
     probes.late(10.0, now=10.5)
     assert probes.tick(10.5) == ([], []), "what was due at that very moment has time as well"
-    assert probes.tick(11.0) == ([], [Ask(7, 1, others=True)])
+    assert probes.tick(11.0) == ([], [Ask(7, 2, others=True)])
     assert probes.tick(14.4)[0] == [unheard(14.40)]
     assert [verdict.instance for verdict in probes.tick(14.5)[0]] == [8]
 
@@ -286,3 +288,116 @@ def test_of_a_member_that_is_gone_nothing_is_kept() -> None:
     probes.suspect(7, 2, accusers=1, now=1.0)
     probes.gone(7)
     assert (probes.deadline, probes.rtt) == (inf, {})
+
+
+# -- far ones ----------------------------------------------------------------------------------------------------------
+
+
+def answered(probes: Detector, now: float, trip: float) -> None:
+    """A probe of member 7, answered after so long, whatever was judged meanwhile."""
+    ask = probes.probe(7, now)
+    assert ask is not None
+    while probes.waits and probes.deadline < now + trip:
+        probes.tick(probes.deadline)
+    assert probes.acked(ask.number, 7, now + trip) is None
+    probes.ail(-7)  # how well we are ourselves is another story
+
+
+def test_an_answer_that_comes_after_the_verdict_is_a_round_trip_and_the_next_probe_waits_for_it() -> None:
+    probes = detector()
+    probes.wake(0.0)
+    probes.next_round = inf
+    ask = probes.probe(7, now=0.0)
+    (other,) = probes.tick(0.5)[1]
+    assert probes.tick(1.0)[0] == [unheard(1.00)] and not probes.waits
+    assert ask is not None and (ask.number, other.number) == (1, 2)
+    probes.acked(1, 7, now=3.0)
+    assert probes.rtt[7] == 3.0 and probes.heard[7] == 3.0
+    assert probes.timeout(7) == 4.5
+    probes.probe(7, now=10.0)
+    assert probes.tick(14.4) == ([], []) and len(probes.tick(14.5)[1]) == 1
+    assert probes.tick(21.9) == ([], []), "a witness is as far from it as we are, and from us"
+    assert [verdict.instance for verdict in probes.tick(22.0)[0]] == [7]
+
+
+def test_the_number_of_an_answer_tells_which_ping_it_answers() -> None:
+    """Else it is not known whether the first took long or was lost, and a timeout that follows either never fits."""
+    probes = detector()
+    probes.probe(7, now=0.0)
+    (second,) = probes.tick(0.5)[1]
+    probes.tick(1.0)
+    probes.acked(second.number, 7, now=3.0)
+    assert probes.rtt[7] == 2.5
+
+
+def test_the_answer_of_a_witness_counts_after_the_verdict_too_but_that_of_nobody_else() -> None:
+    probes = detector()
+    probes.probe(7, now=0.0)
+    (ask,) = probes.tick(0.5)[1]
+    probes.widened(ask.number, [8])
+    probes.tick(1.0)
+    assert probes.probed(ask.number, 8) == 7 and probes.probed(ask.number, 9) is None
+    probes.acked(ask.number, 8, now=3.0)
+    assert probes.rtt == {} and probes.probed(ask.number, 8) is None
+
+
+def test_who_stood_still_once_is_not_far_and_who_is_near_again_is_not_either() -> None:
+    """A crash of a near one is noticed as soon as ever, whatever befell it before."""
+    probes = detector()
+    for turn, trip in enumerate((0.001, 3.0, 3.0, 3.0)):
+        answered(probes, 10.0 * turn, trip)
+        assert probes.timeout(7) == 0.05
+    answered(probes, 40.0, 3.0)
+    assert probes.timeout(7) == 4.5, "the last four, all of them"
+    answered(probes, 50.0, 0.001)
+    assert probes.timeout(7) == 0.05
+
+
+def test_of_whom_nothing_is_known_is_as_far_as_the_farthest_is_and_nobody_farther_than_four_intervals() -> None:
+    probes = detector()
+    answered(probes, 0.0, 0.2)
+    assert (probes.timeout(7), probes.timeout(8)) == (0.5, 0.5)
+    probes.gone(7)
+    answered(probes, 10.0, 2.0)
+    assert (probes.timeout(7), probes.timeout(8)) == (3.0, 3.0)
+    probes.gone(7)
+    answered(probes, 20.0, 60.0)
+    assert (probes.timeout(7), probes.timeout(8)) == (6.0, 6.0)
+
+
+def test_a_hint_on_a_far_one_waits_for_its_answer_and_so_does_the_suspicion() -> None:
+    probes = detector()
+    answered(probes, 0.0, 2.0)
+    probes.probe(7, now=10.0, hint="its stream ended")
+    assert probes.tick(14.9) == ([], [])
+    assert [verdict.hinted for verdict in probes.tick(15.0)[0]] == [True]
+    probes.suspect(7, 3, accusers=1, now=15.0, hinted=True)
+    assert probes.deadline == 19.0, "and not an interval"
+    probes.gone(7)
+    answered(probes, 30.0, 3.0)
+    probes.suspect(7, 3, accusers=2, now=40.0)
+    assert probes.deadline == 46.0, "two round trips, and not four intervals"
+
+
+@pytest.mark.parametrize(("hinted", "least"), [(False, 4.0), (True, 1.0)])
+def test_a_suspect_that_is_heard_has_the_least_time_from_then_on(hinted: bool, least: float) -> None:
+    """It lives, and what refutes the suspicion is on its way."""
+    probes = detector()
+    probes.suspect(7, 2, accusers=1, now=0.0, hinted=hinted)
+    probes.alive(8, now=0.1)
+    assert probes.deadline == least
+    probes.alive(7, now=0.9)
+    assert probes.deadline == 0.9 + least
+    assert [verdict.dead for verdict in probes.tick(0.9 + least)[0]] == [True]
+    probes.alive(7, now=9.0)
+    assert probes.deadline == inf
+
+
+def test_of_probes_that_nobody_ever_answers_the_last_are_remembered() -> None:
+    probes = detector()
+    for turn in range(1000):
+        probes.probe(turn, now=100.0 * turn)
+        while probes.waits:
+            probes.tick(probes.deadline)
+    assert probes.probed(1, 0) is None and probes.probed(1999, 999) == 999
+    assert len(probes._judged) == 64

@@ -53,15 +53,16 @@ def test_without_an_ack_it_asks_others_then_suspects_and_tells_everybody() -> No
     assert isinstance(first, Send)
     target, other = (BOB, CAT) if first.to == (2,) else (CAT, BOB)
     assert engine.tick(now=1.5, wall=EPOCH) == [
-        Send((target.instance,), Ping(1, EMPTY, (ANN,)), stream=True),  # where datagrams are filtered, streams may pass
-        Send((other.instance,), PingReq(1, target.instance), both=True),
+        Send((target.instance,), Ping(2, EMPTY, (ANN,)), stream=True),  # where datagrams are filtered, streams may pass
+        Send((other.instance,), PingReq(2, target.instance), both=True),
     ]
     suspect = target.by_whom(Status.SUSPECT, ANN.instance)
-    judged, ping, *_ = engine.tick(now=2.0, wall=EPOCH)
+    judged, told, ping, *_ = engine.tick(now=2.0, wall=EPOCH)
     why = "no ack within 1.00 s, directly or through others, 1 were asked and 0 had no answer; it never answered before"
     assert judged == MemberChanged(suspect, target, why)
     assert isinstance(ping, Send)
     assert suspect in ping.message.claims  # type: ignore[union-attr]
+    assert told == Send((target.instance,), Ping(0, EMPTY, (ANN, suspect))), "and itself, to refute it at once"
 
 
 def test_a_tick_that_comes_late_accuses_nobody() -> None:

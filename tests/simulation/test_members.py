@@ -197,6 +197,40 @@ def test_where_every_packet_takes_seconds_nobody_dies(latency: float) -> None:
     assert all_see(world.processes)
 
 
+@pytest.mark.parametrize("latency", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize(("nodes", "seeds"), [(2, 6), (3, 10), (5, 3), (10, 2)])
+def test_where_they_meet_over_links_of_seconds_nobody_dies(nodes: int, seeds: int, latency: float) -> None:
+    """M8. With the settings of a LAN, and nobody knows yet how far the others are. At 1.5 s seven of ten clusters of
+    three lost a healthy one: a late answer was none, and the suspected heard of it when its round came."""
+    for seed in range(seeds):
+        world = World(seed, Options(nodes, 1e9, {}, pace=1.0, turns=0.5, discovery=True, streams=False))
+        world.network.troubles.append(Trouble("far", latency))
+        for _ in range(nodes):
+            world.later(world.rng.random(), lambda world=world: world.start(None), "start")
+        world.workload.start()
+        world.run(until=30.0)
+        assert len(world.processes) == nodes and all_see(world.processes), seed
+        met = len(world.suspected)
+        world.run(until=60.0)
+        assert len(world.suspected) <= met + 1, (seed, "by now they know")
+
+
+@pytest.mark.parametrize("latency", [1.0, 1.5])
+def test_who_joins_those_who_are_far_from_each_other_kills_nobody_and_lives(latency: float) -> None:
+    """M8. Those who are there expect of who comes that it is as far as the others; it has to learn that itself."""
+    world = cluster(5)
+    world.network.troubles.append(Trouble("far", latency))
+    world.run(until=world.now + 60.0)
+    for _ in range(3):
+        world.start(None)
+        world.run(until=world.now + 20.0)
+    assert all_see(world.processes)
+    victim, *left = world.processes
+    world.crash(victim)
+    far = 2 * latency * (4 + 2)  # a probe of one who is far, its refutation that does not come, and the news of it
+    until(world, lambda: all_see(left), within=bound(world.options.settings, 8) + far)
+
+
 @pytest.mark.parametrize("weather", [("loss", 0.0), ("datagram_loss", 0.3), ("loss", 0.1)], ids=str)
 @pytest.mark.parametrize("nodes", [2, 5])
 def test_where_every_packet_takes_three_seconds_nobody_dies_by_the_settings_for_that(
