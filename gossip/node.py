@@ -341,7 +341,7 @@ class Node:
     async def sync(self, *, peers: Peers = "majority", durable: bool = False, timeout: float | None = None) -> None:
         """Waits until what was written here so far is held by so many peers.
 
-        `peers` is a number, "majority" (of all members, this one included) or "all" that are members now. With
+        `peers` is a number, "majority" (of all members, this one included) or "all" that `members` shows now. With
         `durable` they have it on their disks, and so has this node if it has a `data_dir`; `peers=0` waits for that
         alone. Nothing that was acknowledged is lost while one of those lives, or has its directory. Raises
         `TimeoutError`, which names who is missing, and `StorageFailed` if there is no disk to wait for, or it refused.

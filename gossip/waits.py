@@ -97,10 +97,12 @@ class Waits:
 
     async def synced(self, peers: Peers, durable: bool, timeout: float | None) -> None:
         """Waits until so many peers hold all that was written here so far. Raises `TimeoutError`."""
+        membership = self._runtime.engine.membership
         with self._runtime.lock:
             self._runtime.writing.settle()
             wanted = self._runtime.engine.replication.written
-        asked = self._runtime.engine.members.peers()
+        # as a program is shown them: of whom others only told, nobody may be there, and `all` would wait for the buried
+        asked = [peer for peer in membership.members.peers() if peer not in membership.hearsay]
         enough = self._enough(peers, asked, durable and not self._runtime.keeping.has_disk)
         number = self._runtime.ask_sync((), wanted, durable)
         answers = self._answers[number] = {}

@@ -141,6 +141,28 @@ def test_a_sync_in_vain_names_who_is_missing(cluster: str) -> None:
     asyncio.run(story())
 
 
+def test_of_whom_others_only_told_nobody_is_waited_for_until_it_was_heard(cluster: str) -> None:
+    """As `members` shows it: a list of one who has slept names the long dead, and they confirm nothing."""
+
+    async def story() -> None:
+        async with nodes(cluster, 2, probe_interval=60.0) as (ann, bob):
+            engine = ann._runtime.engine  # type: ignore[union-attr]
+            zoe = bob._runtime.engine.me._replace(instance=7, name="zoe", addresses=("unix:/gone",))  # type: ignore[union-attr]
+            with ann._runtime.lock:  # type: ignore[union-attr]
+                engine.membership.hear([zoe], asyncio.get_running_loop().time(), "bob said so")
+            assert 7 in engine.members.peers() and len(ann.members) == 2
+            ann.map("m")["k"] = 1
+            for peers in ("all", "majority"):
+                await ann.sync(peers=peers, timeout=5)  # type: ignore[arg-type]
+            assert bob.map("m")["k"] == 1 and 7 in engine.membership.hearsay
+            with ann._runtime.lock:  # type: ignore[union-attr]
+                engine.membership.spoke(7, "it spoke to us")
+            with pytest.raises(TimeoutError, match="missing: zoe"):
+                await ann.sync(peers="all", timeout=0.05)
+
+    asyncio.run(story())
+
+
 def test_one_that_dies_meanwhile_is_not_waited_for(cluster: str) -> None:
     async def story() -> None:
         async with nodes(cluster, 3) as (ann, bob, cat):
