@@ -374,7 +374,7 @@ class Engine:
                 return [*effects, *_told_more(sender, more), *self.recovery.compare(sender, digest, now)]
             case Ping(_, digest, claims):
                 effects = self._told(sender, claims, now)
-                effects += self.membership.answer(sender, message, wall, self.digest)
+                effects += self.membership.answer(sender, message, now, wall, self.digest)
                 return [*effects, *self.recovery.compare(sender, digest, now)]
             case Ack(_, digest, claims):
                 effects = self._told(sender, claims, now)

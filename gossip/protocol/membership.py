@@ -66,6 +66,8 @@ class Membership:
         """Two small claims must ride on every probe, so the others are large."""
         self.watched: set[int] = set()
         """Members of this host whose processes are watched: they live until their end is told."""
+        self._brought: dict[int, float] = {}
+        """When each member was last brought our own claim, since it had missed it."""
         self.skew: dict[int, float] = {}
         """By how many seconds the clock of a member is ahead of ours, as it answered last."""
         self.heal_due = inf
@@ -164,6 +166,7 @@ class Membership:
             self.detector.gone(claim.instance)
             self.watched.discard(claim.instance)
             self.skew.pop(claim.instance, None)
+            self._brought.pop(claim.instance, None)
             self.heal_due = min(self.heal_due, now + self._settings.heal_interval)
             self._forget(-inf)
             return self._unvouched(now)
@@ -328,11 +331,15 @@ class Membership:
         large = tuple(claim for claim in self._due(target)[1:] if not self.broadcast.small(claim))
         return [Send((target,), Gossip(large))] if large else []
 
-    def _behind(self, peer: int, known: int) -> list[Effect]:
-        """My own claim, for one that has heard of this incarnation of me, if no probe of mine brings it."""
+    def _behind(self, peer: int, known: int, now: float) -> list[Effect]:
+        """My own claim, for one that has heard of this incarnation of me, if no probe of mine brings it. Once in half
+        an interval: whoever says so of a member, again and again in 60 bytes, draws 5 KB each time for it otherwise."""
         me = self.members.me
-        missed = known < me.incarnation and not self.broadcast.small(me)
-        return [Send((peer,), Gossip((me,)))] if missed else []
+        missed = known < me.incarnation and not self.broadcast.small(me) and peer in self.members
+        if not missed or now < self._brought.get(peer, -inf) + self._settings.probe_interval / 2:
+            return []
+        self._brought[peer] = now
+        return [Send((peer,), Gossip((me,)))]
 
     def _due(self, target: int) -> list[Claim]:
         """What a member that is probed, or answered, must hear. By the buddy system: the suspected hears of it in the
@@ -439,9 +446,9 @@ class Membership:
         ping = Ping(mine, digest, self.riding(target), self._known(target))
         return [*self._beside(target), Send((target,), ping)]
 
-    def answer(self, asker: int, ping: Ping, wall: int, digest: Digest) -> list[Effect]:
+    def answer(self, asker: int, ping: Ping, now: float, wall: int, digest: Digest) -> list[Effect]:
         """A ping came."""
-        return [*self._behind(asker, ping.known), *self._ack(asker, ping.number, wall, digest)]
+        return [*self._behind(asker, ping.known, now), *self._ack(asker, ping.number, wall, digest)]
 
     def _ack(self, asker: int, number: int, wall: int, digest: Digest) -> list[Effect]:
         ack = Ack(number, digest, self.riding(asker), wall, self._known(asker))
@@ -449,7 +456,7 @@ class Membership:
 
     def acked(self, ack: Ack, sender: int, now: float, wall: int, ago: float | None, digest: Digest) -> list[Effect]:
         """An ack came, so many seconds ago, if that is known; if the ping was in somebody's place, he gets it."""
-        behind = self._behind(sender, ack.known)
+        behind = self._behind(sender, ack.known, now)
         answered = self.detector.probed(ack.number, sender)
         relayed = self.detector.acked(ack.number, sender, now, ago)
         if sender in self.members and ago is not None:

@@ -118,6 +118,26 @@ def test_new_tags_that_got_lost_are_known_after_the_next_ping_of_each_other(size
     assert all(len(packet.payload) <= wire.settings.datagram for packet in wire.sent if not packet.stream)
 
 
+def test_who_says_that_a_member_missed_all_tags_again_and_again_draws_them_once_in_half_an_interval() -> None:
+    """Where there is no key anybody says that, in 60 bytes, in the name of a member; of a stranger nothing is sent."""
+    wire = Wire()
+    ann, bob = wire.cluster("ann", "bob")
+    retag(ann, WHOLE)
+    ping = Ping(1, bob.engine.digest, (), known=0)
+
+    def drawn(sender: int) -> int:
+        effects = ann.hear(ann.engine.codec.encode(sender, ping))
+        return sum(isinstance(effect, Send) and isinstance(effect.message, Gossip) for effect in effects)
+
+    assert [drawn(bob.instance) for _ in range(100)] == [1] + [0] * 99
+    assert drawn(99) == 0
+    wire.now += 0.5
+    assert drawn(bob.instance) == 1, "it may have got lost again"
+    wire.crash(bob)
+    wire.advance(30.0)
+    assert ann.status_of(bob.instance) == Status.DEAD and not ann.engine.membership._brought
+
+
 def test_large_claims_are_sent_to_nobody_who_has_them() -> None:
     wire = Wire()
     nodes = wire.cluster("ann", "bob", "cat")
