@@ -12,6 +12,7 @@ from random import Random
 
 import pytest
 
+import gossip.identity
 from crdt import Store
 from gossip.identity import KeyPair
 from gossip.protocol.codec import MAX_CLAIMS
@@ -133,6 +134,26 @@ def test_a_proof_that_is_known_is_not_looked_at_again(monkeypatch: pytest.Monkey
 
 
 # -- in another's name --------------------------------------------------------------------------------------------
+
+
+def test_thousands_of_old_claims_of_the_forgotten_dead_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are true, and news to whoever has forgotten them: the table remembers 1 024, and each came anew."""
+    looked = []
+    real = gossip.identity.proved
+    monkeypatch.setattr(gossip.identity, "proved", lambda *what: looked.append(what) or real(*what))
+    ann = KeyPair("shop", b"a" * 32)
+    dead = []
+    for number in range(1_500):
+        one = KeyPair("shop", number.to_bytes(32, "big"))
+        dead.append(one.sign(Claim(one.instance, "one", (), 0)).ended())
+    for _ in range(3):
+        assert all(map(ann.verify, dead))
+    assert len(looked) == len(dead)
+    forged = dead[0]._replace(incarnation=7)
+    assert not ann.verify(forged) and not ann.verify(forged), "what is not good is not remembered"
+    for number in range(gossip.identity._VERIFIED + 10):
+        assert ann.verify(ann.sign(Claim(ann.instance, "ann", (), number)))
+    assert len(ann._verified) == gossip.identity._VERIFIED
 
 
 @pytest.mark.parametrize("kind", ["Join", "Ping", "Ack", "Gossip", "Push", "Nack", "Welcome"])
