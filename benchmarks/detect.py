@@ -1,14 +1,17 @@
 """How long until the others know who has come, crashed or stopped, and what does it cost to wait for it?
 
 Real processes on one host, each with a node as a program has it, with nothing configured. Every process tells what its
-node tells it, with the time of CLOCK_MONOTONIC, which all of a machine share.
+node tells it, with the time of CLOCK_MONOTONIC, which all of a machine share. Beside ours, at the first number of
+members, whatever else knows its members, each in a program of its own that tells in the same lines. Nothing is asked of
+them but to know each other: what else they can do differs.
 
   join   all start at once, in processes that have imported everything: until each knows all
   kill   `kill -9` of one: until all others have called it dead; another takes its place, and so on
-  hang   SIGSTOP of one: until the first other doubts it, and until all do
+  hang   SIGSTOP of one: until the first other doubts it, and until all do (ours alone: to the others it is a crash)
   idle   processor (of one core) and memory of each, while nothing happens
 
-    python benchmarks/detect.py [--members 8 1 32] [--kills 20] [--hangs 5] [--idle 20] [--quick] [--json]
+    python benchmarks/detect.py [--members 8 1 32] [--kills 20] [--hangs 5] [--idle 20] [--systems gossamesh serf]
+                                [--quick] [--json]
 """
 
 from __future__ import annotations
@@ -25,9 +28,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gossip
-from benchmarks.measure import OURS, Result, alone, resident
+from benchmarks.measure import OURS, Result, alone, in_turn, resident
+from benchmarks.peers import Member, free_port, peers
 
 PATIENCE = 60.0
+OFTEN = 4  # ours is harmed so many times as often as another, of whom each time takes seconds
 DOUBTS = ("suspected", "stalled")
 
 
@@ -89,16 +94,19 @@ class Peer:
 class Cluster:
     """Members on this host; whoever is killed is replaced."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, member: Member) -> None:
         self.name = f"bench-{os.getpid()}-{number}"
         self.peers: list[Peer] = []
+        self._ports: dict[str, int] = {}
+        self._member = member
         self._number = 0
 
     async def begin(self) -> Peer:
         self._number += 1
-        name = f"n{self._number}"
+        name, port, seeds = f"n{self._number}", free_port(), list(self._ports.values())
+        self._ports[name] = port
         process = await asyncio.create_subprocess_exec(
-            sys.executable, __file__, "--peer", self.name, name,
+            *self._member(self.name, name, port, seeds),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         peer = Peer(name, process)
@@ -122,6 +130,7 @@ class Cluster:
         known = [await peer.first(lambda line: line[1:3] == ("died", victim.name)) for peer in others]
         await victim.process.wait()
         self.peers.remove(victim)
+        del self._ports[victim.name]
         (await self.begin()).begin()
         await self.settled()
         return [moment - begun for moment in known]
@@ -167,28 +176,63 @@ class Cluster:
             await peer.process.wait()
 
 
-async def measure(members: int, joins: int, options: argparse.Namespace, result: Result) -> None:
-    """Clusters of so many, one after the other; the last of them is the one that idles, and is harmed."""
-    label = f"{members} member{'s' if members > 1 else ''}"
-    for number in range(joins):
-        cluster = Cluster(number)
+def own(cluster: str, name: str, port: int, seeds: list[int]) -> list[str]:
+    """Ours needs neither a port nor seeds."""
+    return [sys.executable, __file__, "--peer", cluster, name]
+
+
+def systems(options: argparse.Namespace, result: Result) -> dict[str, Member]:
+    """Who is here; of each peer all settings, or the first for a quick look."""
+    found = {OURS: own}
+    for name, peer in peers().items():
+        if peer.members and peer.missing:
+            result.skipped[name] = f"{peer.missing} is not installed"
+        else:
+            found |= dict(list(peer.members.items())[: 1 if options.quick else None])
+    wanted = options.systems or found
+    return {name: member for name, member in found.items() if name in wanted}
+
+
+async def one_cluster(
+    label: str, cluster: Cluster, system: str, harmed: bool, options: argparse.Namespace, result: Result
+) -> None:
+    """The last one of a system: it idles, and is harmed."""
+    for each in await cluster.idle(options.idle):
+        result.add(f"{label}, idle", system, each[0], "%")
+        result.add(f"{label}, resident", system, each[1], "MiB")
+    if not harmed:
+        return
+    for _ in range(options.kills if system == OURS else options.kills // OFTEN):
+        known = await cluster.killed(cluster.peers[0])
+        result.add(f"{label}, kill -9 known to the first", system, min(known) * 1e3, "ms")
+        result.add(f"{label}, kill -9 known to the last", system, max(known) * 1e3, "ms")
+    for turn in range(options.hangs if system == OURS else 0):
+        doubted = await cluster.hung(cluster.peers[turn % len(cluster.peers)])
+        result.add(f"{label}, SIGSTOP doubted by the first", system, min(doubted), "s")
+        result.add(f"{label}, SIGSTOP doubted by the last", system, max(doubted), "s")
+
+
+async def measure(
+    members: int, joins: int, everybody: dict[str, Member], options: argparse.Namespace, result: Result
+) -> None:
+    """Clusters of so many, one after the other and system by system; the last of each idles, and is harmed.
+
+    In clusters of another size than the first the figures of harm would be those of this machine's processors.
+    """
+    label, harmed = f"{members} member{'s' if members > 1 else ''}", members == options.members[0]
+    for number, system in in_turn(everybody, joins):
+        if system in result.failed:
+            continue
+        cluster = Cluster(number, everybody[system])
         try:
-            result.add(f"{label}, join", OURS, await cluster.joined(members) * 1e3, "ms")
-            if number < joins - 1:
-                continue
-            for each in await cluster.idle(options.idle):
-                result.add(f"{label}, idle", OURS, each[0], "%")
-                result.add(f"{label}, resident", OURS, each[1], "MiB")
-            if members != options.members[0]:  # in the others the figures would be those of this machine's processors
-                continue
-            for _ in range(options.kills):
-                known = await cluster.killed(cluster.peers[0])
-                result.add(f"{label}, kill -9 known to the first", OURS, min(known) * 1e3, "ms")
-                result.add(f"{label}, kill -9 known to the last", OURS, max(known) * 1e3, "ms")
-            for turn in range(options.hangs):
-                doubted = await cluster.hung(cluster.peers[turn % members])
-                result.add(f"{label}, SIGSTOP doubted by the first", OURS, min(doubted), "s")
-                result.add(f"{label}, SIGSTOP doubted by the last", OURS, max(doubted), "s")
+            result.add(f"{label}, join", system, await cluster.joined(members) * 1e3, "ms")
+            if number == joins - 1:
+                await one_cluster(label, cluster, system, harmed, options, result)
+        except Exception as error:
+            if system == OURS:
+                raise
+            why = f"something took more than {PATIENCE:.0f} s" if isinstance(error, TimeoutError) else error
+            result.failed[system] = f"{type(error).__name__}: {why}"
         finally:
             await cluster.over()
 
@@ -201,8 +245,10 @@ async def ask(options: argparse.Namespace, result: Result) -> None:
     options.idle = options.idle or (3.0 if quick else 20.0)
     with tempfile.TemporaryDirectory(prefix="gm-") as directory:
         os.environ["GOSSAMESH_RUNTIME_DIR"] = directory
+        everybody = systems(options, result)
         for members in options.members:
-            await measure(members, joins, options, result)
+            await measure(members, joins, everybody, options, result)
+            everybody = {name: member for name, member in everybody.items() if name == OURS}
     result.notes.append("idle, and resident: one figure a member. join: one a cluster. kill and SIGSTOP: one a time")
 
 
@@ -211,6 +257,7 @@ def own_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kills", type=int)
     parser.add_argument("--hangs", type=int)
     parser.add_argument("--idle", type=float, metavar="SECONDS")
+    parser.add_argument("--systems", nargs="+", metavar="NAME", help="these only, by the names in the table")
 
 
 if __name__ == "__main__":

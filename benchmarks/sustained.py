@@ -2,8 +2,9 @@
 
 One process writes 200 at a time, as fast as it can; the clock stops when the last process that waits has the last write
 in hand. Beside it Redis, in pipelines of 200: of SETs, which end at the server, and of PUBLISHes, which end where
-ours do. `one key` writes the same key again and again: who waits gets the last. `batches` become visible whole. At a
-set rate the writes have keys of their own, so that none can stand for another, and each says how late it came.
+ours do; and others that gossip, to one process, with their fastest settings. `one key` writes the same key again and
+again: who waits gets the last. `batches` become visible whole. At a set rate the writes have keys of their own, so that
+none can stand for another, and each says how late it came.
 
     python benchmarks/sustained.py [--peers 1 7] [--quick] [--json]
 """
@@ -154,6 +155,13 @@ async def measure(listeners: int, rounds: int, writes: int, seconds: float, resu
         makers: dict[str, Awaitable[Turn]] = {
             f"{OURS}, {kind}": flooding(ours.PEER, OURS, kind) for kind in ours.PEER.floods
         }
+        for name, peer in peers().items():
+            if name == "redis" or not peer.floods or listeners > 1:
+                continue
+            if peer.missing:
+                result.skipped[name] = f"{peer.missing} is not installed"
+            else:
+                makers |= {f"{name}, {kind}": flooding(peer, name, kind) for kind in peer.floods}
         if not redis.missing:
             makers |= {f"{PUBLISHED}, {kind}": flooding(redis, PUBLISHED, kind) for kind in redis.floods}
         if listeners == 1 and not redis.missing:

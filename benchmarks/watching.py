@@ -1,7 +1,8 @@
 """When does another process hear of a write?
 
 A process that does nothing but hear: it takes the time (CLOCK_MONOTONIC, which all processes of a machine share) at
-which it has the value in hand. A payload is a number and the time before the write. At a payload of number -1 it
+which it has the value in hand. A payload is a number and the time before the write; who hears by a program that is not
+Python adds the time at which that program had it. At a payload of number -1 it
 prints, as JSON, the number, the delay and the time of all that it heard since the last; it is ended from outside.
 
     python -m benchmarks.watching SYSTEM channels|floods NAME ADDRESS
@@ -37,11 +38,12 @@ def take(told: bytes, heard: Heard) -> None:
     if told == READY:
         print(READY.decode(), flush=True)
         return
-    number, begun = told.split()
+    number, begun, *came = told.split()
     if int(number) == END:
         print(json.dumps(heard), flush=True)
         heard.clear()
     else:
+        now = int(came[0]) if came else now
         heard.append((int(number), now - int(begun), now))
 
 

@@ -11,6 +11,7 @@ Not here: the questions. No file here knows what is asked.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.metadata
 import importlib.util
@@ -20,7 +21,7 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import Any
 
 READY = b"ready"  # what a channel gives first: it hears from here on
 PATIENCE = 30.0
+BUILT = Path(__file__).parent / "build"  # programs that `make bench-peers` builds from the sources in this folder
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,16 @@ class Flood:
     hear: Callable[[str], Iterator[bytes] | AsyncIterator[bytes]]
 
 
+Member = Callable[[str, str, int, list[int]], list[str]]
+"""The command of a process that is one member: of this cluster, of this name, at this port of the loopback, and the
+ports of those that were there before it.
+
+It prints lines of JSON, [seconds of CLOCK_MONOTONIC, kind, name, members]. First `imported`; then it waits for a line
+of input, and starts. From then on it tells what its system tells a program: who `joined`, `died` or `left`, and how
+many it takes for alive then, itself included. It ends with its input, or by kill -9.
+"""
+
+
 @dataclass(frozen=True)
 class Peer:
     """A system: how to start it, and how to speak to it. An address is whatever `running` gives."""
@@ -74,7 +86,9 @@ class Peer:
     clients: dict[str, Callable[[str], AbstractAsyncContextManager[Client]]] = field(default_factory=dict)
     channels: dict[str, Channel] = field(default_factory=dict)
     floods: dict[str, Flood] = field(default_factory=dict)  # by what keys the writes have
+    members: dict[str, Member] = field(default_factory=dict)
     programs: tuple[str, ...] = ()
+    built: tuple[str, ...] = ()  # programs in BUILT
     modules: tuple[str, ...] = ()  # as they are imported
     packages: tuple[str, ...] = ()  # as they are installed
 
@@ -82,8 +96,9 @@ class Peer:
     def missing(self) -> str:
         """What is not installed here; empty if it can be measured."""
         programs = [f"the program {name}" for name in self.programs if shutil.which(name) is None]
+        built = [f"the program {name} of `make bench-peers`" for name in self.built if not (BUILT / name).exists()]
         modules = [f"the module {name}" for name in self.modules if importlib.util.find_spec(name) is None]
-        return " and ".join(programs + modules)
+        return " and ".join(programs + built + modules)
 
     @property
     def versions(self) -> dict[str, str]:
@@ -93,13 +108,19 @@ class Peer:
             asked = subprocess.run([name, "--version"], capture_output=True, text=True, timeout=PATIENCE, check=False)
             number = re.search(r"\d+(\.\d+)+", asked.stdout + asked.stderr)
             told[name] = number.group() if number else "unknown"
+        for name in self.built:  # of what it was built from: a name and a number a line
+            asked = subprocess.run(
+                [BUILT / name, "--version"], capture_output=True, text=True, timeout=PATIENCE, check=False
+            )
+            told |= dict(line.split(maxsplit=1) for line in asked.stdout.splitlines())
         return told
 
 
 def peers() -> dict[str, Peer]:
     """All of them, in the order in which they are shown."""
-    names = ("redis", "managers", "diskcaches", "memcached", "nats", "raft", "etcd")
-    found = [import_module(f"benchmarks.peers.{name}").PEER for name in names]
+    shared = ("redis", "managers", "diskcaches", "memcached", "stash", "nats", "raft", "etcd")
+    gossiping = ("hashicorp", "scuttlebutt", "pekko")
+    found = [import_module(f"benchmarks.peers.{name}").PEER for name in (*shared, *gossiping)]
     return {peer.name: peer for peer in found}
 
 
@@ -131,6 +152,59 @@ def served(arguments: list[str], directory: Path, *doors: int | Path) -> Iterato
                 process.wait(10)
             process.kill()
             process.wait()
+
+
+@asynccontextmanager
+async def telling(command: list[str]) -> AsyncIterator[Callable[[int, int], None]]:
+    """A program that is not Python makes the writes: from this number on, so many.
+
+    It says READY, and then has lines of two numbers. It takes the time of a write itself, so that the way to it is no
+    part of what is measured.
+    """
+    process = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    writing, reading = process.stdin, process.stdout
+    assert writing is not None
+    assert reading is not None
+    try:
+        if (await reading.readline()).strip() != READY:
+            raise RuntimeError(f"{Path(command[0]).name} ended before it could write")
+        yield lambda first, count: writing.write(b"%d %d\n" % (first, count))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def hearing(command: list[str]) -> Iterator[bytes]:
+    """A program that is not Python hears: READY, and then payloads, each with the time at which the program had it.
+
+    Its input is a pipe that nobody writes to: it ends when this process is killed.
+    """
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield from (line.strip() for line in process.stdout)
+
+
+def channel(teller: Callable[[str], list[str]], hearer: Callable[[str], list[str]]) -> Channel:
+    """Of two such programs, whose commands are functions of the address."""
+
+    @asynccontextmanager
+    async def tell(address: str) -> AsyncIterator[Callable[[int, bytes], Any]]:
+        async with telling(teller(address)) as writes:
+            yield lambda number, payload: writes(number, 1)
+
+    return Channel(tell, lambda address: hearing(hearer(address)))
+
+
+def flood(teller: Callable[[str], list[str]], hearer: Callable[[str], list[str]]) -> Flood:
+    """The same for many writes; what is to be written is always a row of numbers."""
+
+    @asynccontextmanager
+    async def tell(address: str) -> AsyncIterator[Callable[[Payloads], None]]:
+        async with telling(teller(address)) as writes:
+            yield lambda payloads: writes(payloads[0][0], len(payloads))
+
+    return Flood(tell, lambda address: hearing(hearer(address)))
 
 
 def _listens(door: int | Path) -> bool:
