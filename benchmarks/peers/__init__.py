@@ -119,7 +119,7 @@ class Peer:
 def peers() -> dict[str, Peer]:
     """All of them, in the order in which they are shown."""
     shared = ("redis", "managers", "diskcaches", "memcached", "stash", "nats", "raft", "etcd")
-    gossiping = ("hashicorp", "scuttlebutt", "pekko")
+    gossiping = ("hashicorp", "scuttlebutt", "pekko", "aioclusters")
     found = [import_module(f"benchmarks.peers.{name}").PEER for name in (*shared, *gossiping)]
     return {peer.name: peer for peer in found}
 

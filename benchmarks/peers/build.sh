@@ -35,6 +35,26 @@ exec java -cp "$here/classes:$here/jars/*" Rival "$@"
 END
 }
 
+# pyenv has its Pythons where no PATH leads.
+new_python() {
+    for python in python3 python3.15 python3.14 python3.13 "$HOME"/.pyenv/versions/3.1[3-9]*/bin/python; do
+        "$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 13))' 2>/dev/null && echo "$python" && return
+    done
+    echo "no Python >= 3.13 here" >&2
+    return 1
+}
+
+python_program() {
+    python=$(new_python) && "$python" -m venv build/python &&
+        build/python/bin/python -m pip install --quiet --disable-pip-version-check aiocluster==1.1.0 &&
+        cat >build/aiocluster <<'END' && chmod +x build/aiocluster
+#!/bin/sh
+here=$(dirname "$0")
+exec "$here/python/bin/python" -P "$here/../aionode.py" "$@"
+END
+}
+
 attempt "memberlist and serf" go go_programs
 attempt chitchat cargo rust_program
 attempt "Apache Pekko" mvn java_program
+attempt aiocluster true python_program

@@ -2,9 +2,9 @@
 
 Nearest to gossamesh in what it does: replicated maps, sets and counters in each process, no server, a cluster of its
 own with failure detection. Each key is an LWWMap of one entry. By default a write is local, deltas spread every 200 ms,
-and who has subscribed is told every 500 ms; `fast` sends each write whole to all at once (WriteAll) and tells every 10 ms,
-as its documents offer. A member that does not answer is `unreachable`, and that counts as known here: until it is
-removed the split brain resolver waits 20 s more. Its logging is off.
+and who has subscribed is told every 500 ms; `fast` sends each write whole to all at once (WriteAll) and tells every
+10 ms, as its documents offer. A member that does not answer is `unreachable`, and that counts as known here: until it
+is removed the split brain resolver waits 20 s more. Its logging is off.
 """
 
 from __future__ import annotations
