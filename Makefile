@@ -43,16 +43,17 @@ format: $(STAMP)  ## put every file into the one format, and fix what the linter
 	$(BIN)/ruff format .
 
 bench: $(STAMP)  ## every question of benchmarks/, beside whatever peers are installed; ARGS="--only local visible" asks some
-	@$(BIN)/python -c 'import diskcache, grpc, hiredis, nats, pysyncobj, redis' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary grpcio,hiredis,pylibmc --editable '.[bench]' || true
+	@$(BIN)/python -c 'import diskcache, grpc, gunicorn.dirty, hiredis, nats, pysyncobj, redis' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary grpcio,hiredis,pylibmc --editable '.[bench]' || true
 	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-quick:  ## the same in two minutes, too short for figures to quote
 	@$(MAKE) --no-print-directory bench ARGS="--quick $(ARGS)"
 
-bench-peers:  ## the servers that are measured beside us, for root on Debian; elsewhere install them as you do
-	@[ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null || { echo "this is for root on Debian; elsewhere install redis-server, memcached, nats-server and etcd: what is not there is skipped" >&2; exit 1; }
-	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends redis-server memcached nats-server etcd-server
+bench-peers:  ## what is measured beside us: the servers, for root on Debian, and the programs that have a toolchain here
+	@if [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends redis-server memcached nats-server etcd-server; \
+	else echo "no servers: apt-get is for root on Debian; elsewhere install redis-server, memcached, nats-server and etcd: what is not there is skipped" >&2; fi
+	@sh benchmarks/peers/build.sh
 
 soak: $(STAMP)  ## what takes long: hundreds of kills, every crash of the disk, broken and slow networks, a large cluster at rest, properties searched anew
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --timeout 3600 tests/integration/test_disk.py tests/storage tests/crdt tests/protocol/test_comings.py tests/node/test_lives.py tests/integration/test_partitions.py tests/integration/test_slow.py tests/integration/test_quiet.py $(ARGS)

@@ -58,6 +58,7 @@ class Peer:
         self.name, self.process = name, process
         self.told: list[tuple[float, str, str, int]] = []
         self.heard = asyncio.Event()
+        self._ended = False
         self._reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
@@ -65,6 +66,8 @@ class Peer:
         async for line in self.process.stdout:
             self.told.append(tuple(json.loads(line)))
             self.heard.set()
+        self._ended = True
+        self.heard.set()
 
     async def first(self, what: Callable[[tuple[float, str, str, int]], bool], since: int = 0) -> float:
         """When it first told this, from its line `since` on."""
@@ -73,6 +76,8 @@ class Peer:
                 for line in self.told[since:]:
                     if what(line):
                         return line[0]
+                if self._ended:
+                    raise RuntimeError(f"the process of {self.name} ended")
                 self.heard.clear()
                 await self.heard.wait()
 

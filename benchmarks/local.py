@@ -45,7 +45,8 @@ async def bare(address: str) -> AsyncIterator[Client]:
     yield Client(table.__getitem__, table.__setitem__)
 
 
-EVERYBODY = {"dict": Peer("dict", nothing_runs, {"dict": bare}), OURS: ours.PEER, **peers()}
+EVERYBODY = {"dict": Peer("dict", nothing_runs, {"dict": bare}), OURS: ours.PEER}
+EVERYBODY |= {name: peer for name, peer in peers().items() if peer.clients}
 
 
 def keys_of(kind: str) -> list[str]:

@@ -32,6 +32,7 @@ IMPORTS = {
     "nats": "nats",
     "pysyncobj": "pysyncobj",
     "etcd": "grpc",
+    "gunicorn stash": "gunicorn.dirty.stash",
 }
 STARTS = {
     "python": "pass",
@@ -39,6 +40,8 @@ STARTS = {
     "redis": "import redis, sys\nr = redis.Redis(unix_socket_path=sys.argv[1].split()[1]); r.set('k', 1); r.get('k')",
     "diskcache": "import diskcache, sys\nc = diskcache.Cache(sys.argv[1]); c['k'] = 1; c['k']",
     "memcached": "import pylibmc, sys\nc = pylibmc.Client([sys.argv[1].split()[1]]); c.set('k', 1); c.get('k')",
+    "gunicorn stash": "import os, sys\nos.environ['GUNICORN_DIRTY_SOCKET'] = sys.argv[1]\n"
+    "from gunicorn.dirty import stash; stash.put('t', 'k', 1); stash.get('t', 'k')",
     "multiprocessing.Manager": "from multiprocessing import Manager\nwith Manager() as m:\n  d = m.dict(k=1); d['k']",
 }
 _TIMED = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
@@ -61,7 +64,7 @@ async def ask(options: argparse.Namespace, result: Result) -> None:
     rounds = 2 if options.quick else 20
     result.floors += ["python", "asyncio"]
     everybody: dict[str, Peer] = {OURS: ours.PEER, **peers()}
-    absent = {name: peer.missing for name, peer in everybody.items() if peer.missing}
+    absent = {name: peer.missing for name, peer in everybody.items() if peer.missing and name in IMPORTS}
     result.skipped |= {name: f"{why} is not installed" for name, why in absent.items()}
     with ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory()))

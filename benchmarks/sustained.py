@@ -2,9 +2,9 @@
 
 One process writes 200 at a time, as fast as it can; the clock stops when the last process that waits has the last write
 in hand. Beside it Redis, in pipelines of 200: of SETs, which end at the server, and of PUBLISHes, which end where
-ours do; and others that gossip, to one process, with their fastest settings. `one key` writes the same key again and
-again: who waits gets the last. `batches` become visible whole. At a set rate the writes have keys of their own, so that
-none can stand for another, and each says how late it came.
+ours do. `one key` writes the same key again and again: who waits gets the last; only that is asked of others that
+gossip, in a table of their own. `batches` become visible whole. At a set rate the writes have keys of their own, so
+that none can stand for another, and each says how late it came.
 
     python benchmarks/sustained.py [--peers 1 7] [--quick] [--json]
 """
@@ -26,6 +26,7 @@ from benchmarks.watching import END, PATIENCE, Heard, Watching, payload
 
 CHUNK = 200
 RATE = 50_000
+ONE_KEY = "one key"
 OWN_KEYS, AT_RATE = "keys of their own", f"{RATE:,} a second".replace(",", " ")
 PIPELINE, PUBLISHED = "redis pipeline of SETs", "redis pub/sub pipeline"
 
@@ -132,6 +133,27 @@ def first_heard(heard: Heard, first: int) -> list[float]:
 Turn = Callable[[], Awaitable[None]]
 
 
+async def among(rounds: int, writes: int, result: Result) -> None:
+    """Ours anew and all others that gossip: some are busy while others have the word, so no server is measured here."""
+    label, loads = "1 peer, among those that gossip", {}
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for name, peer in {OURS: ours.PEER, **peers()}.items():
+            if ONE_KEY not in peer.floods:
+                continue
+            if peer.missing:
+                result.skipped[name] = f"{peer.missing} is not installed"
+                continue
+            with noted(f"{name}, {label}", result):
+                load = Load(peer, peer.floods[ONE_KEY], 1)
+                await load.open(ONE_KEY, directory / name, stack)
+                loads[name] = load
+        for _, name in in_turn(loads, rounds):
+            if f"{name}, {label}" not in result.failed:
+                with noted(f"{name}, {label}", result):
+                    await one_round(loads[name], f"{label}, {ONE_KEY}", name, writes, 0, result)
+
+
 async def measure(listeners: int, rounds: int, writes: int, seconds: float, result: Result) -> None:
     label, redis = f"{listeners} peer{'s' if listeners > 1 else ''}", peers()["redis"]
     if redis.missing:
@@ -189,6 +211,7 @@ async def ask(options: argparse.Namespace, result: Result) -> None:
     rounds, writes, seconds = (2, 4_000, 0.3) if options.quick else (10, 20_000, 3.0)
     for listeners in options.peers or ([1] if options.quick else [1, 7]):
         await measure(listeners, rounds, writes, seconds, result)
+    await among(rounds, writes, result)
 
 
 def own_options(parser: argparse.ArgumentParser) -> None:

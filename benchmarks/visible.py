@@ -4,6 +4,9 @@ One process writes, now and then; for each way to be told, other processes do no
 write by write. Beside them goes an echo over a bare unix stream between two processes: half its round trip is the floor
 for anything that sends. All seven have a write when the last one has it.
 
+Ways of systems that gossip have a table of their own, with ours anew: some of them are busy while others have the word,
+and servers are not to be measured beside that.
+
     python benchmarks/visible.py [--peers 1 7] [--quick] [--json]
 """
 
@@ -31,6 +34,7 @@ GAP = 0.002  # seconds from one write to the next: each finds everybody at rest
 WARM = 50
 FLOOR = "half an echo"
 SHARES = {"p50": 0.5, "p99": 0.99}
+AMONG = ", among those that gossip"
 MANY = (OURS, "redis pub/sub", "redis pub/sub, asyncio")  # who is asked to tell more than one process
 _ECHO = """
 import socket, sys
@@ -84,9 +88,11 @@ class Way:
         return [await each.heard() for each in self.watching]
 
 
-async def opened(listeners: int, directory: Path, stack: AsyncExitStack, result: Result) -> list[Way]:
+async def opened(
+    everybody: dict[str, Peer], listeners: int, directory: Path, stack: AsyncExitStack, result: Result
+) -> list[Way]:
     ways = []
-    for name, peer in {OURS: ours.PEER, **peers()}.items():
+    for name, peer in everybody.items():
         for channel in peer.channels:
             if listeners > 1 and channel not in MANY:
                 continue
@@ -139,12 +145,13 @@ def by_round(heard: list[Heard], rounds: int, writes: int) -> list[dict[int, lis
     return found
 
 
-async def measure(listeners: int, rounds: int, writes: int, result: Result) -> None:
-    one = "at the other process" if listeners == 1 else f"at one of {listeners} processes"
+async def measure(listeners: int, rounds: int, writes: int, result: Result, among: str = "") -> None:
+    one = f"at the other process{among}" if listeners == 1 else f"at one of {listeners} processes"
+    others = {name: peer for name, peer in peers().items() if bool(peer.members) == bool(among)}
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         half = stack.enter_context(echo())
-        ways = await opened(listeners, directory, stack, result)
+        ways = await opened({OURS: ours.PEER, **others}, listeners, directory, stack, result)
         floors = await written(ways, rounds, writes, half, result)
         keep(result, one, FLOOR, [floors[number * writes : (number + 1) * writes] for number in range(rounds)])
         for way in ways:
@@ -168,6 +175,7 @@ async def ask(options: argparse.Namespace, result: Result) -> None:
     rounds, writes = (2, 60) if options.quick else (10, 300)
     for listeners in options.peers:
         await measure(listeners, rounds, writes, result)
+    await measure(1, rounds, writes, result, AMONG)
     result.floors.append(FLOOR)
 
 

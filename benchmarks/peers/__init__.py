@@ -20,7 +20,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -175,7 +175,7 @@ async def telling(command: list[str]) -> AsyncIterator[Callable[[int, int], None
         await process.wait()
 
 
-def hearing(command: list[str]) -> Iterator[bytes]:
+def hearing(command: list[str]) -> Generator[bytes, None, None]:
     """A program that is not Python hears: READY, and then payloads, each with the time at which the program had it.
 
     Its input is a pipe that nobody writes to: it ends when this process is killed.
