@@ -69,5 +69,5 @@ fuzz: $(STAMP)  ## a million packets, files and requests that nobody would write
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean:  ## remove what was made here, .venv included
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/peers/build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

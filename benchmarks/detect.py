@@ -25,13 +25,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import gossip
 from benchmarks.measure import OURS, Result, alone, in_turn, resident
 from benchmarks.peers import Member, free_port, peers
 
-PATIENCE = 120.0  # eight JVMs that start on two cores need most of it, and what missed a broadcast waits for the next exchange
+PATIENCE = 120.0  # eight JVMs that start on two busy cores need most of it
 OFTEN = 4  # ours is harmed so many times as often as another, of whom each time takes seconds
 DOUBTS = ("suspected", "stalled")
 
@@ -188,12 +189,12 @@ def own(cluster: str, name: str, port: int, seeds: list[int]) -> list[str]:
 
 def systems(options: argparse.Namespace, result: Result) -> dict[str, Member]:
     """Who is here; of each peer all settings, or the first for a quick look."""
-    found = {OURS: own}
+    found: dict[str, Member] = {OURS: own}
     for name, peer in peers().items():
         if peer.members and peer.missing:
             result.skipped[name] = f"{peer.missing} is not installed"
         else:
-            found |= dict(list(peer.members.items())[: 1 if options.quick else None])
+            found |= dict(islice(peer.members.items(), 1 if options.quick else None))
     wanted = options.systems or found
     return {name: member for name, member in found.items() if name in wanted}
 

@@ -206,7 +206,7 @@ def test_a_quick_look_takes_the_first_setting_of_each_and_names_who_is_not_here(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     member = in_files(tmp_path)
-    here = Peer("here", visible.peers()["redis"].running, members={"one": member, "two": member})
+    here = Peer("here", EVERYBODY["redis"].running, members={"one": member, "two": member})
     absent = Peer("absent", here.running, members={"three": member}, built=("no-such-program",))
     monkeypatch.setattr(detect, "peers", lambda: {"here": here, "absent": absent})
     result = Result("detect", "How long?")
