@@ -177,13 +177,6 @@ async def measure(listeners: int, rounds: int, writes: int, seconds: float, resu
         makers: dict[str, Awaitable[Turn]] = {
             f"{OURS}, {kind}": flooding(ours.PEER, OURS, kind) for kind in ours.PEER.floods
         }
-        for name, peer in peers().items():
-            if name == "redis" or not peer.floods or listeners > 1:
-                continue
-            if peer.missing:
-                result.skipped[name] = f"{peer.missing} is not installed"
-            else:
-                makers |= {f"{name}, {kind}": flooding(peer, name, kind) for kind in peer.floods}
         if not redis.missing:
             makers |= {f"{PUBLISHED}, {kind}": flooding(redis, PUBLISHED, kind) for kind in redis.floods}
         if listeners == 1 and not redis.missing:

@@ -3,8 +3,9 @@
 Nearest to gossamesh in what it does: replicated maps, sets and counters in each process, no server, a cluster of its
 own with failure detection. Each key is an LWWMap of one entry. By default a write is local, deltas spread every 200 ms,
 and who has subscribed is told every 500 ms; `fast` sends each write whole to all at once (WriteAll) and tells every
-10 ms, as its documents offer. A member that does not answer is `unreachable`, and that counts as known here: until it
-is removed the split brain resolver waits 20 s more. Its logging is off.
+10 ms, as its documents offer. Many writes of one key are local and told every 10 ms, since only the last counts. A
+member that does not answer is `unreachable`, and that counts as known here: until it is removed the split brain
+resolver waits 20 s more. Its logging is off.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ PEER = Peer(
         "pekko": channel(node("tell", "default"), node("hear", "default")),
         "pekko, fast": channel(node("tell", "fast"), node("hear", "fast")),
     },
-    floods={"one key": flood(node("tell-one", "default"), node("hear", "fast"))},
+    floods={"one key": flood(node("tell-one", "told"), node("hear", "told"))},
     members={"pekko": member},
     programs=("java",),
     built=("pekko",),
