@@ -138,11 +138,13 @@ async def among(rounds: int, writes: int, result: Result) -> None:
     label, loads = "1 peer, among those that gossip", {}
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for name, peer in {OURS: ours.PEER, **peers()}.items():
-            if ONE_KEY not in peer.floods:
-                continue
-            if peer.missing:
-                result.skipped[name] = f"{peer.missing} is not installed"
+        others = {name: peer for name, peer in peers().items() if ONE_KEY in peer.floods}
+        absent = {name: peer.missing for name, peer in others.items() if peer.missing}
+        result.skipped |= {name: f"{why} is not installed" for name, why in absent.items()}
+        if absent.keys() == others.keys():
+            return  # ours is not measured again beside nobody
+        for name, peer in {OURS: ours.PEER, **others}.items():
+            if name in absent:
                 continue
             with noted(f"{name}, {label}", result):
                 load = Load(peer, peer.floods[ONE_KEY], 1)

@@ -175,7 +175,11 @@ async def ask(options: argparse.Namespace, result: Result) -> None:
     rounds, writes = (2, 60) if options.quick else (10, 300)
     for listeners in options.peers:
         await measure(listeners, rounds, writes, result)
-    await measure(1, rounds, writes, result, AMONG)
+    gossiping = {name: peer for name, peer in peers().items() if peer.members and peer.channels}
+    absent = {name: peer.missing for name, peer in gossiping.items() if peer.missing}
+    result.skipped |= {name: f"{why} is not installed" for name, why in absent.items()}
+    if 1 in options.peers and absent.keys() != gossiping.keys():  # ours is not measured again beside nobody
+        await measure(1, rounds, writes, result, AMONG)
     result.floors.append(FLOOR)
 
 

@@ -14,6 +14,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,26 @@ def test_a_quick_look_takes_the_first_setting_of_each_and_names_who_is_not_here(
     assert list(detect.systems(options(quick=True), result)) == [OURS, "one"]
     assert list(detect.systems(options(systems=["two"]), result)) == ["two"]
     assert result.skipped == {"absent": "the program no-such-program of `make bench-peers` is not installed"}
+
+
+def test_ours_is_not_measured_again_where_nobody_else_gossips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who tunes ours has no programs built, and should not wait twice as long for the same figures."""
+    redis, chitchat = EVERYBODY["redis"], EVERYBODY["chitchat"]
+    absent = replace(redis, name="absent", programs=("no-such-program",))
+    gone = replace(chitchat, built=("no-such-program",))
+    measured: list[tuple[object, ...]] = []
+
+    async def measure(*arguments: object) -> None:
+        measured.append(arguments)
+
+    for question in (visible, sustained):
+        monkeypatch.setattr(question, "peers", lambda: {"redis": absent, "chitchat": gone})
+        monkeypatch.setattr(question, "measure", measure)
+        result = Result("question", "How long?")
+        asyncio.run(question.ask(argparse.Namespace(quick=True, peers=[1]), result))
+        assert result.skipped["chitchat"] == "the program no-such-program of `make bench-peers` is not installed"
+        assert result.series == []
+    assert len(measured) == 2  # once for each question
 
 
 def test_a_program_that_hears_says_when_it_had_a_write() -> None:
