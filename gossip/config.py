@@ -130,7 +130,8 @@ class Config(Settings):
     max_connections: int = 512
     """Streams accepted at a time."""
     watch_keys: int = 10_000
-    """Unread keys of one watch; beyond, it is told that it lagged, and gets the present state anew."""
+    """Unread keys of one watch; beyond, and beyond as many as are there to be read anew, it is told that it lagged, and
+    gets the present state."""
 
     def __post_init__(self) -> None:
         for each in ("runtime_dir", "seeds_file", "data_dir"):

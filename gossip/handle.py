@@ -33,7 +33,7 @@ from crdt import (
 from crdt.timestamp import at
 from gossip.errors import WrongType
 from gossip.schema import Schema
-from gossip.watch import Change, Kind, time_of
+from gossip.watch import Change, Kind, changed, time_of
 
 if TYPE_CHECKING:
     from gossip.node import Node
@@ -197,8 +197,8 @@ def change_of(
     after: Live | None,
 ) -> Change[K, V]:  # fmt: skip
     """A change of an object, told of by what is shown now, or was."""
-    told = after or before
-    return Change(key, value, previous, kind, told[1] if told else 0, told[0] if told else 0, handle)
+    told = after or before or NOBODY
+    return changed(key, value, previous, kind, told[1], told[0], handle)
 
 
 def end_of(ttl: float | None, owned: bool = False) -> int:

@@ -95,11 +95,11 @@ class Schema(Generic[T]):
 
     def load(self, plain: Any) -> T:
         """The value that a JSON-like one stands for. Raises `WrongType` if it is none of this type."""
-        if self.is_any:
-            return plain  # type: ignore[no-any-return]
-        if self._takes is not None:
+        if self._takes is not None:  # first, since nearly every read comes by here
             if type(plain) not in self._takes:
                 raise WrongType(f"expected {self.type.__name__}, found {type(plain).__name__}")
+            return plain  # type: ignore[no-any-return]
+        if self.is_any:
             return plain  # type: ignore[no-any-return]
         if hasattr(self.type, "model_validate"):
             return self._model(plain)  # type: ignore[no-any-return]

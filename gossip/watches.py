@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from crdt import Change, Context, Key, Live
+from crdt import FOREVER, Change, Context, Key, Live
 from crdt.store import Object
 from gossip import token
 from gossip.watch import Cursor, Source, Watch
@@ -79,9 +80,16 @@ class Watches:
         self._waiting.clear()
 
     def _tell(self, changes: Sequence[Change]) -> None:
-        for key, before, after in changes:
-            for watch, place in self._watching.get(key[:2], ()):
-                watch._changed(place, key[2], before, next(self._node._visible(after), None))
+        for name, run in groupby(changes, _object_of):
+            watching = self._watching.get(name)
+            if not watching:
+                continue
+            told = [
+                (key[2], before, after if after is None or after[4] == FOREVER else self.seen(after))
+                for key, before, after in run
+            ]
+            for watch, place in watching:
+                watch._changed(place, told)
 
     # -- what a watch needs --------------------------------------------------------------------------------------------
 
@@ -110,13 +118,21 @@ class Watches:
             if not watching:
                 del self._watching[source.name]
 
+    def size(self, sources: Sequence[Source]) -> int:
+        """How many elements these objects have, and so how many at most a watch of them would begin with."""
+        return sum(len(self._node._store.elements(source.name)) for source in sources)
+
     def present(self, name: Object) -> Iterable[tuple[bytes, Live]]:
         """The elements of an object that a reader may see now."""
         return self._node._elements(name)
 
     def shown(self, key: Key) -> Live | None:
         """What a reader sees of a key."""
-        return next(self._node._visible(self._node._store.shown(key)), None)
+        return self.seen(self._node._store.shown(key))
+
+    def seen(self, live: Live | None) -> Live | None:
+        """What of the live writes of a key a reader sees now."""
+        return next(self._node._visible(live), None)
 
     async def arrival(self, cursor: Cursor) -> None:
         """Waits, for a moment, until what its reader has seen is here.
@@ -152,3 +168,7 @@ class Watches:
     def text_of(self, cursor: Cursor) -> str:
         """A cursor as text."""
         return token.make(self._node.config.cluster, cursor.context, cursor.at)
+
+
+def _object_of(change: Change) -> Object:
+    return change[0][:2]
