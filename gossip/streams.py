@@ -39,12 +39,17 @@ sign (milliseconds): left to itself, the kernel sends again for 15 minutes, and 
 _P = TypeVar("_P", bound=asyncio.Protocol)
 
 
-class Inbound(asyncio.Protocol):
-    """A stream that somebody opened to us: frames come in, and nothing goes out but the answer to a hello."""
+class Inbound(asyncio.BufferedProtocol):
+    """A stream that somebody opened to us: frames come in, and nothing goes out but the answer to a hello.
+
+    What comes is read into one room that all streams of a transport share, since the loop hands it over at once. For a
+    plain protocol asyncio allocates 256 KiB at each read, and gives them back: 16 us of a packet's 19.
+    """
 
     def __init__(self, owner: Transport) -> None:
         self._owner = owner
-        self._buffer = bytearray()
+        self._begun = bytearray()
+        """The beginning of a frame of which the rest has not come."""
         self._silence: asyncio.TimerHandle | None = None
         self._strange = 0
         """Bytes that it sent as a stranger."""
@@ -67,26 +72,41 @@ class Inbound(asyncio.Protocol):
         self._owner._strangers[self] = None
         self._silence = asyncio.get_running_loop().call_later(self._owner._silence, self.close)
 
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the loop puts what comes."""
+        return self._owner.room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So much has come."""
+        came = self._owner.room[:nbytes]
         if self in self._owner._strangers:
-            self._owner._count_strange(self, len(data))
-        start = 0
-        while len(self._buffer) - start >= _LENGTH:
-            length = int.from_bytes(self._buffer[start : start + _LENGTH], "big")
+            self._owner._count_strange(self, nbytes)
+        if not self._begun:
+            self._begun += came[self._take_all(came) :]
+            return
+        self._begun += came
+        with memoryview(self._begun) as begun:
+            taken = self._take_all(begun)
+        del self._begun[:taken]
+
+    def _take_all(self, came: memoryview) -> int:
+        """Takes the frames that are whole; gives where they end."""
+        start, size = 0, len(came)
+        while size - start >= _LENGTH:
+            length = int.from_bytes(came[start : start + _LENGTH], "big")
             if not self._may_be_long(length):
                 self.close()
-                return
+                return size
             end = start + _LENGTH + length
-            if len(self._buffer) < end:
+            if size < end:
                 break
-            frame = bytes(self._buffer[start + _LENGTH : end])
+            frame = bytes(came[start + _LENGTH : end])
             start = end
             if not self._take(frame):
                 self._owner.counters["foreign_streams"] += 1
                 self.close()
-                return
-        del self._buffer[:start]
+                return size
+        return start
 
     def _may_be_long(self, length: int) -> bool:
         """Whether a frame of this length may come now."""

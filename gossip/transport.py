@@ -47,6 +47,8 @@ _MOST_DIALS = 512
 """Streams being opened at a time, for a single packet or to a peer: twice as many as there may be seeds."""
 _MOST_STRANGE = 16 << 20
 """Bytes of first packets that all strangers together may have under way: with 4 MiB each, they had half a gigabyte."""
+_ROOM = 256 << 10
+"""Bytes that are read from a stream in one turn of the loop at most, as asyncio has it."""
 _LAST_TURNS = 4
 """Turns of the loop until all is closed: what was accepted in the last one is made in the next, told of in the second,
 and closed in the third."""
@@ -95,6 +97,8 @@ class Transport:
         self._inbound: set[Inbound] = set()
         self._strangers: dict[Inbound, None] = {}
         """Those of them of which no good packet has come, the oldest first."""
+        self.room = memoryview(bytearray(_ROOM))
+        """Where what comes by any stream is read into."""
         self.strange_bytes = 0
         """What they have sent of their first packets."""
         self._receipts: dict[bytes, Opening] = {}
@@ -156,7 +160,7 @@ class Transport:
             return Address(bind.host, port)
         raise AssertionError("the last try returns or raises")
 
-    def _accept(self) -> asyncio.Protocol:
+    def _accept(self) -> asyncio.BaseProtocol:
         return Inbound(self)
 
     # -- sending --------------------------------------------------------------------------------------------------

@@ -96,8 +96,8 @@ def test_nothing_is_allocated_on_the_word_of_a_length(run: Play) -> None:
         for length in (MAX_FRAME, MAX_FRAME - 1):
             raw = await world.stranger(end)
             await asyncio.get_running_loop().sock_sendall(raw, length.to_bytes(4, "big") + b"x")
-        await until(lambda: len(end.transport._inbound) == 2 and all(each._buffer for each in end.transport._inbound))
-        assert [len(each._buffer) for each in end.transport._inbound] == [5, 5]
+        await until(lambda: len(end.transport._inbound) == 2 and all(each._begun for each in end.transport._inbound))
+        assert [len(each._begun) for each in end.transport._inbound] == [5, 5]
 
     run(story)
 

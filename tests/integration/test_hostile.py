@@ -47,19 +47,19 @@ class Target:
     def capture(self, patch: pytest.MonkeyPatch) -> None:
         """Keeps what comes in from here on, as it came."""
         transport = self.node._runtime.transport  # type: ignore[union-attr]
-        take, hear = transport._datagram, Inbound.data_received
+        take, hear = transport._datagram, Inbound.buffer_updated
 
         def datagram(data: bytes, ago: float | None) -> None:
             self.datagrams.append(data)
             take(data, ago)
 
-        def data_received(inbound: Inbound, data: bytes) -> None:
+        def buffer_updated(inbound: Inbound, nbytes: int) -> None:
             if inbound._owner is transport:
-                self.streams.setdefault(inbound, bytearray()).extend(data)
-            hear(inbound, data)
+                self.streams.setdefault(inbound, bytearray()).extend(transport.room[:nbytes])
+            hear(inbound, nbytes)
 
         transport._datagrams._take = datagram
-        patch.setattr(Inbound, "data_received", data_received)
+        patch.setattr(Inbound, "buffer_updated", buffer_updated)
 
     @contextmanager
     def sender(self, wire: str) -> Iterator[Callable[[bytes], None]]:
