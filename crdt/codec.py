@@ -317,11 +317,15 @@ def decode_batch(data: bytes) -> Batch:
     demand(type(fields) is tuple and len(fields) in (5, 6), "a batch has five fields or six")
     replica, first, last, more, flats = fields[:5]
     note = note_of(fields[5]) if len(fields) == 6 else None
-    demand(is_replica(replica) and type(more) is bool and type(flats) is tuple, "a batch's fields have their types")
-    demand(
-        type(first) is int and type(last) is int and 1 <= first <= last <= _MAX_SEQUENCE and last - first < MAX_RANGE,
-        "a batch's range is ordered and bounded",
-    )
+    if not (
+        type(replica) is type(first) is type(last) is int
+        and 0 < replica <= MAX_64
+        and 1 <= first <= last <= _MAX_SEQUENCE
+        and last - first < MAX_RANGE
+        and type(more) is bool
+        and type(flats) is tuple
+    ):
+        raise Malformed("broken rule of the format: a batch's fields have their types, and its range is bounded")
     return Batch(replica, first, last, _writes(flats, replica, first, last), more, note)
 
 
@@ -349,20 +353,23 @@ def _writes(flats: tuple[Any, ...], replica: int, first: int, last: int) -> tupl
                 and (names == () or _is_name_before(names, replica, first + offset))
             ):
                 sequence, shown = first + offset, name
-                demand(previous < sequence <= last, "a batch's writes are in sequence")
+                if not previous < sequence <= last:
+                    raise Malformed(_DISORDER)
                 previous = sequence
                 dots = () if names == () else (names,)
                 # as `Write` does it, less the call in Python: 0.1 us of 0.25
                 writes.append(_NEW(Write, ((replica, sequence), (kind, name, element), stamp, value, dots, FOREVER)))
                 continue
         write = _write(flat, replica, first)
-        demand(previous < write.dot[1] <= last, "a batch's writes are in sequence")
+        if not previous < write.dot[1] <= last:
+            raise Malformed(_DISORDER)
         previous = write.dot[1]
         writes.append(write)
     return tuple(writes)
 
 
 _NEW = tuple.__new__
+_DISORDER = "broken rule of the format: a batch's writes are in sequence"
 
 
 def _is_name_before(names: Any, replica: int, sequence: int) -> bool:

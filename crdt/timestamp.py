@@ -63,7 +63,7 @@ def observe(last: Timestamp, remote: Timestamp, now: int, max_skew: int) -> Time
     Traceback (most recent call last):
     crdt.timestamp.ClockSkew: a stamp is 89994 ms ahead of this clock (at most 10000 are allowed): one of them is wrong
     """
-    ahead = milliseconds(remote) - now
+    ahead = (remote >> COUNTER_BITS) - now
     if ahead > max_skew:
         raise ClockSkew(ahead, max_skew)
     return max(last, remote)

@@ -6,8 +6,9 @@ Invariant: whoever rings never waits, and rings in vain if the reader's loop is 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 
 class Bell:
@@ -49,6 +50,6 @@ class Bell:
         self._something.clear()
         self._rung = False
 
-    async def wait(self) -> None:
+    def wait(self) -> Coroutine[Any, Any, Literal[True]]:
         """Until it rings."""
-        await self._something.wait()
+        return self._something.wait()

@@ -119,6 +119,7 @@ class Runtime:
         self._endings = Endings(self)
         self.keyring = Keyring(config.key)
         """The keys of the cluster: what `config` had, and what was changed since."""
+        self._schedule_due = False
         self._warned = False
         self._search = Search(self, zeroconf)
         self._instance = 0
@@ -191,13 +192,13 @@ class Runtime:
         addresses = self.whereabouts.moved(self.engine.me.name, self.engine.me.addresses) if self.running else None
         if addresses is not None:
             with self.lock:
-                self._do(partial(self.engine.moved, addresses, _wall()))
+                self._do(self.engine.moved, addresses, _wall())
             self._announce()
 
     def join(self, candidates: list[str]) -> None:
         """Introduces this node to whoever is at these addresses."""
         with self.lock:
-            self._do(partial(self.engine.join, candidates, self.now()))
+            self._do(self.engine.join, candidates, self.now())
             self._schedule()  # if nobody answers, nothing else does
 
     async def stop(self, deadline: float | None = None) -> None:
@@ -215,7 +216,7 @@ class Runtime:
             while self.door.others and self.now() < deadline - self.config.leave_timeout / 2:
                 await asyncio.sleep(_BLOCK_LOOK)  # what the loop wrote beside it is a part of it
             with self.lock:
-                self._do(partial(self.engine.leave, self.now()))
+                self._do(self.engine.leave, self.now())
                 self.running = False  # who writes from here on must be told: it would leave after the goodbye
             self.door.wake()
             async with asyncio.timeout_at(deadline):
@@ -305,7 +306,7 @@ class Runtime:
         self.writing.flush_soon()
         self._batch_ended()
 
-    def _do(self, step: Callable[[], list[Effect]], stream: bool = False) -> None:
+    def _do(self, step: Callable[..., list[Effect]], *arguments: Any, stream: bool = False) -> None:
         """Has the engine take a step, and does what comes of it.
 
         What a signal handler raises in the middle may have lost what the disk was to keep: nothing that follows may be
@@ -313,7 +314,7 @@ class Runtime:
         """
         try:
             self.writing.settle()
-            self.perform(step(), stream)
+            self.perform(step(*arguments), stream)
         except BaseException:
             self.keeping.lost()
             raise
@@ -350,7 +351,7 @@ class Runtime:
         """So many own batches are kept."""
         if self.config.durability == "full" and not self.over:
             with self.lock:
-                self._do(partial(self.engine.stored, own))
+                self._do(self.engine.stored, own)
 
     def _refused(self, why: str) -> None:
         if self.running:
@@ -361,7 +362,7 @@ class Runtime:
         if not self.running:
             return
         with self.lock:
-            self._do(partial(self.engine.lags, peer, behind))
+            self._do(self.engine.lags, peer, behind)
         if behind:
             self.engine.counters["lagging"] += 1
             mib = self.config.send_buffer / (1 << 20)
@@ -377,7 +378,7 @@ class Runtime:
             self._hardening.discard((peer, number))
         if self.running:
             with self.lock:
-                self._do(partial(self.engine.hardened, peer, number, durable))
+                self._do(self.engine.hardened, peer, number, durable)
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
         """Does something beside, until the node leaves."""
@@ -419,10 +420,10 @@ class Runtime:
             return True  # nothing is read any more, so nobody is judged
         if ago is None and not self._pulse.late:
             ago = 0.0
-        with self.lock:
+        with self.door.lock:
             malformed = self.engine.counters["malformed"]
-            self._do(partial(self.engine.receive, packet, self.now(), _wall(), peer, ago), stream)
-            self._schedule()
+            self._do(self.engine.receive, packet, time.monotonic(), _wall(), peer, ago, stream=stream)
+            self._schedule_soon()
             if self.engine.counters["malformed"] == malformed:
                 return True
             self._warn_of_stranger()
@@ -442,26 +443,26 @@ class Runtime:
         if not self.running:
             return
         with self.lock:
-            self._do(partial(self.engine.lost, peer, self.now()))
+            self._do(self.engine.lost, peer, self.now())
             self._schedule()
         self._endings.lost(peer)
 
     def watching(self, peer: int) -> None:
         """The process of this member is watched from here on: it exists."""
         with self.lock:
-            self._do(partial(self.engine.watching, peer, self.now()))
+            self._do(self.engine.watching, peer, self.now())
             self._schedule()
 
     def greet(self, peer: int) -> None:
         """Opens a stream to this member, if there is none, by saying who we are."""
         with self.lock:
-            self._do(partial(self.engine.greet, peer))
+            self._do(self.engine.greet, peer)
 
     def exited(self, peer: int) -> None:
         """It is proved that the process of this member has ended."""
         if self.running:
             with self.lock:
-                self._do(partial(self.engine.exited, peer, self.now()))
+                self._do(self.engine.exited, peer, self.now())
                 self._schedule()
 
     def _tick(self) -> None:
@@ -469,14 +470,23 @@ class Runtime:
             return
         self.transport.catch_up()  # what has come may be what somebody is judged by
         with self.lock:
-            self._do(partial(self.engine.tick, self.now(), _wall()))
+            self._do(self.engine.tick, self.now(), _wall())
             self._compact()
             self._schedule()
         if self.engine.members.doubtful:  # it may be we whom nobody reaches
             self.check_address()
 
     def _schedule(self) -> None:
-        self._pulse.follow(self.engine)
+        with self.lock:
+            self._schedule_due = False
+            if self.running:
+                self._pulse.follow(self.engine)
+
+    def _schedule_soon(self) -> None:
+        """After those whom what came has woken, and once for all of a turn: all deadlines take 45 us from rest."""
+        if not self._schedule_due:
+            self._loop.call_soon(self._schedule)
+            self._schedule_due = True  # last, as in `_flush_soon`
 
     def now(self) -> float:
         """Not the time of the loop: that of uvloop stands still during a turn, however long somebody takes in it."""
@@ -493,6 +503,9 @@ class Runtime:
                 case Persist():
                     self.keeping.keep(effect)
                     self.waits.moved()
+                case Send(to, message):
+                    streamed = effect.stream or (stream and isinstance(message, Ack))
+                    self._send(to, effect, effect.both or (isinstance(message, Ping | Ack) and not streamed))
                 case Rewrite():
                     self.keeping.rewrite()
                 case Confirmed(number, peer, durable):
@@ -503,9 +516,6 @@ class Runtime:
                         self.spawn(self._harden(peer, number))
                 case Appeared(keys):
                     self._changed(tuple((key, None, self._store.shown(key)) for key in keys))
-                case Send(to, message):
-                    streamed = effect.stream or (stream and isinstance(message, Ack))
-                    self._send(to, effect, effect.both or (isinstance(message, Ping | Ack) and not streamed))
                 case Dial(address, message):
                     self.transport.dial(address, self._encoded(effect))
                 case MemberChanged(claim):

@@ -82,7 +82,11 @@ class Inbound(asyncio.BufferedProtocol):
         if self in self._owner._strangers:
             self._owner._count_strange(self, nbytes)
         if not self._begun:
-            self._begun += came[self._take_all(came) :]
+            try:
+                self._begun += came[self._take_all(came) :]
+            except BaseException:  # a signal handler raised: what is in the room is there only now
+                self._begun += came
+                raise
             return
         self._begun += came
         with memoryview(self._begun) as begun:
@@ -138,7 +142,8 @@ class Inbound(asyncio.BufferedProtocol):
                 return False
         if not owner._received(packet, True, None if self._opening is None else self._opening.peer, None):
             return False
-        self._known()
+        if self._silence is not None:
+            self._known()
         return True
 
     def _answer(self, seal: Seal, hello: bytes) -> None:

@@ -292,9 +292,12 @@ class Watch(Generic[K, V]):
             return "complete"
         if not self._unread:
             return None
-        told = self._unread.popitem(last=False)
-        self._taken(told[1])
-        return told
+        key, unread = self._unread.popitem(last=False)
+        if unread[0] or self._next_safe is not None:
+            self._taken(unread)
+        else:
+            self._changes -= 1
+        return key, unread
 
     def _rest(self) -> None:
         """There is nothing to be told, now or ever."""
@@ -355,7 +358,9 @@ class Watch(Generic[K, V]):
         for element, before, after in changes:
             if self._lagged:
                 break
-            if _head(before) == _head(after) or (wants is not None and not wants(element)):
+            if before is after or (before is not None and after is not None and before[:3] == after[:3]):
+                continue  # never the whole: conflicts hang below, and to compare chains recurses as deep as they are
+            if wants is not None and not wants(element):
                 continue
             key = (place, element)
             earlier = unread.get(key)

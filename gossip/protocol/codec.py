@@ -57,6 +57,7 @@ MAX_TAG_BYTES: Final = 4096
 """Of all tags of a member, names and values: everybody keeps those of everybody."""
 
 _MAX_64 = 2**64 - 1
+_ONLY_BYTES = {bytes}
 _HEADER = 11
 
 
@@ -89,14 +90,15 @@ class Codec:
         if len(payload) > MAX_MESSAGE:
             raise Malformed("a message is too long")
         fields = unpack(payload[_HEADER:])
-        _demand(type(fields) is tuple and len(fields) >= 2, "a message has a kind and a sender")
-        kind, sender = fields[:2]
-        _demand(type(kind) is int and kind >= 0, "a message is of a kind")
+        if not (type(fields) is tuple and len(fields) >= 2 and type(fields[0]) is int and fields[0] >= 0):
+            raise Malformed("broken rule of the protocol: a message is of a kind, and has a sender")
+        kind, sender, *told = fields
         if kind >= len(_KINDS):
             raise Unknown(f"a message of kind {kind}, which a later version may have")
         message_type, checks = _KINDS[kind]
-        _demand(_is_instance(sender) and len(fields) >= 2 + len(checks), "a message has a sender and all its fields")
-        return sender, message_type(*(check(field) for check, field in zip(checks, fields[2:], strict=False)))
+        if not (type(sender) is int and 0 < sender <= _MAX_64 and len(told) >= len(checks)):
+            raise Malformed("broken rule of the protocol: a message has a sender and all its fields")
+        return sender, message_type(*[check(field) for check, field in zip(checks, told, strict=False)])
 
     def _stranger(self, payload: bytes) -> str:
         if len(payload) < _HEADER or payload[:2] != self._header[:2]:
@@ -121,8 +123,9 @@ def _instance(field: Any) -> int:
 
 
 def _number(field: Any) -> int:
-    _demand(type(field) is int and 0 <= field <= _MAX_64, "a number fits 64 bits")
-    return int(field)
+    if not (type(field) is int and 0 <= field <= _MAX_64):
+        raise Malformed("broken rule of the protocol: a number fits 64 bits")
+    return field
 
 
 def _flag(field: Any) -> bool:
@@ -136,7 +139,7 @@ def _bytes(field: Any) -> bytes:
 
 
 def _batches(field: Any) -> tuple[bytes, ...]:
-    _demand(type(field) is tuple and all(type(part) is bytes for part in field), "batches are bytes")
+    _demand(type(field) is tuple and {*map(type, field)} <= _ONLY_BYTES, "batches are bytes")
     return tuple(field)
 
 

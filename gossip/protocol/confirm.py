@@ -55,10 +55,13 @@ class Confirm:
         if len(self._waiting) > _MOST:
             self._waiting.popitem(last=False)
 
+    @property
+    def asked_for(self) -> bool:
+        """Whether anybody waits for an answer."""
+        return bool(self._waiting)
+
     def answerable(self, context: Context) -> list[Question]:
         """The questions to which the answer is yes by now; they are forgotten."""
-        if not self._waiting:
-            return []
         ready = [question for question in self._waiting.values() if context.dominates(question.context)]
         for question in ready:
             del self._waiting[question.peer, question.number]

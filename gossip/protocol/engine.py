@@ -195,8 +195,11 @@ class Engine:
         if not batches:
             return []
         self.counters["batches_sent"] += len(batches)
+        pushes, peers = self.replication.pushes(batches), tuple(self.members.peers())
+        if len(peers) <= self._settings.full_fanout:
+            return [Send(peers, push) for push in pushes] if peers else []
         around = Part(self.me.instance, self.me.instance)
-        return [effect for push in self.replication.pushes(batches) for effect in self._handed(push.batches, around)]
+        return [effect for push in pushes for effect in self._handed(push.batches, around)]
 
     def _handed(self, batches: tuple[bytes, ...], part: Part, lost: int = 0) -> list[Effect]:
         """Tells the members in this part of the ring of writes, or has them told; not by one that was just lost."""
@@ -271,7 +274,7 @@ class Engine:
         seconds `ago`; None if it may have waited for us for a while, and nobody knows."""
         try:
             sender, message = self.codec.decode(payload)
-            content = self._content(message)
+            content = [*map(decode_batch, message.batches)] if type(message) is Push else []  # before any change
         except Unknown:
             self.counters["unknown"] += 1
             return []
@@ -290,9 +293,19 @@ class Engine:
             if isinstance(message, Push):  # its writes are as good as any: the news of its end may have overtaken them
                 effects += self._receive(sender, content, message, now, wall)
             return effects
-        effects = [*self.flush(), *self.membership.heard(sender, now, "it spoke to us")]
+        # who has nothing to say is not asked: each call takes a node that was at rest 4 us
+        effects = [] if self.replication.settled else self.flush()
+        self.membership.detector.alive(sender, now)
+        if sender in self.membership.hearsay:
+            effects += self.membership.spoke(sender, "it spoke to us")
         effects += self._route(sender, message, content, now, wall, ago)
-        return [*effects, *self._confirmed(), *self._readiness(now), *self.membership.news()]
+        if self.confirm.asked_for:
+            effects += self._confirmed()
+        if self._ready_by < inf or not self.repair.sure:
+            effects += self._readiness(now)
+        if self.membership.broadcast.fresh:
+            effects += self.membership.news()
+        return effects
 
     def lost(self, instance: int, now: float) -> list[Effect]:
         """A stream to this member ended, or could not be opened. A hint: look at once, through others too."""
@@ -355,14 +368,12 @@ class Engine:
 
     # -- routing --------------------------------------------------------------------------------------------------
 
-    def _content(self, message: Message) -> list[Batch]:
-        """The batches of a message, decoded before anything is changed by any of them. Raises `Malformed`."""
-        return [decode_batch(payload) for payload in message.batches] if isinstance(message, Push) else []
-
     def _route(
         self, sender: int, message: Message, batches: list[Batch], now: float, wall: int, ago: float | None
     ) -> list[Effect]:
         match message:
+            case Push():  # nearly all that comes: each kind that is looked at before it takes its time
+                return self._receive(sender, batches, message, now, wall)
             case Join(claims, digest):
                 effects = self._told(sender, claims, now)
                 first, *more = self.membership.lists(now)
@@ -390,8 +401,6 @@ class Engine:
                 return self.membership.relay(sender, number, target, now, self.digest)
             case Gossip(claims):
                 return self._told(sender, claims, now)
-            case Push():
-                return self._receive(sender, batches, message, now, wall)
             case Pull():
                 return self.recovery.answer(sender, message, now, wall)
             case Busy(transfer):
@@ -476,18 +485,20 @@ class Engine:
 
     def _receive(self, sender: int, batches: list[Batch], push: Push, now: float, wall: int) -> list[Effect]:
         # at once, and whether or not it is new or can be taken in here: those beyond have it from nobody else
-        onward = self._handed(push.batches, push.part) if push.part is not None else []
-        self.counters["relayed"] += bool(onward)
+        effects = self._handed(push.batches, push.part) if push.part is not None else []
+        self.counters["relayed"] += bool(effects)
         delivered = self.replication.receive(list(zip(batches, push.batches, strict=True)), wall)
         self.counters["batches_received"] += len(batches)
-        effects = [*onward, *map(Persist, delivered.payloads), *self._show(delivered.steps, now)]
-        self._skewed -= {batch.replica for batch in batches} - {replica for replica, _ in delivered.skewed}
-        effects += self._warn_of_skew(delivered.skewed)
+        effects += map(Persist, delivered.payloads)
+        effects += self._show(delivered.steps, now)
+        if self._skewed or delivered.skewed:
+            self._skewed -= {batch.replica for batch in batches} - {replica for replica, _ in delivered.skewed}
+            effects += self._warn_of_skew(delivered.skewed)
         if delivered.gap:
             self.counters["gaps"] += 1
             self.repair.gap(now)
             effects += self.recovery.pull(sender, now)
-        complete = self.repair.answered(sender, push)
+        complete = push.parts > 0 and self.repair.answered(sender, push)
         if complete and push.more and delivered.steps:
             self.repair.more(sender)
             effects += self.recovery.pull(sender, now)
@@ -508,22 +519,21 @@ class Engine:
 
     def _confirmed(self) -> list[Effect]:
         """Answers those who wanted to know whether something is here, and it is by now."""
-        effects: list[Effect] = []
-        for question in self.confirm.answerable(self.replication.store.context):
-            if question.durable:
-                effects.append(Harden(question.peer, question.number))
-            else:
-                effects.append(Send((question.peer,), Synced(question.number, False)))
-        return effects
+        return [
+            Harden(peer, number) if durable else Send((peer,), Synced(number, False))
+            for peer, number, _, durable in self.confirm.answerable(self.replication.store.context)
+        ]
 
     def _show(self, steps: Iterable[tuple[Change, ...]], now: float) -> list[Effect]:
-        steps = [step for step in steps if step]
-        effects: list[Effect] = [Changed(step) for step in steps]
-        for step in steps:  # all of them are merged already, so what is dropped comes after all of them
-            effects += _changed(self.expiry.note(step, self.members.table, now))
+        effects: list[Effect] = []
+        dropped: list[Effect] = []
+        for step in steps:
+            if step:
+                effects.append(Changed(step))
+                dropped += _changed(self.expiry.note(step, self.members.table, now))
         if effects:
             self.repair.delivered(now)
-        return effects
+        return effects + dropped  # all of them are merged already, so what is dropped comes after all of them
 
     def _warn_of_skew(
         self, skewed: Sequence[tuple[int, ClockSkew]], what: str = "the writes of this replica"

@@ -88,7 +88,8 @@ class Expiry:
                 elif live[4] == WITH_AUTHOR and table[live[1]].gone:
                     change = self._store.drop(key, 0, (live[1],))
                     dropped += [change] if change else []
-        self.remember((change[0] for change in dropped), now, owned=True)
+        if dropped:
+            self.remember((change[0] for change in dropped), now, owned=True)
         if len(self._queue) > self._most:
             self._tidy()
         return dropped

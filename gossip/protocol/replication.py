@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container, Iterable, Sequence
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from crdt import (
@@ -46,6 +47,7 @@ from gossip.protocol.log import OVERHEAD, Entry, Log
 from gossip.protocol.messages import Digest, Push
 from gossip.protocol.settings import Settings
 
+_STAMP, _PAYLOAD = attrgetter("stamp"), itemgetter(1)
 _OVERHEAD = 64
 """Bytes of a write beside its name, element, value and names, at most."""
 MOST_BESIDE = _OVERHEAD + MAX_NAME + MAX_ELEMENT + 20
@@ -317,7 +319,9 @@ class Replication:
 
     def receive(self, payloads: Sequence[tuple[Batch, bytes]], wall: int) -> Delivered:
         """Delivers batches (decoded, and as they came) as far as they are in order."""
-        delivered = Delivered([], [], False, [])
+        steps: list[tuple[Change, ...]] = []
+        delivered: list[tuple[bytes, ...]] = []
+        skewed: list[tuple[int, ClockSkew]] = []
         gap = False
         for batch, payload in payloads:
             if batch.replica == self.replica:
@@ -325,18 +329,20 @@ class Replication:
             if not self._has_room(batch):
                 self.refused += 1
                 continue
-            skew = self._observe(batch, wall)
-            if skew is not None:
-                delivered.skewed.append((batch.replica, skew))
+            try:
+                newest = max(map(_STAMP, batch.writes), default=0)
+                self._stamp = observe(self._stamp, newest, wall, self._max_skew)
+            except ClockSkew as skew:
+                skewed.append((batch.replica, skew))
                 continue
             before, refused = self.store.context[batch.replica], self.inbox.refused
             ready = self.inbox.add(batch, payload, before)
             if ready:
-                delivered.steps.append(self._deliver(ready))
-                delivered.payloads.append(tuple(payload for _, payload in ready))
+                steps.append(self._deliver(ready))
+                delivered.append(tuple(map(_PAYLOAD, ready)))
             elif batch.last > before:
                 gap = gap or self.inbox.refused > refused or self.inbox.gap(batch.replica, before) is not None
-        return delivered._replace(gap=gap)
+        return Delivered(steps, delivered, gap, skewed)
 
     def forget_held(self, living: Container[int]) -> None:
         """Drops what is held back of replicas that are no more: what lies before it died with them."""
@@ -359,14 +365,6 @@ class Replication:
             changes += self.store.merge_batch(batch)
             self.log.append(Entry(batch.replica, batch.first, batch.last, payload, batch.open))
         return tuple(changes)
-
-    def _observe(self, batch: Batch, wall: int) -> ClockSkew | None:
-        newest = max((write.stamp for write in batch.writes), default=0)
-        try:
-            self._stamp = observe(self._stamp, newest, wall, self._max_skew)
-        except ClockSkew as skew:
-            return skew
-        return None
 
     def merge_state(self, state: State, newest: Timestamp, wall: int) -> Delivered:
         """Merges a peer's full state in one step, then what was held back for it.

@@ -41,7 +41,7 @@ from crdt import (
     encode_value,
     state_parts,
 )
-from crdt.codec import MAX_ELEMENT, MAX_NAME, MAX_RANGE, MAX_REPLICAS, MAX_VALUE, unpack
+from crdt.codec import MAX_ELEMENT, MAX_NAME, MAX_RANGE, MAX_REPLICAS, MAX_VALUE, _write, is_plain, unpack
 from crdt.timestamp import LATEST
 from tests.crdt.world import STEP, World, lives, store_of
 
@@ -390,6 +390,95 @@ def test_the_writes_of_a_batch_are_in_sequence() -> None:
     for writes in ([write, write], [write, [0, *write[1:]]], [[2, *write[1:]]]):
         with pytest.raises(Malformed):
             decode_batch(msgpack.packb([7, 1, 2, False, writes]))
+
+
+ODD: dict[str, list[Any]] = {
+    "offset": [1, 2, 0, 3, -1, True, 1.0, MAX_RANGE],
+    "kind": [1, 2, 3, 4, 5, 0, -1, 255, 256, True, "1"],
+    "name": ["m", "", "n" * MAX_NAME, "ö" * 200, b"m", None],
+    "element": [
+        b"\xa1k",
+        b"\xbf" + b"k" * 31,
+        b"\xd9\x20" + b"k" * 32,
+        b"\xa2k",
+        b"\xa1\xff",
+        b"\xa2\xc3\xb6",
+        b"\x01",
+        b"",
+        "k",
+    ],
+    "stamp": [5, 0, 2**64 - 1, -1, True, 5.0],
+    "value": [
+        None,
+        b"",
+        b"\x01",
+        b"\xc4\x01x",
+        b"\xc4\x02x",
+        b"\xa1v",
+        b"\xa1\xff",
+        b"\x91\x01",
+        b"\xc1",
+        b"\x01\x01",
+        "v",
+    ],
+    "names": [[], [8, 1], [7, 1], [7, 2], [8, 1, 9, 1], [8], [8, 0], [0, 1], [8, 2**63], [True, 1], None],
+}
+
+
+def test_the_usual_write_is_judged_by_the_rules_of_all_others() -> None:
+    """It is checked in line, since it is nearly all there is: nothing may come in by that, or be taken for another."""
+    chance = Random(3)
+    usual = {name: choices[0] for name, choices in ODD.items()}
+    before = [0, *[*usual.values()][1:]]
+    taken = refused = 0
+    for _ in range(6_000):
+        odd = {name: chance.choice(ODD[name]) for name in chance.sample(list(ODD), chance.choice((1, 1, 2, 2, 3)))}
+        flat = msgpack.unpackb(msgpack.packb([*(usual | odd).values()]), use_list=False)
+        data = msgpack.packb([7, 1, 3, False, [before, flat]])
+        try:
+            write = _write(flat, 7, 1)
+        except Malformed:
+            write = None
+        if write is None or not 1 < write.dot[1] <= 3:
+            with pytest.raises(Malformed):
+                decode_batch(data)
+            refused += 1
+        else:
+            _, came = decode_batch(data).writes
+            assert came == write and type(came) is type(write) and repr(came) == repr(write)
+            taken += 1
+    assert min(taken, refused) > 1_000
+
+
+def test_what_is_plain_can_be_read() -> None:
+    for value in (
+        None,
+        True,
+        False,
+        0,
+        127,
+        128,
+        -1,
+        -32,
+        -33,
+        2**16,
+        2**32,
+        2**64 - 1,
+        -(2**63),
+        2.5,
+        b"",
+        b"x" * 255,
+        "",
+        "text",
+    ):
+        assert is_plain(encode_value(value))
+    for first in range(256):
+        for size in (*range(1, 12), 31, 32, 33, 34):
+            for filling in (0, size - 2, 0xFF):
+                encoded = bytes([first, *[filling % 256] * (size - 1)])
+                if is_plain(encoded):
+                    decode_value(encoded)
+    assert not is_plain(b"")
 
 
 def test_a_counter_can_not_be_spoiled_for_everybody() -> None:
