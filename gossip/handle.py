@@ -33,7 +33,7 @@ from crdt import (
 from crdt.timestamp import at
 from gossip.errors import WrongType
 from gossip.schema import Schema
-from gossip.watch import Change, Kind, changed, time_of
+from gossip.watch import time_of
 
 if TYPE_CHECKING:
     from gossip.node import Node
@@ -190,15 +190,6 @@ class Handle:
 NO_NOTE = Note(None, None)
 NOBODY: Live = (0, 0, 0, b"", 0, None)
 """A live write of nobody, where there is none to tell of."""
-
-
-def change_of(
-    handle: Handle, key: K | None, value: V | None, previous: V | None, kind: Kind, before: Live | None,
-    after: Live | None,
-) -> Change[K, V]:  # fmt: skip
-    """A change of an object, told of by what is shown now, or was."""
-    told = after or before or NOBODY
-    return changed(key, value, previous, kind, told[1], told[0], handle)
 
 
 def end_of(ttl: float | None, owned: bool = False) -> int:

@@ -31,9 +31,9 @@ from crdt import (
 )
 from crdt.codec import COUNTER, object_name
 from gossip.errors import WrongType
-from gossip.handle import NOBODY, STEP, Entry, Handle, change_of, end_of
+from gossip.handle import NOBODY, STEP, Entry, Handle, end_of
 from gossip.schema import Schema
-from gossip.watch import Change, Kind, Source, Watch
+from gossip.watch import Change, Kind, Source, Watch, change_of
 
 if TYPE_CHECKING:
     from gossip.node import Node

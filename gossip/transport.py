@@ -47,8 +47,9 @@ _MOST_DIALS = 512
 """Streams being opened at a time, for a single packet or to a peer: twice as many as there may be seeds."""
 _MOST_STRANGE = 16 << 20
 """Bytes of first packets that all strangers together may have under way: with 4 MiB each, they had half a gigabyte."""
-_ROOM = 256 << 10
-"""Bytes that are read from a stream in one turn of the loop at most, as asyncio has it."""
+_ROOM = 64 << 10
+"""Bytes that are read from a stream in one turn of the loop at most: small writes of 5 ms, until their readers are
+woken. With 256 KiB, as asyncio has it, it were 20."""
 _LAST_TURNS = 4
 """Turns of the loop until all is closed: what was accepted in the last one is made in the next, told of in the second,
 and closed in the third."""

@@ -77,10 +77,13 @@ class _Making(Generic[K, V]):
     source: Any
 
 
-def changed(
-    key: K | None, value: V | None, previous: V | None, kind: Kind, author: int, stamp: int, source: object
-) -> Change[K, V]:
-    """The change with these fields."""
+def change_of(
+    source: object, key: K | None, value: V | None, previous: V | None, kind: Kind, before: Live | None,
+    after: Live | None,
+) -> Change[K, V]:  # fmt: skip
+    """A change of an object, told of by what is shown now, or was."""
+    told = after or before
+    stamp, author = told[:2] if told else (0, 0)
     made: Any = _Making(key, value, previous, kind, author, stamp, source)
     made.__class__ = Change  # the same slots, and nobody else has it yet
     return made  # type: ignore[no-any-return]

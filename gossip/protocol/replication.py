@@ -329,10 +329,8 @@ class Replication:
             if not self._has_room(batch):
                 self.refused += 1
                 continue
-            try:
-                newest = max(map(_STAMP, batch.writes), default=0)
-                self._stamp = observe(self._stamp, newest, wall, self._max_skew)
-            except ClockSkew as skew:
+            skew = self._observe(batch, wall)
+            if skew is not None:
                 skewed.append((batch.replica, skew))
                 continue
             before, refused = self.store.context[batch.replica], self.inbox.refused
@@ -365,6 +363,14 @@ class Replication:
             changes += self.store.merge_batch(batch)
             self.log.append(Entry(batch.replica, batch.first, batch.last, payload, batch.open))
         return tuple(changes)
+
+    def _observe(self, batch: Batch, wall: int) -> ClockSkew | None:
+        newest = max(map(_STAMP, batch.writes), default=0)
+        try:
+            self._stamp = observe(self._stamp, newest, wall, self._max_skew)
+        except ClockSkew as skew:
+            return skew
+        return None
 
     def merge_state(self, state: State, newest: Timestamp, wall: int) -> Delivered:
         """Merges a peer's full state in one step, then what was held back for it.

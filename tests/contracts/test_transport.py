@@ -18,7 +18,7 @@ import pytest
 
 from discovery import Address
 from gossip.errors import StartError
-from gossip.streams import MAX_FRAME, Inbound
+from gossip.streams import MAX_FRAME
 from gossip.udp import Datagrams
 from tests.contracts.ends import LOOPS, End, Play, World, closed, descriptors, frame, play, reset
 from tests.waiting import until
@@ -100,30 +100,6 @@ def test_nothing_is_allocated_on_the_word_of_a_length(run: Play) -> None:
         assert [len(each._begun) for each in end.transport._inbound] == [5, 5]
 
     run(story)
-
-
-def test_a_handler_that_raises_amid_what_was_read_costs_no_frame() -> None:
-    """What is in the room is there only now, and the rest of it would be taken for the middle of something else. What
-    was taken before is taken again, which changes nothing."""
-    end = End()
-    inbound, take, interrupted = Inbound(end.transport), end.transport._received, False
-
-    def received(packet: bytes, stream: bool, peer: int | None, ago: float | None) -> bool:
-        nonlocal interrupted
-        if packet == b"second" and not interrupted:
-            interrupted = True
-            raise KeyboardInterrupt
-        return take(packet, stream, peer, ago)
-
-    def comes(data: bytes) -> None:
-        end.transport.room[: len(data)] = data
-        inbound.buffer_updated(len(data))
-
-    end.transport._received = received
-    with pytest.raises(KeyboardInterrupt):
-        comes(frame(b"first") + frame(b"second") + frame(b"third")[:6])
-    comes(frame(b"third")[6:] + frame(b"fourth"))
-    assert end.received == [b"first", b"first", b"second", b"third", b"fourth"] and end.counters == {}
 
 
 def test_a_dial_delivers_one_packet_and_closes(run: Play) -> None:
