@@ -421,10 +421,10 @@ class Runtime:
         if ago is None and not self._pulse.late:
             ago = 0.0
         with self.door.lock:
-            malformed = self.engine.counters["malformed"]
+            malformed = self.engine.counters.get("malformed")
             self._do(self.engine.receive, packet, time.monotonic(), _wall(), peer, ago, stream=stream)
             self._schedule_soon()
-            if self.engine.counters["malformed"] == malformed:
+            if self.engine.counters.get("malformed") == malformed:
                 return True
             self._warn_of_stranger()
             return False

@@ -42,6 +42,8 @@ class Waits:
 
     def moved(self) -> None:
         """The context has moved on."""
+        if not self._tokens:
+            return
         context = self._runtime.store.context
         for future, wanted in list(self._tokens.items()):
             if context.dominates(wanted) and not future.done():

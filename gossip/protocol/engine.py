@@ -284,7 +284,8 @@ class Engine:
         if peer not in (None, sender):
             self.counters["impersonated"] += 1
             return []
-        if sender == self.me.instance or self.me.gone:
+        me = self.members.me
+        if sender == me.instance or me.gone:
             return []
         known = self.members.table.get(sender)
         if known is not None and known.gone:
@@ -524,16 +525,14 @@ class Engine:
             for peer, number, _, durable in self.confirm.answerable(self.replication.store.context)
         ]
 
-    def _show(self, steps: Iterable[tuple[Change, ...]], now: float) -> list[Effect]:
-        effects: list[Effect] = []
-        dropped: list[Effect] = []
-        for step in steps:
-            if step:
-                effects.append(Changed(step))
-                dropped += _changed(self.expiry.note(step, self.members.table, now))
+    def _show(self, steps: Sequence[tuple[Change, ...]], now: float) -> list[Effect]:
+        effects: list[Effect] = [Changed(step) for step in steps if step]
         if effects:
             self.repair.delivered(now)
-        return effects + dropped  # all of them are merged already, so what is dropped comes after all of them
+        if self.replication.store.mortal:  # all of them are merged already, so what is dropped comes after all of them
+            for step in steps:
+                effects += _changed(self.expiry.note(step, self.members.table, now))
+        return effects
 
     def _warn_of_skew(
         self, skewed: Sequence[tuple[int, ClockSkew]], what: str = "the writes of this replica"

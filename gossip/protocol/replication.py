@@ -326,7 +326,7 @@ class Replication:
         for batch, payload in payloads:
             if batch.replica == self.replica:
                 continue  # my own, come back: whatever it says, I am the one who knows
-            if not self._has_room(batch):
+            if (self.store.named or len(self.store.context) >= MAX_REPLICAS) and not self._has_room(batch):
                 self.refused += 1
                 continue
             skew = self._observe(batch, wall)
