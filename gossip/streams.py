@@ -43,7 +43,8 @@ class Inbound(asyncio.BufferedProtocol):
     """A stream that somebody opened to us: frames come in, and nothing goes out but the answer to a hello.
 
     What comes is read into one room that all streams of a transport share, since the loop hands it over at once. For a
-    plain protocol asyncio allocates 256 KiB at each read, and gives them back: 16 us of a packet's 19.
+    plain protocol asyncio allocates 256 KiB at each read. Where the allocator asks the kernel for as much each time (a
+    young process, or musl) a packet of 100 bytes takes 19 us of that, and not 3; and a turn may be given all that much.
     """
 
     def __init__(self, owner: Transport) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 import time
 from collections import defaultdict
@@ -153,6 +154,27 @@ def test_a_watcher_that_raises_harms_nobody(cluster: str) -> None:
                 assert ann.status()["watches"] == 1
                 bob.map("numbers", int)["j"] = 1
                 assert [each.key for each in await some(other, 2)] == ["k", "j"]
+
+    asyncio.run(story())
+
+
+def test_a_change_that_a_watch_gives_is_as_one_that_is_made_by_hand(cluster: str) -> None:
+    """It is made in another way, which must not show."""
+
+    async def story() -> None:
+        async with gossip.Node(cluster) as node:
+            numbers = node.map("numbers", int)
+            async with numbers.watch() as changes:
+                numbers["a"] = 1
+                (change,) = await some(changes, 1)
+                entry = numbers.entry("a")
+                other = gossip.Change("a", 1, None, "set", node.me.instance, entry.stamp, "another source")
+                assert type(change) is gossip.Change and change == other and hash(change) == hash(other)
+                assert change.source is numbers and repr(change) == repr(other) and change.time == other.time
+                assert dataclasses.replace(change, value=2).value == 2
+                for name in ("value", "source", "more"):
+                    with pytest.raises((dataclasses.FrozenInstanceError, TypeError)):
+                        setattr(change, name, 2)
 
     asyncio.run(story())
 
