@@ -335,7 +335,7 @@ def test_strangers_have_one_room_for_all_their_first_packets(cluster: str) -> No
                 writer.write((4 << 20).to_bytes(4, "big") + bytes(1 << 20))
                 flood.append(writer)
             await until(lambda: transport.counters["strangers_closed"] > 20)
-            assert sum(len(each._buffer) for each in transport._inbound) <= 17 << 20
+            assert sum(len(each._begun) for each in transport._inbound) <= 17 << 20
             for writer in flood:
                 writer.close()
             await until(lambda: not transport._inbound)
