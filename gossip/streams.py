@@ -323,6 +323,8 @@ class Link(_Call):
         self._opened = True
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         for packet in waiting:
+            if self.transport.is_closing():
+                break  # the peer ended just now, and asyncio would log a warning for each of the rest
             self._write(packet)
         if not self.unsent:
             self.resume_writing()

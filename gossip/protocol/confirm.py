@@ -18,6 +18,8 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from crdt import Context
+from gossip.protocol.effects import Effect, Harden, Send
+from gossip.protocol.messages import Synced
 
 _MOST = 4096
 """Questions of others that wait for an answer: each some 200 bytes."""
@@ -60,12 +62,14 @@ class Confirm:
         """Whether anybody waits for an answer."""
         return bool(self._waiting)
 
-    def answerable(self, context: Context) -> list[Question]:
-        """The questions to which the answer is yes by now; they are forgotten."""
+    def answers(self, context: Context) -> list[Effect]:
+        """What is done about the questions to which the answer is yes by now; they are forgotten."""
         ready = [question for question in self._waiting.values() if context.dominates(question.context)]
-        for question in ready:
-            del self._waiting[question.peer, question.number]
-        return ready
+        effects: list[Effect] = []
+        for peer, number, _, durable in ready:
+            del self._waiting[peer, number]
+            effects.append(Harden(peer, number) if durable else Send((peer,), Synced(number, False)))
+        return effects
 
     def gone(self, peer: int) -> None:
         """Forgets what a peer wanted to know."""

@@ -44,7 +44,6 @@ from gossip.protocol.effects import (
     Confirmed,
     Dial,
     Effect,
-    Harden,
     MemberChanged,
     Persist,
     Ready,
@@ -301,7 +300,7 @@ class Engine:
             effects += self.membership.spoke(sender, "it spoke to us")
         effects += self._route(sender, message, content, now, wall, ago)
         if self.confirm.asked_for:
-            effects += self._confirmed()
+            effects += self.confirm.answers(self.replication.store.context)
         if self._ready_by < inf or not self.repair.sure:
             effects += self._readiness(now)
         if self.membership.broadcast.fresh:
@@ -517,13 +516,6 @@ class Engine:
             return []
         self.confirm.asked(Question(peer, sync.number, wanted, sync.durable))
         return []
-
-    def _confirmed(self) -> list[Effect]:
-        """Answers those who wanted to know whether something is here, and it is by now."""
-        return [
-            Harden(peer, number) if durable else Send((peer,), Synced(number, False))
-            for peer, number, _, durable in self.confirm.answerable(self.replication.store.context)
-        ]
 
     def _show(self, steps: Sequence[tuple[Change, ...]], now: float) -> list[Effect]:
         effects: list[Effect] = [Changed(step) for step in steps if step]
