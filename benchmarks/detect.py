@@ -25,11 +25,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 
 import gossip
-from benchmarks.measure import OURS, Result, alone, in_turn, resident
+from benchmarks.measure import NOT_QUICK, OURS, Result, alone, in_turn, resident
 from benchmarks.peers import Member, free_port, peers
 
 PATIENCE = 120.0  # eight JVMs that start on two busy cores need most of it
@@ -188,14 +187,16 @@ def own(cluster: str, name: str, port: int, seeds: list[int]) -> list[str]:
 
 
 def systems(options: argparse.Namespace, result: Result) -> dict[str, Member]:
-    """Who is here; of each peer all settings, or the first for a quick look."""
+    """Who is here, in all its settings; in a quick look only ours, and who is named."""
     found: dict[str, Member] = {OURS: own}
     for name, peer in peers().items():
         if peer.members and peer.missing:
             result.skipped[name] = f"{peer.missing} is not installed"
         else:
-            found |= dict(islice(peer.members.items(), 1 if options.quick else None))
-    wanted = options.systems or found
+            found |= peer.members
+    if options.quick:
+        result.skipped |= {name: NOT_QUICK for name in found if name != OURS and name not in (options.systems or ())}
+    wanted = options.systems or ([OURS] if options.quick else found)
     return {name: member for name, member in found.items() if name in wanted}
 
 

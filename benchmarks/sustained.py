@@ -20,7 +20,7 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks import ours
-from benchmarks.measure import OURS, Result, alone, in_turn, percentile
+from benchmarks.measure import NOT_QUICK, OURS, Result, alone, in_turn, percentile
 from benchmarks.peers import Flood, Payloads, Peer, peers
 from benchmarks.watching import END, PATIENCE, Heard, Watching, payload
 
@@ -133,7 +133,7 @@ def first_heard(heard: Heard, first: int) -> list[float]:
 Turn = Callable[[], Awaitable[None]]
 
 
-async def among(rounds: int, writes: int, result: Result) -> None:
+async def among(rounds: int, writes: int, quick: bool, result: Result) -> None:
     """Ours anew and all others that gossip: some are busy while others have the word, so no server is measured here."""
     label, loads = "1 peer, among those that gossip", {}
     async with AsyncExitStack() as stack:
@@ -141,7 +141,9 @@ async def among(rounds: int, writes: int, result: Result) -> None:
         others = {name: peer for name, peer in peers().items() if ONE_KEY in peer.floods}
         absent = {name: peer.missing for name, peer in others.items() if peer.missing}
         result.skipped |= {name: f"{why} is not installed" for name, why in absent.items()}
-        if absent.keys() == others.keys():
+        if quick:
+            result.skipped |= {name: NOT_QUICK for name in others if name not in absent}
+        if quick or absent.keys() == others.keys():
             return  # ours is not measured again beside nobody
         for name, peer in {OURS: ours.PEER, **others}.items():
             if name in absent:
@@ -206,7 +208,7 @@ async def ask(options: argparse.Namespace, result: Result) -> None:
     rounds, writes, seconds = (2, 4_000, 0.3) if options.quick else (10, 20_000, 3.0)
     for listeners in options.peers or ([1] if options.quick else [1, 7]):
         await measure(listeners, rounds, writes, seconds, result)
-    await among(rounds, writes, result)
+    await among(rounds, writes, options.quick, result)
 
 
 def own_options(parser: argparse.ArgumentParser) -> None:

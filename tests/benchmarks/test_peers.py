@@ -203,7 +203,7 @@ def test_who_was_killed_is_replaced_and_a_newcomer_is_told_who_lives(tmp_path: P
     assert (none, before, alive) == ([], [first], [second])
 
 
-def test_a_quick_look_takes_the_first_setting_of_each_and_names_who_is_not_here(
+def test_a_quick_look_is_at_ours_and_who_is_named_and_says_who_else_there_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     member = in_files(tmp_path)
@@ -212,9 +212,11 @@ def test_a_quick_look_takes_the_first_setting_of_each_and_names_who_is_not_here(
     monkeypatch.setattr(detect, "peers", lambda: {"here": here, "absent": absent})
     result = Result("detect", "How long?")
     assert list(detect.systems(options(), result)) == [OURS, "one", "two"]
-    assert list(detect.systems(options(quick=True), result)) == [OURS, "one"]
     assert list(detect.systems(options(systems=["two"]), result)) == ["two"]
     assert result.skipped == {"absent": "the program no-such-program of `make bench-peers` is not installed"}
+    assert list(detect.systems(options(quick=True), result)) == [OURS]
+    assert list(detect.systems(options(quick=True, systems=["two"]), result)) == ["two"]
+    assert result.skipped.keys() == {"absent", "one", "two"}
 
 
 def test_ours_is_not_measured_again_where_nobody_else_gossips(monkeypatch: pytest.MonkeyPatch) -> None:
