@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import islice
+from operator import itemgetter
 from typing import NamedTuple, Optional, TypeAlias
 
 from crdt.causality import SPREAD, TO_RANGE, Context, Dot, fingerprint_of, range_of
@@ -185,12 +186,10 @@ class Store:
             sequence += 1
             elements = objects.get(key[:2])
             live = None if elements is None else elements.get(key[2])
-            names: tuple[Dot, ...]
-            if live is None:
-                names = ()
-            elif live[5] is None:
+            names: tuple[Dot, ...] = ()
+            if live is not None and live[5] is None:
                 names = ((live[1], live[2]),)
-            else:
+            elif live is not None:
                 names = tuple((each[1], each[2]) for each in islice(chain(live), MAX_NAMES))
             writes.append(new(Write, ((replica, sequence), key, stamp, value, names, expires)))
         return tuple(writes)
@@ -255,9 +254,8 @@ class Store:
             raise ValueError(f"write {sequence} of replica {replica:016x} came after {delivered}: hold it in an Inbox")
         self._moved.setdefault(replica, delivered)
         self.context[replica] = sequence
-        change = self._apply(write, note)
         self._tally.bound()
-        return change
+        return self._apply(write, note)
 
     def _check_same(self, write: Write) -> None:
         live = _find(self.shown(write.key), write.dot)
@@ -299,7 +297,7 @@ class Store:
         if names:
             if before is not None and before[5] is None and len(names) == 1 and names[0] == before[1:3]:
                 after = None
-                self._tally.died.append(before)
+                self._tally.died.append(_noted(before))
                 if self.notes:
                     self.notes.pop(names[0], None)
             else:
@@ -309,7 +307,7 @@ class Store:
         elif value is not None:
             live = (stamp, dot[0], dot[1], value, expires, None)
             after = live if after is None else _with(after, live)
-            self._tally.born.append(live)
+            self._tally.born.append((*dot, expires))
             if note is not None:
                 self.notes[dot] = note
         if after is not before:
@@ -327,7 +325,7 @@ class Store:
             dead = _find(live, named)
             if dead is not None:
                 live = _without(live, dead)
-                self._tally.died.append(dead)
+                self._tally.died.append(_noted(dead))
                 if self.notes:
                     self.notes.pop(named, None)
             elif named[1] > self.context.get(named[0], 0):
@@ -365,7 +363,7 @@ class Store:
         kept = []
         for live in chain(before):
             if _is_over(live, now, gone):
-                self._tally.died.append(live)
+                self._tally.died.append(_noted(live))
                 self.notes.pop((live[1], live[2]), None)
             else:
                 kept.append(live)
@@ -434,15 +432,15 @@ class Store:
     def recount(self) -> None:
         """Counts the fingerprint and the sums anew, from what is here."""
         self._tally = Tally()
-        self._tally.born = [
-            live for elements in self.objects.values() for head in elements.values() for live in chain(head)
-        ]
+        for elements in self.objects.values():
+            for head in elements.values():
+                self._tally.born += map(_noted, chain(head))
 
     def _replace(self, changes: Iterable[Change], notes: Mapping[Dot, Note]) -> None:
         """Puts what is live after each change in the place of what was before; `notes` are those of what is new."""
         for key, before, after in changes:
-            self._tally.died += chain(before)
-            self._tally.born += chain(after)
+            self._tally.died += map(_noted, chain(before))
+            self._tally.born += map(_noted, chain(after))
             self._put(key, after)
             if self.notes or notes:
                 left = _dots(after)
@@ -495,6 +493,8 @@ class Store:
 
 
 _NOTHING: Mapping[bytes, Live] = {}
+_noted = itemgetter(1, 2, 4)
+"""What a tally needs of a live write."""
 
 
 def _in_scope(elements: Mapping[bytes, Live], scope: Scope) -> Iterator[tuple[bytes, Live]]:

@@ -77,6 +77,14 @@ many it takes for alive then, itself included. It ends with its input, or by kil
 """
 
 
+def _is_here(module: str) -> bool:
+    """Whether it could be imported; of one inside a package, that is imported for the answer."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 @dataclass(frozen=True)
 class Peer:
     """A system: how to start it, and how to speak to it. An address is whatever `running` gives."""
@@ -97,7 +105,7 @@ class Peer:
         """What is not installed here; empty if it can be measured."""
         programs = [f"the program {name}" for name in self.programs if shutil.which(name) is None]
         built = [f"the program {name} of `make bench-peers`" for name in self.built if not (BUILT / name).exists()]
-        modules = [f"the module {name}" for name in self.modules if importlib.util.find_spec(name) is None]
+        modules = [f"the module {name}" for name in self.modules if not _is_here(name)]
         return " and ".join(programs + built + modules)
 
     @property

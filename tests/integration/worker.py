@@ -184,7 +184,7 @@ async def answers(node: gossip.Node, load: Load, ear: Ear) -> None:
             continue
         if request["do"] == "open a batch":
             threading.Thread(target=never_end, args=(node,), daemon=True).start()
-            while not node._runtime.door._blocks:  # type: ignore[union-attr]
+            while not node._runtime.door.open:  # type: ignore[union-attr]
                 await asyncio.sleep(0)
         try:
             say({"answer": None if request["do"] == "open a batch" else obey(node, load, ear, request)})

@@ -15,7 +15,7 @@ from gossip.protocol.effects import Send
 from gossip.protocol.identity import PROOF
 from gossip.protocol.members import Claim, Status
 from gossip.protocol.messages import Ack, Gossip, Ping
-from tests.protocol.wire import EPOCH, Node, Wire
+from tests.protocol.wire import EPOCH, Node, Wire, hushed
 
 
 def claim(instance: int, name: str = "n", **fields: object) -> Claim:
@@ -168,7 +168,7 @@ def test_all_of_a_crowd_are_told_of_in_the_end_by_what_rides_on_pings_alone() ->
     wire = Wire()
     ann, bob = wire.cluster("ann", "bob")
     said = crowd(wire, ann, 300)
-    wire.nodes["bob"].engine.membership.broadcast._told.clear()
+    hushed(wire.nodes["bob"].engine)
     with wire.losing(lambda packet: isinstance(packet.message, Gossip)):
         for number in range(100):
             ping = Ping(number, bob.engine.digest, (bob.engine.me,))

@@ -11,7 +11,7 @@ from gossip.protocol.engine import Engine
 from gossip.protocol.members import Claim, Status
 from gossip.protocol.messages import Ack, Digest, Gossip, Join, Ping, PingReq, Pull, Push, Welcome
 from gossip.protocol.settings import Settings
-from tests.protocol.wire import EPOCH
+from tests.protocol.wire import EPOCH, hushed
 
 ANN = Claim(1, "ann", ("unix:/ann",), started=10)
 BOB = Claim(2, "bob", ("unix:/bob",), started=20)
@@ -24,7 +24,7 @@ def an_engine(me: Claim = ANN, *known: Claim) -> Engine:
     engine = Engine("shop", me, Settings(), Random(1), Store())
     for claim in known:
         engine.receive(engine.codec.encode(claim.instance, Ping(9, EMPTY, (claim,))), 0.0, EPOCH)
-    engine.membership.broadcast._told.clear()
+    hushed(engine)
     return engine
 
 

@@ -10,7 +10,7 @@ from gossip.protocol.codec import MAX_MESSAGE, MAX_TAG_BYTES
 from gossip.protocol.effects import MemberChanged, Reborn, Send
 from gossip.protocol.members import Claim, Status
 from gossip.protocol.messages import Ack, Gossip, Join, Ping, Welcome
-from tests.protocol.wire import EPOCH, Node, Wire
+from tests.protocol.wire import EPOCH, Node, Wire, hushed
 
 Tags = tuple[tuple[str, str], ...]
 WHOLE: Tags = (("config", "x" * (MAX_TAG_BYTES - 6)),)
@@ -113,7 +113,7 @@ def test_new_tags_that_got_lost_are_known_after_the_next_ping_of_each_other(size
     nodes = wire.cluster(*(f"n{number}" for number in range(6)))
     with wire.losing(lambda packet: isinstance(packet.message, Gossip)):
         retag(nodes[0], (("role", "x" * size),))
-        nodes[0].engine.membership.broadcast._told.clear()
+        hushed(nodes[0].engine)
     wire.until(lambda: all_know(*nodes), within=6.0)
     assert all(len(packet.payload) <= wire.settings.datagram for packet in wire.sent if not packet.stream)
 
@@ -158,7 +158,7 @@ def test_a_suspect_with_all_tags_hears_of_it_and_refutes() -> None:
     wire.advance(10.0)
     suspect = ann.engine.me._replace(status=Status.SUSPECT)
     bob.hear(bob.engine.codec.encode(7, Gossip((suspect,))))  # what it wants done is lost
-    bob.engine.membership.broadcast._told.clear()
+    hushed(bob.engine)
     wire.until(lambda: ann.engine.counters["refuted"] > 0, within=2.0)
     assert bob.status_of(ann.instance) == Status.ALIVE
 
@@ -189,7 +189,7 @@ def test_all_of_a_thousand_with_all_tags_are_in_what_a_newcomer_is_told_and_no_m
     ann.hear(ann.engine.codec.encode(99, Gossip(crowd(0, 500))))
     ann.hear(ann.engine.codec.encode(99, Gossip(crowd(500, 500))))
     ann.hear(ann.engine.codec.encode(99, Gossip(tuple(claim.ended() for claim in crowd(9_000, 500)))))
-    ann.engine.membership.broadcast._told.clear()
+    hushed(ann.engine)
     bob = wire.start("bob", tags=WHOLE)
     bob.join("ann")
     assert {claim.instance for claim in crowd(0, 1_000)} <= bob.engine.members.table.keys()
@@ -230,7 +230,7 @@ def test_two_crowds_that_meet_tell_each_other_of_all() -> None:
     ann, bob = wire.start("ann", tags=WHOLE), wire.start("bob", tags=WHOLE)
     for node, first in ((ann, 0), (bob, 500)):
         node.hear(node.engine.codec.encode(99, Gossip(crowd(first, 500))))
-        node.engine.membership.broadcast._told.clear()
+        hushed(node.engine)
     bob.join("ann")
     (join,) = wire.packets(Join)
     assert len(join.message.claims) < 500  # type: ignore[union-attr]

@@ -43,6 +43,13 @@ class Packet(NamedTuple):
     """Whether it goes by a stream, as far as its sender says so."""
 
 
+def hushed(engine: Engine) -> None:
+    """What this engine has heard is no news to it any more."""
+    broadcast = engine.membership.broadcast
+    for instance in list(broadcast._told):
+        broadcast.drop(instance)
+
+
 class Node:
     """One engine on the wire, and what it has wanted so far."""
 

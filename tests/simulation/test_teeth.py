@@ -19,7 +19,7 @@ from crdt.tally import Tally
 from gossip.protocol.codec import Codec
 from gossip.protocol.confirm import Confirm
 from gossip.protocol.detector import Detector
-from gossip.protocol.effects import Changed, Send
+from gossip.protocol.effects import Changed, Harden, Send
 from gossip.protocol.engine import Engine
 from gossip.protocol.expiry import Expiry
 from gossip.protocol.identity import PROOF
@@ -398,21 +398,27 @@ def own_writes_leave_before_the_disk_has_them(patch: pytest.MonkeyPatch) -> None
 
 @planted()
 def a_disk_is_vouched_for_before_it_has_it(patch: pytest.MonkeyPatch) -> None:
-    def wrong(self: Engine) -> Any:
-        ready = self.confirm.answerable(self.replication.store.context)
-        return [Send((question.peer,), Synced(question.number, question.durable)) for question in ready]
+    answers = Confirm.answers
 
-    patch.setattr(Engine, "_confirmed", wrong)
+    def wrong(self: Confirm, context: Context) -> Any:
+        return [
+            Send((effect.peer,), Synced(effect.number, True)) if isinstance(effect, Harden) else effect
+            for effect in answers(self, context)
+        ]
+
+    patch.setattr(Confirm, "answers", wrong)
 
 
 @planted("loss")
 def a_peer_confirms_what_it_has_not_got_yet(patch: pytest.MonkeyPatch) -> None:
-    def wrong(self: Confirm, context: Context) -> Any:
-        ready = list(self._waiting.values())
-        self._waiting.clear()
-        return ready
+    answers = Confirm.answers
 
-    patch.setattr(Confirm, "answerable", wrong)
+    def wrong(self: Confirm, context: Context) -> Any:
+        for question in self._waiting.values():
+            context = Context({**context, **question.context})
+        return answers(self, context)
+
+    patch.setattr(Confirm, "answers", wrong)
 
 
 @planted()
@@ -467,7 +473,7 @@ def who_is_reborn_says_so_without_a_proof(patch: pytest.MonkeyPatch) -> None:
 
 @planted("retag", "stream_loss")
 def of_large_tags_that_got_lost_nobody_hears_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Membership, "_behind", lambda self, peer, known: [])
+    patch.setattr(Membership, "_behind", lambda self, peer, known, now: [])
 
 
 # -- the tests --------------------------------------------------------------------------------------------------------
