@@ -90,11 +90,11 @@ class Writing:
 
     def settle(self) -> None:
         """Has all drafts numbered and in the store. The lock is held."""
-        if self.drafts:
-            self._runtime.perform(
-                self._runtime.engine.put(self.drafts.in_order(), self._runtime.now(), self.drafts.note)
-            )
-            self.drafts.clear()  # last: if a signal handler raises before, all are written once more
+        drafts = self.drafts
+        if drafts:
+            self._runtime.perform(self._runtime.engine.put(drafts.in_order(), self._runtime.now(), drafts.note))
+        if drafts or drafts.note is not None:  # of a batch whose only write was refused there is but the note
+            drafts.clear()  # last: if a signal handler raises before, all are written once more
 
     def write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
         """Makes a local write of what `ask(*arguments, replica, stamp)` gives; False if it gave none.

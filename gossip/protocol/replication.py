@@ -184,8 +184,8 @@ class Replication:
                 self._gather(write)
                 newest, gathered, size = self._newest, self._gathered, self._size
             else:
-                newest[write.key] = len(gathered)
                 gathered.append(write)
+                newest[write.key] = len(gathered) - 1  # last: whoever is cut short finds no place that is another's
                 size += _size_of(write)
         self._size = size
         return changes
@@ -203,8 +203,8 @@ class Replication:
             self._gathered[earlier] = None
             self._size -= _size_of(superseded)
             self.coalesced += 1
-        self._newest[write.key] = len(self._gathered)
         self._gathered.append(write)
+        self._newest[write.key] = len(self._gathered) - 1  # last: see `put`
         self._size += _size_of(write)
 
     @property

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 import gossip
-from crdt import Batch, LWWMap, Store, decode_batch, encode_batch
+from crdt import Batch, LWWMap, Store, Write, decode_batch, encode_batch, encode_element
 from gossip.answers import explained
 from gossip.drafts import MOST, MOST_BYTES
 from gossip.protocol.messages import Push
+from gossip.protocol.replication import Replication
+from gossip.protocol.settings import Settings
 from tests.waiting import nodes, until
 
 
@@ -261,6 +263,42 @@ def test_a_batch_of_drafts_is_refused_before_it_is_too_large(cluster: str) -> No
             assert len(m) == made == (100_000 - 500 - 16 - 3) // (64 + 1 + 4 + 1003)
 
     asyncio.run(story())
+
+
+def test_the_note_of_a_batch_that_was_refused_is_not_that_of_what_comes_after_it(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster, max_transaction=100_000) as node:
+            m = node.map("m")
+            with pytest.raises(ValueError, match="would become larger"), node.batch(author="ann", note="too much"):
+                m["large"] = "x" * 100_000
+            m["plain"] = 1
+            entry = m.entry("plain")
+            assert (entry.by, entry.note) == (None, None)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("gathered", range(3))
+def test_drafts_of_which_a_part_was_gathered_when_it_was_cut_short_are_all_written_once_more(gathered: int) -> None:
+    """And none takes the place of another: whoever is told of the batch has all of them."""
+
+    class Interrupted(list[Write | None]):
+        def append(self, write: Write | None) -> None:
+            if len(self) == gathered and not over:
+                over.append(True)
+                raise KeyboardInterrupt
+            super().append(write)
+
+    over: list[bool] = []
+    ann, told = Replication(Store(), Settings(), 7), Store()
+    ann._gathered = Interrupted()
+    drafts = [((1, "m", encode_element(key)), (stamp, 7, 0, b"\x01", 0, None)) for stamp, key in enumerate("abc", 1)]
+    with pytest.raises(KeyboardInterrupt):
+        ann.put(drafts)
+    ann.put(drafts)
+    for payload in ann.flush():
+        told.merge_batch(decode_batch(payload))
+    assert told.state() == ann.store.state() and told.fingerprint == ann.store.fingerprint
 
 
 def test_a_thread_reads_and_watches_its_own_batch_in_order(cluster: str) -> None:
