@@ -28,8 +28,9 @@ SECRET: Final = 32
 """Bytes of chance that a pair is made of."""
 _PUBLIC = 32
 _VERIFIED = 4096
-"""Proofs remembered as good, by 16 bytes each: four times the dead that are, so that old claims of those who were
-forgotten, sent again and again by one who has the key, cost a hash each and not a signature."""
+"""Proofs remembered as good, by 32 bytes each: four times the dead that are, so that old claims of those who were
+forgotten, sent again and again by one who has the key, cost a hash each and not a signature. With 16 bytes two
+statements of one hash, a good one and a forged one, would be found with less work than a signature is worth."""
 
 
 class KeyPair:
@@ -70,7 +71,7 @@ class KeyPair:
     def verify(self, claim: Claim) -> bool:
         """Whether the instance of a claim has said itself what is its own in it."""
         said = statement(self._cluster, claim)
-        seen = blake2b(len(said).to_bytes(8, "big") + said + claim.proof, digest_size=16).digest()
+        seen = blake2b(len(said).to_bytes(8, "big") + said + claim.proof, digest_size=32).digest()
         if seen in self._verified:  # the instance is in the statement
             return True
         try:
