@@ -270,7 +270,7 @@ class Runtime:
     def restate(self, tags: Callable[[], Mapping[str, str]]) -> None:
         """Has this node have these tags from now on: they are asked for while nobody else changes them.
 
-        What a signal handler wants is done when the thread that it interrupted comes out, as with `write`.
+        What a signal handler wants is done when the thread that it interrupted comes out, as with `Writing.write`.
         """
         door = self.door
         if door.inside():
@@ -486,7 +486,7 @@ class Runtime:
         """After those whom what came has woken, and once for all of a turn: all deadlines take 45 us from rest."""
         if not self._schedule_due:
             self._loop.call_soon(self._schedule)
-            self._schedule_due = True  # last, as in `_flush_soon`
+            self._schedule_due = True  # last, as in `Writing.flush_soon`
 
     def now(self) -> float:
         """Not the time of the loop: that of uvloop stands still during a turn, however long somebody takes in it."""
