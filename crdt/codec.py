@@ -61,8 +61,10 @@ _MAX_SHORT = 1200
 _KNOWN = 4096
 """Texts of which the canonical bytes are kept, and short values of which what they stand for: a look-up takes a quarter
 of the time, and a program reads and writes the same ones again and again."""
+_SHORT_KEY = 64
+"""Bytes of a text that is kept so: those of a UUID with a prefix. Of the longest there would be 4.5 MiB."""
 _FEW_BYTES = 32
-"""Bytes of a value that is kept so: less than half a MiB of all of them."""
+"""Bytes of a value that is kept so: of both together less than 2 MiB."""
 
 
 class Malformed(ValueError):
@@ -97,7 +99,7 @@ def encode_element(element: object) -> bytes:
         raise ValueError("an integer key must fit 64 bits") from None
     if len(encoded) > MAX_ELEMENT:
         raise ValueError(f"a key of {len(encoded)} bytes is too long: at most {MAX_ELEMENT} are allowed")
-    if is_text:
+    if is_text and len(encoded) <= _SHORT_KEY:
         if len(_elements) >= _KNOWN:
             _elements.clear()
         _elements[element] = encoded  # type: ignore[index]

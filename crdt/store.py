@@ -138,9 +138,7 @@ class Store:
     b'on'
     """
 
-    __slots__ = (
-        "_counted", "_delivered", "_moved", "_tally", "context", "mortal", "named", "notes", "objects",
-    )  # fmt: skip
+    __slots__ = ("_counted", "_delivered", "_moved", "_tally", "context", "mortal", "named", "notes", "objects")
 
     def __init__(self) -> None:
         self.context = Context()
@@ -371,6 +369,7 @@ class Store:
         if after is before:
             return None
         self._put(key, after)
+        self._tally.bound()
         return key, before, after
 
     # -- full state --------------------------------------------------------------------------------------------------
@@ -447,6 +446,7 @@ class Store:
                 for dot in _dots(before) - left:
                     self.notes.pop(dot, None)
                 self.notes |= {dot: notes[dot] for dot in left if dot in notes}
+        self._tally.bound()
 
     def _join(self, context: Context) -> None:
         for replica, sequence in context.items():
