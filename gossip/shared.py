@@ -433,11 +433,9 @@ class Counters(Mapping[str, Counter]):
     def __iter__(self) -> Iterator[str]:
         """The names as of now."""
         prefix = f"{self.name}/"
-        self._node._settled()
+        store = self._node._settled()
         with self._node._running().lock:
-            names = [
-                name for kind, name in self._node._settled().objects if kind == COUNTER and name.startswith(prefix)
-            ]
+            names = [name for kind, name in store.objects if kind == COUNTER and name.startswith(prefix)]
         return iter([name.removeprefix(prefix) for name in names])
 
     def __len__(self) -> int:
