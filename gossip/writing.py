@@ -1,8 +1,9 @@
 """How does a program write?
 
-What replaces whatever is there is a *draft* until the turn or the batch ends (see `drafts`), which takes a fifth of the
-time. What depends on what is there asks the store, under the lock, and is numbered at once. A write from the loop's own
-thread leaves at the end of the same turn; one from another thread wakes the loop first.
+What replaces whatever is there is a *draft* until the turn or the batch ends (see `drafts`): with all that becomes of
+it that takes a quarter of the time. What depends on what is there asks the store, under the lock, and is numbered at
+once. A write from the loop's own thread leaves at the end of the same turn; one from another thread wakes the loop
+first.
 
 Invariants: what is numbered is numbered in the order in which it was written; a write that was made leaves.
 Not here: who may write now (`door`), and what leaves (`protocol.engine`).

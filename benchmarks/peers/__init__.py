@@ -167,7 +167,7 @@ async def telling(command: list[str]) -> AsyncIterator[Callable[[int, int], None
     """A program that is not Python makes the writes: from this number on, so many.
 
     It says READY, and then has lines of two numbers. It takes the time of a write itself, so that the way to it is no
-    part of what is measured.
+    part of how late one is heard. It is a part of how many there are a second: some milliseconds of a whole round.
     """
     process = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     writing, reading = process.stdin, process.stdout
