@@ -59,8 +59,9 @@ _SIZES = bytes(
 _MAX_UNWALKED = 1200
 _MAX_SHORT = 1200
 _KNOWN = 4096
-"""Texts of which the canonical bytes are kept, and short values of which what they stand for: a look-up takes a quarter
-of the time, and a program reads and writes the same ones again and again."""
+"""Texts of which the canonical bytes are kept, and short values of which what they stand for: a look-up takes half of
+the time, and a program reads and writes the same ones again and again. The first ones, for good: with all forgotten
+when there were too many, ten thousand keys in turn took 1.6 times as long as if none were kept, and values twice."""
 _SHORT_KEY = 64
 """Bytes of a text that is kept so: those of a UUID with a prefix. Of the longest there would be 4.5 MiB."""
 _FEW_BYTES = 32
@@ -99,9 +100,7 @@ def encode_element(element: object) -> bytes:
         raise ValueError("an integer key must fit 64 bits") from None
     if len(encoded) > MAX_ELEMENT:
         raise ValueError(f"a key of {len(encoded)} bytes is too long: at most {MAX_ELEMENT} are allowed")
-    if is_text and len(encoded) <= _SHORT_KEY:
-        if len(_elements) >= _KNOWN:
-            _elements.clear()
+    if is_text and len(_elements) < _KNOWN and len(encoded) <= _SHORT_KEY:
         _elements[element] = encoded  # type: ignore[index]
     return encoded
 
@@ -219,9 +218,7 @@ def decode_value(encoded: bytes) -> Any:
         value = msgpack.unpackb(encoded, strict_map_key=False, max_ext_len=0, ext_hook=_no_extension)
     except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
         raise Malformed(f"not a value: {error}") from error
-    if len(encoded) <= _FEW_BYTES and type(value) in _SCALARS:
-        if len(_values) >= _KNOWN:
-            _values.clear()
+    if len(_values) < _KNOWN and len(encoded) <= _FEW_BYTES and type(value) in _SCALARS:
         _values[encoded] = value
     return value
 
