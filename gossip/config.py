@@ -130,8 +130,8 @@ class Config(Settings):
     max_connections: int = 512
     """Streams accepted at a time."""
     watch_keys: int = 10_000
-    """Unread keys of one watch; beyond, and beyond as many as are there to be read anew, it is told that it lagged, and
-    gets the present state."""
+    """Unread keys of one watch, of 300 bytes each; beyond, it is told that it lagged, and gets the present state. While
+    that is more than what is unread, it goes on to ten times as many: it would be longer behind with all anew."""
 
     def __post_init__(self) -> None:
         for each in ("runtime_dir", "seeds_file", "data_dir"):

@@ -23,6 +23,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from crdt import Note
@@ -100,6 +101,20 @@ class Door:
         """Has this done when the one that was interrupted comes out, at the latest in the loop's next turn."""
         self.interrupted.append(work)
         self._loop.call_soon_threadsafe(self.catch_up)
+
+    def do(self, work: Callable[..., bool], *arguments: object) -> bool:
+        """Has this done under the lock, and gives what it gives.
+
+        What a signal handler wants done while its thread is inside is done when that comes out, and counts as done.
+        """
+        if self.inside():
+            self.later(partial(work, *arguments))
+            return True
+        with self.lock:
+            done = work(*arguments)
+        if self.interrupted:
+            self.catch_up()
+        return done
 
     def catch_up(self) -> None:
         """Does what signal handlers wanted done. To be called by whoever comes out."""

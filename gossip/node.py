@@ -138,7 +138,7 @@ class Node:
         """
         self._check_startable()
         self._store.clear()
-        self._drafts.clear()
+        self._drafts = Drafts()
         self._verdicts.clear()
         self._watches.clear()
         self._control = None
@@ -507,19 +507,19 @@ class Node:
 
     def _settled(self) -> Store:
         """The store with all that was written so far: for whoever reads more than one key."""
-        return self._running().store if self._drafts else self._store
+        return self._running().settled() if self._drafts else self._store
 
     def _put(self, key: Key, value: bytes, expires: int) -> None:
         runtime = self._runtime
         if runtime is None or not runtime.running:
             runtime = self._running()
-        runtime.writing.put(key, value, expires)
+        runtime.door.do(runtime.writing.put, key, value, expires)
 
     def _write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
         runtime = self._runtime
         if runtime is None or not runtime.running:
             runtime = self._running()
-        return runtime.writing.write(ask, *arguments)
+        return runtime.door.do(runtime.writing.write, ask, *arguments)
 
     def _watch(self, sources: Sequence[Source], snapshot: bool, resume: str | None) -> Watch[Any, Any]:
         cursor = None if resume is None else Cursor(*token.parse_cursor(self.config.cluster, resume))

@@ -20,7 +20,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import partial
 from random import Random
 from typing import Any, ParamSpec
 
@@ -268,22 +267,14 @@ class Runtime:
     # -- what the program does --------------------------------------------------------------------------------------
 
     def restate(self, tags: Callable[[], Mapping[str, str]]) -> None:
-        """Has this node have these tags from now on: they are asked for while nobody else changes them.
+        """Has this node have these tags from now on: they are asked for while nobody else changes them."""
+        self.door.do(self._restate, tags)
 
-        What a signal handler wants is done when the thread that it interrupted comes out, as with `Writing.write`.
-        """
-        door = self.door
-        if door.inside():
-            door.later(partial(self._restate, tags))
-            return
-        with door.lock:
-            self._restate(tags)
-        door.catch_up()
-
-    def _restate(self, tags: Callable[[], Mapping[str, str]]) -> None:
+    def _restate(self, tags: Callable[[], Mapping[str, str]]) -> bool:
         self.check_loop()
         self.perform(self.engine.retagged(tuple(sorted(tags().items()))))
         self.soon(self._announce)
+        return True
 
     def _announce(self) -> None:
         with self.lock:
@@ -401,7 +392,11 @@ class Runtime:
 
     @property
     def store(self) -> Store:
-        """What this node holds, with all that was written so far; to whoever is inside, without what is a draft."""
+        """What this node holds, without what is a draft."""
+        return self._store
+
+    def settled(self) -> Store:
+        """The same with all that was written so far; but not to whoever is inside already."""
         if self.writing.drafts and not self.door.inside():
             with self.lock:
                 self.writing.settle()

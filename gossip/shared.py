@@ -364,7 +364,8 @@ class Counter(Handle):
     def _add(self, amount: int) -> None:
         self._node._check_running()
         if amount:
-            self._node._running().writing.count(self._part, amount)
+            runtime = self._node._running()
+            runtime.door.do(runtime.writing.count, self._part, amount)
 
     def _part(self, replica: int, amount: int) -> tuple[Key, bytes]:
         """What this node's part will be, once it has counted this."""

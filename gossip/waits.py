@@ -76,7 +76,7 @@ class Waits:
 
     async def delivered(self, wanted: Context, timeout: float | None) -> None:
         """Waits until all of this is here. Raises `TimeoutError`."""
-        if self._runtime.store.context.dominates(wanted):
+        if self._runtime.settled().context.dominates(wanted):
             return
         future = asyncio.get_running_loop().create_future()
         self._tokens[future] = wanted

@@ -3,7 +3,7 @@
 A watch first gives the present state of one object or of several, a mark that it is complete, and then every visible
 change, in order per key. It is bounded by keeping, of each key, only the newest change that was not read yet (with
 `previous` as the reader last saw it). If more keys wait unread than `watch_keys`, and than there are to be read anew,
-it forgets them, gives one `lagged` mark, and then the present state anew: late, never wrong.
+or than ten times as many, it forgets them, gives one `lagged` mark, and then the present state anew: late, never wrong.
 
 A `cursor` says how far its reader is. Whoever resumes there, at any node, is told of the keys that were touched since;
 or, if the node can not know which these are, of everything, after a `lagged` mark.
@@ -121,6 +121,8 @@ _IN_LOOP = (
     "A program without one runs that with asyncio.run, in a thread of its own if it has other things to do"
 )
 _NOWHERE = Cursor(Context(), 0)
+_FAR = 10
+"""So many times `watch_keys` may be unread where there is more to be read anew: 30 MB, each watch."""
 
 
 _Key: TypeAlias = tuple[int, bytes]
@@ -370,7 +372,7 @@ class Watch(Generic[K, V]):
             self._serial += 1
             if earlier is not None:
                 self._replace(key, earlier, after)
-            elif self._changes < self._limit or self._changes < self._node.size(self._sources):
+            elif self._changes < self._limit or self._changes < min(self._node.size(self._sources), _FAR * self._limit):
                 unread[key] = (False, before, after, self._serial)
                 self._changes += 1
             else:

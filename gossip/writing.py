@@ -5,6 +5,8 @@ it that takes a quarter of the time. What depends on what is there asks the stor
 once. A write from the loop's own thread leaves at the end of the same turn; one from another thread wakes the loop
 first.
 
+All of it is done under the lock (`Door.do`).
+
 Invariants: what is numbered is numbered in the order in which it was written; a write that was made leaves.
 Not here: who may write now (`door`), and what leaves (`protocol.engine`).
 """
@@ -34,32 +36,19 @@ class Writing:
         self.flush_due = False
         """Whether the end of the turn will have something to send."""
 
-    def put(self, key: Key, value: bytes, expires: int) -> None:
-        """Makes a local write that replaces what is there, whatever that is: a draft until the turn ends.
-
-        As with `write`, what a signal handler writes while its thread is in here is made when that comes out.
-        """
-        door = self._runtime.door
-        if door.inside():
-            door.later(partial(self._put, key, value, expires))
-            return
-        with door.lock:
-            self._put(key, value, expires)
-        if door.interrupted:
-            door.catch_up()
-
-    def _put(self, key: Key, value: bytes, expires: int) -> None:
+    def put(self, key: Key, value: bytes, expires: int) -> bool:
+        """Makes a local write that replaces what is there, whatever that is: a draft until the turn ends."""
         runtime = self._runtime
         runtime.check_loop()
         if runtime.door.open and not self._fits(key, value):
-            self._write(partial(self._store.write, key, value, expires=expires))
-            return
+            return self.write(partial(self._store.write, key, value, expires=expires))
         if not self.flush_due:
             self.flush_soon()
         replication = runtime.engine.replication
         draft = (replication.stamp(time.time_ns() // 1_000_000), replication.replica, 0, value, expires, None)
         if self.drafts.put(key, draft):
             self.settle()
+        return True
 
     def _fits(self, key: Key, value: bytes) -> bool:
         """Whether this may be a draft in the batch that is open: that of this thread alone, with room for what it costs
@@ -73,24 +62,13 @@ class Writing:
             drafts.note = note
         return drafts.size + len(value) + (len(drafts) + 1) * MOST_BESIDE <= self._runtime.engine.replication.room
 
-    def count(self, part: Callable[[int, int], tuple[Key, bytes]], amount: int) -> None:
+    def count(self, part: Callable[[int, int], tuple[Key, bytes]], amount: int) -> bool:
         """The same for a counter, whose new part is `part(replica, amount)`, and depends on what was counted before."""
-        door = self._runtime.door
-        if door.inside():
-            door.later(partial(self._count, part, amount))
-            return
-        with door.lock:
-            self._count(part, amount)
-        if door.interrupted:
-            door.catch_up()
-
-    def _count(self, part: Callable[[int, int], tuple[Key, bytes]], amount: int) -> None:
-        self._runtime.check_loop()
         key, value = part(self._runtime.engine.replication.replica, amount)
-        self._put(key, value, FOREVER)
+        return self.put(key, value, FOREVER)
 
     def settle(self) -> None:
-        """Has all drafts numbered and in the store. The lock is held."""
+        """Has all drafts numbered and in the store."""
         drafts = self.drafts
         if drafts:
             self._runtime.perform(self._runtime.engine.put(drafts.in_order(), self._runtime.now(), drafts.note))
@@ -98,20 +76,7 @@ class Writing:
             drafts.clear()  # last: if a signal handler raises before, all are written once more
 
     def write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
-        """Makes a local write of what `ask(*arguments, replica, stamp)` gives; False if it gave none.
-
-        What a signal handler writes while its thread is in here is made when that comes out, and counts as made.
-        """
-        door = self._runtime.door
-        if door.inside():
-            door.later(partial(self._write, ask, *arguments))
-            return True
-        with door.lock:
-            made = self._write(ask, *arguments)
-        door.catch_up()
-        return made
-
-    def _write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
+        """Makes a local write of what `ask(*arguments, replica, stamp)` gives; False if it gave none."""
         self._runtime.check_loop()
         self.settle()
         engine = self._runtime.engine

@@ -451,15 +451,13 @@ def test_the_usual_write_is_judged_by_the_rules_of_all_others() -> None:
     assert min(taken, refused) > 1_000
 
 
-def test_of_texts_and_values_without_end_few_are_kept_and_all_are_right() -> None:
+def test_of_texts_without_end_few_are_kept_and_all_are_right() -> None:
     for number in range(2 * codec._KNOWN):
         assert decode_element(encode_element(f"k{number}")) == f"k{number}"
-        assert decode_value(encode_value(number)) == number
     for number in range(100):
         encode_element(f"{number}" + "k" * codec._SHORT_KEY)
-    assert len(codec._elements) <= codec._KNOWN and len(codec._values) <= codec._KNOWN
+    assert len(codec._elements) <= codec._KNOWN
     assert max(map(len, codec._elements.values())) <= codec._SHORT_KEY
-    assert max(map(len, codec._values)) <= codec._FEW_BYTES
 
 
 def test_what_is_plain_can_be_read() -> None:

@@ -61,6 +61,11 @@ READINGS: dict[str, Callable[[gossip.Node], Any]] = {
     "register": lambda node: node.register("r").value == "v",
     "entry of a register": lambda node: node.register("r").entry().value == "v",  # type: ignore[union-attr]
     "conflicts": lambda node: node.register("r").conflicts == (),
+    "touch": lambda node: node.map("m").touch("k", ttl=60) is None,
+    "a counter": lambda node: node.counter("c").value == 3,
+    "parts of a counter": lambda node: node.counter("c").parts() == {node.me.instance: 3},
+    "counters": lambda node: node.counters("d").totals() == {"x": 2} and len(node.counters("d")) == 1,
+    "whether there is a counter": lambda node: "x" in node.counters("d"),
     "an explanation": lambda node: explained(node, {"do": "explain", "object": "r"})[0]["author"] == node.me.name,
 }
 
@@ -77,7 +82,9 @@ def test_whoever_reads_sees_what_was_written_just_before(cluster: str, reading: 
             node.map("m")["k"] = 1
             node.set("s").add("e")
             node.register("r").set("v")
-            assert len(node._drafts) == 3
+            node.counter("c").increment(3)
+            node.counters("d")["x"].increment(2)
+            assert len(node._drafts) == 5
             assert READINGS[reading](node)
 
     asyncio.run(story())
