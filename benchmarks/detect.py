@@ -3,7 +3,8 @@
 Real processes on one host, each with a node as a program has it, with nothing configured. Every process tells what its
 node tells it, with the time of CLOCK_MONOTONIC, which all of a machine share. Beside ours, at the first number of
 members, whatever else knows its members, each in a program of its own that tells in the same lines. Nothing is asked of
-them but to know each other: what else they can do differs.
+them but to know each other: what else they can do differs. Nodes of one host see each other's processes, so ours is
+asked a second time as on hosts of their own, over loopback sockets and by seeds, as the others are.
 
   join   all start at once, in processes that have imported everything: until each knows all
   kill   `kill -9` of one: until all others have called it dead; another takes its place, and so on
@@ -26,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gossip
 from benchmarks.measure import NOT_QUICK, OURS, Result, alone, in_turn, resident
@@ -33,15 +35,25 @@ from benchmarks.peers import Member, free_port, peers
 
 PATIENCE = 120.0  # eight JVMs that start on two busy cores need most of it
 OFTEN = 4  # ours is harmed so many times as often as another, of whom each time takes seconds
+NETWORK = f"{OURS}, over the network"
 DOUBTS = ("suspected", "stalled")
 
 
-async def peer(cluster: str, name: str) -> None:
-    """A member: waits for the word, and tells whatever happens from then on, and how many it knows."""
+async def peer(cluster: str, name: str, *network: str) -> None:
+    """A member: waits for the word, and tells whatever happens from then on, and how many it knows.
+
+    With a port of its own, and those of its seeds, it is as on a host of its own.
+    """
     loop = asyncio.get_running_loop()
     tell("imported", "", 0)
     await loop.run_in_executor(None, sys.stdin.readline)
-    async with gossip.Node(cluster, name=name) as node, node.events() as events:
+    settings: dict[str, Any] = {}
+    if network:
+        port, *seeds = [f"127.0.0.1:{each}" for each in network]
+        host = Path(os.environ["GOSSAMESH_RUNTIME_DIR"], f"{cluster}-{name}")
+        host.mkdir(mode=0o700)
+        settings = {"bind": port, "seeds": seeds, "mdns": False, "runtime_dir": host}
+    async with gossip.Node(cluster, name=name, **settings) as node, node.events() as events:
         tell("started", name, len(node.members))
         async for event in events:
             tell(event.kind, event.member.name if event.member else "", len(node.members))
@@ -186,17 +198,22 @@ def own(cluster: str, name: str, port: int, seeds: list[int]) -> list[str]:
     return [sys.executable, __file__, "--peer", cluster, name]
 
 
+def own_over_the_network(cluster: str, name: str, port: int, seeds: list[int]) -> list[str]:
+    """As if each were alone on its host: no process is seen by another."""
+    return [*own(cluster, name, port, seeds), *map(str, (port, *seeds))]
+
+
 def systems(options: argparse.Namespace, result: Result) -> dict[str, Member]:
     """Who is here, in all its settings; in a quick look only ours, and who is named."""
-    found: dict[str, Member] = {OURS: own}
+    found: dict[str, Member] = {OURS: own, NETWORK: own_over_the_network}
     for name, peer in peers().items():
         if peer.members and peer.missing:
             result.skipped[name] = f"{peer.missing} is not installed"
         else:
             found |= peer.members
     if options.quick:
-        result.skipped |= {name: NOT_QUICK for name in found if name != OURS and name not in (options.systems or ())}
-    wanted = options.systems or ([OURS] if options.quick else found)
+        result.skipped |= dict.fromkeys(found.keys() - {OURS, NETWORK, *(options.systems or ())}, NOT_QUICK)
+    wanted = options.systems or ([OURS, NETWORK] if options.quick else found)
     return {name: member for name, member in found.items() if name in wanted}
 
 

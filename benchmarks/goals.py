@@ -58,7 +58,9 @@ OTHER = "at the other process"
 GOALS = (
     Goal("local read, beside a `GET`", "local", f"read, {NUMBER}", "better", 100, 200, "redis"),
     Goal("local write, beside a `SET`", "local", f"write, {NUMBER}", "better", 25, 50, "redis"),
+    Goal("the same, and sent", "local", f"write, {NUMBER}, and sent", "better", 25, 50, "redis"),
     Goal("local write, beside a Manager's dict", "local", f"write, {NUMBER}", "better", 8, 15, "Manager"),
+    Goal("the same, and sent", "local", f"write, {NUMBER}, and sent", "better", 8, 15, "Manager"),
     Goal("visible in another process, p50", "visible", f"{OTHER}, p50", "share", 0.8, 0.5, "redis pub/sub"),
     Goal("visible in another process, p99", "visible", f"{OTHER}, p99", "share", 1.2, 0.8, "redis pub/sub"),
     Goal("at all 7 processes, p50", "visible", "at all 7 processes, p50", "most", 5_000, 2_000, unit="µs"),
