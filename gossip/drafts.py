@@ -45,8 +45,10 @@ class Drafts(dict[Key, Live]):
         """That of all of them."""
         self._in_order = True
 
-    def put(self, key: Key, draft: Live) -> bool:
-        """Keeps a draft, in the place of an earlier one; says whether there are so many that they should be settled."""
+    def put(self, key: Key, draft: Live, note: Note | None = None) -> bool:
+        """Keeps a draft, in the place of an earlier one; says whether there are so many that they should be settled.
+        Those of another note are settled before: `note` is that of all."""
+        self.note = note
         if key in self:
             self.replaced += 1
             self._in_order = False

@@ -100,8 +100,9 @@ class Handle:
         return live if live is None or live[4] == FOREVER else next(self._node._visible(live), None)
 
     def _entry(self, values: list[V], live: Live) -> Entry[V]:
-        """The story of a write, given the values of it and of those it outshines."""
-        note = self._node._store.notes.get((live[1], live[2])) or NO_NOTE
+        """The story of a write, given the values of it and of those it outshines. The lock is held."""
+        node = self._node  # a draft, number 0, may be of another thread, or of whom a signal handler interrupted
+        note = (node._store.notes.get((live[1], live[2])) if live[2] else node._drafts.note) or NO_NOTE
         expires = time_of(live[4]) if live[4] > FOREVER else None
         return Entry(values[0], live[0], live[1], tuple(values[1:]), expires, live[4] == WITH_AUTHOR, *note)
 

@@ -354,16 +354,16 @@ class Node:
     def token(self) -> str:
         """What this node has written so far, as some 25 characters for a cookie or a header: see `wait_for`."""
         runtime = self._running()
+        self._settled()  # not under the lock: a signal handler that interrupted its thread inside settles nothing
         with runtime.lock:
-            runtime.writing.settle()
             return token.make(self.config.cluster, runtime.engine.replication.written)
 
     @property
     def seen(self) -> str:
         """All that is here now, whoever wrote it, as a token: longer by 12 characters for each who ever wrote."""
         runtime = self._running()
+        self._settled()
         with runtime.lock:
-            runtime.writing.settle()
             return token.make(self.config.cluster, self._store.context)
 
     async def wait_for(self, token_: str, /, *, timeout: float | None = None) -> None:
@@ -459,7 +459,10 @@ class Node:
             tagged()
 
     def status(self) -> dict[str, Any]:
-        """What there is to know for debugging, as a plain dict that can be printed as JSON."""
+        """What there is to know for debugging, as a plain dict that can be printed as JSON.
+
+        May be asked by a signal handler. If that came into the middle of a step, the fingerprints of `digest` are None.
+        """
         from gossip.status import status_of  # here, since a program asks when something is wrong
 
         return status_of(self)

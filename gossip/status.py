@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 def status_of(node: Node) -> dict[str, Any]:
     """All that a node tells of itself."""
     runtime = node._running()
+    node._settled()
+    inside = runtime.door.inside()  # of a signal handler that interrupted a step: to count then would spoil the count
     with runtime.lock:
-        runtime.writing.settle()
         engine, replication = runtime.engine, runtime.engine.replication
-        digest = engine.digest
+        digest = None if inside else engine.digest
         objects = [
             {"type": TYPES.get(kind, str(kind)), "name": name, "entries": len(elements)}
             for (kind, name), elements in sorted(node._store.objects.items())
@@ -43,8 +44,8 @@ def status_of(node: Node) -> dict[str, Any]:
             ],
             "objects": objects,
             "digest": {
-                "context": f"{digest.context:016x}",
-                "state": None if digest.state is None else f"{digest.state:016x}",
+                "context": None if digest is None else f"{digest.context:016x}",
+                "state": None if digest is None or digest.state is None else f"{digest.state:016x}",
             },
             "replicas": len(node._store.context),
             "writes_delivered": sum(node._store.context.values()),

@@ -46,7 +46,7 @@ class Writing:
             self.flush_soon()
         replication = runtime.engine.replication
         draft = (replication.stamp(time.time_ns() // 1_000_000), replication.replica, 0, value, expires, None)
-        if self.drafts.put(key, draft):
+        if self.drafts.put(key, draft, runtime.door.note if runtime.door.open else None):
             self.settle()
         return True
 
@@ -56,10 +56,8 @@ class Writing:
         door, drafts, live = self._runtime.door, self.drafts, self._store.shown(key)
         if door.others or (live is not None and live[5] is not None):  # who replaces many names them all
             return False
-        note = door.note
-        if note != drafts.note:
+        if door.note != drafts.note:
             self.settle()
-            drafts.note = note
         return drafts.size + len(value) + (len(drafts) + 1) * MOST_BESIDE <= self._runtime.engine.replication.room
 
     def count(self, part: Callable[[int, int], tuple[Key, bytes]], amount: int) -> bool:
