@@ -116,13 +116,15 @@ class _Relay:
 
 
 class _Suspicion:
-    __slots__ = ("due", "least", "since")
+    __slots__ = ("due", "least", "not_before", "since")
 
     def __init__(self, since: float, due: float, least: float) -> None:
         self.since = since
         self.due = due
         self.least = least
         """Seconds that it has from when it was heard last."""
+        self.not_before = -inf
+        """When these are over: however many say so, it was heard since."""
 
 
 class Detector:
@@ -302,7 +304,8 @@ class Detector:
         """This member was heard: whoever is suspected has the least time from here on, for what refutes is slower."""
         suspicion = self._suspects.get(instance)
         if suspicion is not None:
-            suspicion.due = max(suspicion.due, now + max(suspicion.least, _TURNS * self._trip(instance)))
+            suspicion.not_before = now + max(suspicion.least, _TURNS * self._trip(instance))
+            suspicion.due = max(suspicion.due, suspicion.not_before)
 
     def takes_datagrams(self, instance: int) -> bool | None:
         """Whether this member answers datagrams, as far as is known."""
@@ -327,7 +330,7 @@ class Detector:
         running = self._suspects.setdefault(instance, _Suspicion(now, inf, least))
         due = running.since + _patience(least, members, accusers)
         moment = max(interval if hinted else self._settings.probe_timeout, there_and_back)
-        running.due = min(running.due, now + moment if hinted else max(due, now + moment))
+        running.due = min(running.due, now + moment if hinted else max(due, now + moment, running.not_before))
         running.least = moment if hinted else running.least
 
     def clear(self, instance: int) -> None:

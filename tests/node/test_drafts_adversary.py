@@ -14,6 +14,8 @@ from random import Random
 import pytest
 
 import gossip
+from crdt import Batch, LWWMap, Store, encode_batch
+from gossip.protocol.messages import Push
 from tests.node.test_door import interrupted
 from tests.waiting import nodes, until, until_here
 
@@ -184,5 +186,90 @@ def test_a_history_of_everything_is_as_that_of_a_dict(cluster: str, seed: int) -
                 }
                 assert node.counter("c").value == total
             check_numbers(ann)
+
+    asyncio.run(story())
+
+
+def test_a_signal_handler_never_sees_a_key_go_back_or_go_away(cluster: str) -> None:
+    """It may read in the middle of the settling: a draft is there until its write is in the store."""
+    with gossip.Node(cluster) as node:
+        m, seen = node.map("m", int), [0]
+        m["k"] = 0
+
+        with interrupted(lambda: seen.append(m.get("k", -1)), every=0.0005):
+            number = 0
+            while len(seen) < 1_500:
+                number += 1
+                m["k"] = number
+                for other in range(300):
+                    m[f"k{other}"] = number
+                assert len(m) == 301  # which has them settled
+        assert seen == sorted(seen) and len(set(seen)) > 10
+
+
+def test_a_watch_is_told_of_what_was_written_just_before_the_node_left(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster) as node, node.map("m", int).watch(snapshot=False) as changes:
+            node.map("m", int)["last"] = 1
+            assert node._drafts
+            await node.leave()
+            assert [(change.key, change.value) async for change in changes] == [("last", 1)]
+
+    asyncio.run(story())
+
+
+def concur(ann: gossip.Node, key: str, count: int) -> None:
+    """So many cats wrote this key, and none has seen another's write."""
+    engine = ann._running().engine
+    for cat in range(1, count + 1):
+        write = LWWMap(Store(), "m").set(key, "cat", cat, engine.stamp(1))
+        packet = engine.codec.encode(count + 1, Push((encode_batch(Batch(cat, 1, 1, (write,))),)))
+        ann._running()._receive(packet, True, None, None)
+
+
+def fill(node: gossip.Node, m: gossip.Map[str, str], keys: list[str], value: str) -> None:
+    """Writes these keys in one batch, with the longest note there may be, until it is refused."""
+    with pytest.raises(ValueError, match="would become larger"), node.batch(author="a" * 128, note="n" * 1024):
+        for key in keys:
+            m[key] = value
+    replication = node._running().engine.replication
+    assert 0.9 * 100_000 < replication._transaction_size <= 100_000
+
+
+def test_a_batch_of_drafts_is_not_too_large_either_where_all_is_as_long_as_it_may_be(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster, max_transaction=100_000) as node:
+            m = node.map("m" * 255, str)
+            keys = [f"{number:0509}" for number in range(100)]
+            for key in keys:
+                m[key] = "old"  # so that each write names one
+            assert len(m) == 100
+            fill(node, m, keys, "x" * 997)
+
+    asyncio.run(story())
+
+
+def test_a_batch_of_drafts_is_not_too_large_either_where_one_write_replaces_many(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster, max_transaction=100_000) as ann:
+            concur(ann, "k0", 2_000)
+            m = ann.map("m", str)
+            assert len(m.entry("k0").conflicts) == 1_999
+            fill(ann, m, [f"k{number}" for number in range(1_000)], "x")
+
+    asyncio.run(story())
+
+
+def test_a_draft_settles_all_the_conflicts_of_its_key(cluster: str) -> None:
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            concur(ann, "k", 3)
+            m = ann.map("m", str)
+            assert len(m.entry("k").conflicts) == 2
+            m["k"] = "mine"
+            assert ann._drafts
+            for node in (ann, bob):
+                await until(lambda node=node: node.map("m").get("k") == "mine")
+                assert node.map("m").entry("k").conflicts == ()
 
     asyncio.run(story())

@@ -393,6 +393,17 @@ def test_a_suspect_that_is_heard_has_the_least_time_from_then_on(hinted: bool, l
     assert probes.deadline == inf
 
 
+def test_others_who_accuse_one_that_was_heard_just_now_do_not_take_its_time() -> None:
+    """They did: who had been suspected for long, and was heard, had half a second from when others said so as well."""
+    probes = detector()
+    probes.suspect(7, 10, accusers=1, now=0.0)
+    probes.alive(7, now=20.0)
+    probes.suspect(7, 10, accusers=3, now=20.1)
+    assert probes.deadline == 24.0, "the least time, from when it was heard"
+    probes.suspect(7, 10, accusers=1, now=20.2, hinted=True)
+    assert probes.deadline == 21.2, "but its stream ended since"
+
+
 def test_of_probes_that_nobody_ever_answers_the_last_are_remembered() -> None:
     probes = detector()
     for turn in range(1000):
