@@ -31,6 +31,7 @@ from crdt import (
     encode_state,
     state_parts,
 )
+from crdt.tally import _MOST
 from crdt.timestamp import LATEST, at, milliseconds, observe, tick
 
 ANN, BOB, EVE = 7, 8, 9
@@ -542,3 +543,23 @@ def test_a_newcomer_takes_a_state_as_it_is_and_shares_nothing_with_it() -> None:
     merged(store, LWWMap(store, "m").delete(7, BOB, stamp=200))
     merged(store, ORSet(store, "s").add("x", BOB, stamp=201))
     assert encode_state(state) == encode_state(theirs.state()) == before
+
+
+# -- what is not counted yet ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_node_that_nobody_asks_for_its_fingerprint_keeps_a_bounded_number_of_what_died(batched: bool) -> None:
+    """One that is alone is never pinged, and all the values that it ever had would stay."""
+    store, entry = Store(), LWWRegister(Store(), "r")
+    first = entry.set("v", ANN, stamp=1)
+    for n in range(1, 3 * _MOST):
+        write = first._replace(dot=(ANN, n), stamp=n, names=((ANN, n - 1),) if n > 1 else ())
+        if batched:
+            store.merge_batch(Batch(ANN, n, n, (write,)))
+        else:
+            store.merge(write)
+        assert max(len(store._tally.born), len(store._tally.died)) < _MOST
+    told = store.fingerprint, store.sums
+    store.recount()
+    assert told == (store.fingerprint, store.sums)
