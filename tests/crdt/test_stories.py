@@ -545,7 +545,7 @@ def test_a_newcomer_takes_a_state_as_it_is_and_shares_nothing_with_it() -> None:
     assert encode_state(state) == encode_state(theirs.state()) == before
 
 
-# -- what is not counted yet ---------------------------------------------------------------------------------------------
+# -- what is not counted yet -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batched", [False, True])

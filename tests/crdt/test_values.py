@@ -194,7 +194,7 @@ def test_threads_that_encode_at_once_get_each_their_own_bytes() -> None:
         assert all(pool.map(encoded, range(4)))
 
 
-# -- what is remembered, so that it need not be made again ---------------------------------------------------------------
+# -- what is remembered, so that it need not be made again -------------------------------------------------------------
 
 
 def test_what_is_remembered_of_keys_and_values_is_bounded() -> None:
