@@ -99,10 +99,17 @@ class Handle:
         """What a reader sees of a key, given its live writes: most neither expire nor are owned."""
         return live if live is None or live[4] == FOREVER else next(self._node._visible(live), None)
 
-    def _entry(self, values: list[V], live: Live) -> Entry[V]:
-        """The story of a write, given the values of it and of those it outshines. The lock is held."""
-        node = self._node  # a draft, number 0, may be of another thread, or of whom a signal handler interrupted
-        note = (node._store.notes.get((live[1], live[2])) if live[2] else node._drafts.note) or NO_NOTE
+    def _story(self, live: Live | None) -> tuple[list[Live], Note]:
+        """What a reader sees of a key, greatest first, and the note of that. The lock is held: whoever replaces a write
+        takes its note away."""
+        node, shown = self._node, list(self._node._visible(live))
+        if not shown:
+            return shown, NO_NOTE
+        _, replica, sequence, *_ = shown[0]  # 0 is that of a draft, of another thread or of whom a handler interrupted
+        return shown, (node._store.notes.get((replica, sequence)) if sequence else node._drafts.note) or NO_NOTE
+
+    def _entry(self, values: list[V], live: Live, note: Note) -> Entry[V]:
+        """The story of a write, given the values of it and of those it outshines."""
         expires = time_of(live[4]) if live[4] > FOREVER else None
         return Entry(values[0], live[0], live[1], tuple(values[1:]), expires, live[4] == WITH_AUTHOR, *note)
 

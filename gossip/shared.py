@@ -182,11 +182,11 @@ class Map(Handle, MutableMapping[K, V]):
     def entry(self, key: K) -> Entry[V]:
         """The value with its stamp, author and conflicts. Raises `KeyError`."""
         self._node._settled()
-        with self._node._running().lock:  # or its note is gone with it before that is looked up
-            live = self._find(key)
-            if live is None:
-                raise KeyError(key)
-            return self._entry([self._load(key, each) for each in self._node._visible(live)], live)
+        with self._node._running().lock:
+            shown, note = self._story(self._find(key))
+        if not shown:
+            raise KeyError(key)
+        return self._entry([self._load(key, each) for each in shown], shown[0], note)
 
     def _content(self) -> str:
         return f"{len(self)} keys" if len(self) != 1 else "1 key"
@@ -321,11 +321,11 @@ class Set(Handle, MutableSet[T]):
         self._node._check_running()
         self._node._settled()
         encoded = encode_element(self._schema.dump(element))
-        with self._node._running().lock:  # as in a map
-            live = self._shown(self._live(self._view, encoded))
-            if live is None:
-                raise KeyError(element)
-            return self._entry([element], live)
+        with self._node._running().lock:
+            shown, note = self._story(self._live(self._view, encoded))
+        if not shown:
+            raise KeyError(element)
+        return self._entry([element], shown[0], note)
 
     def watch(self, *, snapshot: bool = True, resume: str | None = None) -> Watch[T, bool]:
         """The present elements, then every change. `value` is True while the element is in the set. `resume` as in
@@ -506,9 +506,9 @@ class Register(Handle, Generic[V]):
         """The value with its stamp, author and conflicts; None if there is none."""
         self._node._check_running()
         self._node._settled()
-        with self._node._running().lock:  # as in a map
-            live = self._shown(self._live(self._view, b""))
-            return None if live is None else self._entry([self._load(each) for each in self._node._visible(live)], live)
+        with self._node._running().lock:
+            shown, note = self._story(self._live(self._view, b""))
+        return self._entry([self._load(each) for each in shown], shown[0], note) if shown else None
 
     def _content(self) -> str:
         return "empty" if self._shown(self._live(self._view, b"")) is None else "has a value"
