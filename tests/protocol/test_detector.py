@@ -337,8 +337,12 @@ def test_the_answer_of_a_witness_counts_after_the_verdict_too_but_that_of_nobody
     probes.widened(ask.number, [8])
     probes.tick(1.0)
     assert probes.probed(ask.number, 8) == 7 and probes.probed(ask.number, 9) is None
+    probes.acked(ask.number, 9, now=2.0)
+    assert probes.probed(ask.number, 8) == 7, "what nobody was asked for ends nothing"
+    health = probes.health
     probes.acked(ask.number, 8, now=3.0)
     assert probes.rtt == {} and probes.probed(ask.number, 8) is None
+    assert probes.health == health > 0, "who hears it late goes on mistrusting itself"
 
 
 def test_who_stood_still_once_is_not_far_and_who_is_near_again_is_not_either() -> None:

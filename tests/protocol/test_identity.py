@@ -151,6 +151,10 @@ def test_thousands_of_old_claims_of_the_forgotten_dead_are_looked_at_once(monkey
     assert len(looked) == len(dead)
     forged = dead[0]._replace(incarnation=7)
     assert not ann.verify(forged) and not ann.verify(forged), "what is not good is not remembered"
+    eve = dead[0]._replace(proof=EVE.prove(gossip.identity.statement("shop", dead[0])))
+    assert not ann.verify(eve) and not ann.verify(eve), "nor what another one says of it in good form"
+    broken = dead[0]._replace(proof=bytes(len(dead[0].proof)))
+    assert ann.verify(dead[0]) and not ann.verify(broken), "a proof is a part of what is remembered"
     for number in range(gossip.identity._VERIFIED + 10):
         assert ann.verify(ann.sign(Claim(ann.instance, "ann", (), number)))
     assert len(ann._verified) == gossip.identity._VERIFIED
