@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from collections.abc import Callable
 from random import Random
 
@@ -271,5 +272,24 @@ def test_a_draft_settles_all_the_conflicts_of_its_key(cluster: str) -> None:
             for node in (ann, bob):
                 await until(lambda node=node: node.map("m").get("k") == "mine")
                 assert node.map("m").entry("k").conflicts == ()
+
+    asyncio.run(story())
+
+
+def test_what_came_moves_the_deadline_though_nothing_else_happens(cluster: str) -> None:
+    """All deadlines are asked for after those whom it has woken, once in a turn, and not never."""
+
+    async def story() -> None:
+        async with gossip.Node(cluster, probe_interval=60.0, discovery_interval=60.0, join_timeout=0.1) as ann:
+            engine = ann._running().engine
+            now = engine.stamp(time.time_ns() // 1_000_000)
+            write = LWWMap(Store(), "m").set("k", "cat", 77, now)._replace(expires=now + (200 << 16))
+            packet = engine.codec.encode(77, Push((encode_batch(Batch(77, 1, 1, (write,))),)))
+            await until(lambda: not ann._running()._schedule_due)
+            ann._running()._receive(packet, True, None, None)
+            assert ann._store.objects and ann._running()._schedule_due
+            await asyncio.sleep(0)  # the turn ends
+            assert not ann._running()._schedule_due
+            await until(lambda: not ann._store.objects, "it has ended")
 
     asyncio.run(story())
