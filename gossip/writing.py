@@ -70,7 +70,6 @@ class Writing:
         drafts = self.drafts
         if drafts:
             self._runtime.perform(self._runtime.engine.put(drafts.in_order(), self._runtime.now(), drafts.note))
-        if drafts or drafts.note is not None:  # of a batch whose only write was refused there is but the note
             drafts.clear()  # last: if a signal handler raises before, all are written once more
 
     def write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:

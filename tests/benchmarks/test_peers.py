@@ -111,7 +111,7 @@ def test_the_last_of_many_writes_is_heard_at_another_process(name: str, monkeypa
     peer = installed(name)
     monkeypatch.setattr(sustained, "peers", lambda: {name: peer})
     result = Result("sustained", "How many?")
-    asyncio.run(sustained.among(2, 400, result))
+    asyncio.run(sustained.among(2, 400, False, result))
     assert result.failed == {}
     for system in (OURS, name):
         found = result.find("1 peer, among those that gossip, one key", system)

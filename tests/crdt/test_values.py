@@ -22,7 +22,6 @@ from crdt import (
     LWWRegister,
     ORSet,
     Store,
-    codec,
     decode_element,
     decode_value,
     encode_element,
@@ -192,16 +191,6 @@ def test_threads_that_encode_at_once_get_each_their_own_bytes() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(encoded, range(4)))
-
-
-# -- what is remembered, so that it need not be made again -------------------------------------------------------------
-
-
-def test_what_is_remembered_of_keys_and_values_is_bounded() -> None:
-    for number in range(3 * codec._KNOWN):
-        encode_element(f"key {number}")
-        decode_value(encode_value(number))
-    assert 0 < len(codec._elements) <= codec._KNOWN and 0 < len(codec._values) <= codec._KNOWN
 
 
 def test_a_short_value_that_can_be_changed_is_a_fresh_one_at_every_read() -> None:

@@ -348,8 +348,8 @@ loop.set_exception_handler(lambda loop, context: None)
 number = 0
 for _ in range(150):
     stop = loop.call_later(0.05, loop.stop)
-    signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0005, 0.01))
     try:
+        signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0005, 0.01))
         loop.run_forever()
     except TimeIsUp:
         pass
