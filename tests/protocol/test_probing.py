@@ -540,3 +540,18 @@ def test_what_was_asked_in_the_name_of_the_dead_accuses_nobody() -> None:
         wire.until(lambda: detector.waits, within=5.0)
         gossip(wire, ann, bob.instance, ann.engine.me.ended())
         assert len(ann.saw(Reborn)) == 1 and not detector.waits
+
+
+def test_who_is_suspected_is_told_in_that_moment_and_not_in_its_turn() -> None:
+    """With a dozen others its turn may come too late; so with one who is far, of whom nobody knows it yet."""
+    wire = Wire()
+    *others, leo = wire.cluster(*NAMES)
+    for other in others:
+        wire.cut("leo", other.name, both=False)  # it hears, and is not heard
+    doubting = lambda: [each for each in others if each.status_of(leo.instance) == Status.SUSPECT]  # noqa: E731
+    wire.until(lambda: bool(doubting()), within=2 * len(NAMES))
+    assert leo.engine.me.incarnation > 0, "it has refuted already"
+    (first, *_) = doubting()
+    told = wire.packets(Ping, first.name, "leo")[-1].message
+    assert isinstance(told, Ping)
+    assert [claim.status for claim in told.claims if claim.instance == leo.instance] == [Status.SUSPECT]
