@@ -47,7 +47,8 @@ class World:
         engine = Engine("bench", me, Settings(join_timeout=0.0), Random(me.instance), Store())
         engine.join([], 0.0)
         engine.membership.hear((claim for claim in claims if claim is not me), 0.0, "it was there")
-        engine.membership.broadcast._told.clear()  # all know it already
+        for claim in claims:
+            engine.membership.broadcast.drop(claim.instance)  # all know it already
         engine.membership.detector.next_round = self.rng.random()
         return engine
 
