@@ -48,6 +48,7 @@ class World:
         engine.join([], 0.0)
         engine.membership.hear((claim for claim in claims if claim is not me), 0.0, "it was there")
         for claim in claims:
+            engine.membership.spoke(claim.instance, "it spoke")  # who was only told of is not trusted to hand on
             engine.membership.broadcast.drop(claim.instance)  # all know it already
         engine.membership.detector.next_round = self.rng.random()
         return engine
