@@ -235,7 +235,7 @@ def test_no_file_here_has_a_figure_of_one_machine() -> None:
 
 
 def test_what_is_measured_of_relaying_is_handed_on() -> None:
-    """Ours: of members whom nobody had heard nobody handed anything on, and a hundred were told by the author himself."""
+    """Ours: who was not heard is not trusted to hand on, and a hundred were told by the author himself."""
     from benchmarks import relay
 
     result = Result("relay", "How far?")
