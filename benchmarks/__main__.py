@@ -98,7 +98,7 @@ def measured(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a look at everything, in less than two minutes")
+    parser.add_argument("--quick", action="store_true", help="a look at everything, in less than three minutes")
     parser.add_argument("--only", nargs="+", choices=QUESTIONS, help="these questions; the page has no others then")
     parser.add_argument("--into", type=Path, default=HERE / "results", help="where the results go")
     parser.add_argument("--render", action="store_true", help="measure nothing")
