@@ -529,3 +529,19 @@ def test_a_watch_of_some_keys_is_told_of_these_only_and_does_not_lag_by_others(c
                 assert (await some(carts, 1))[0].key == "user/3/cart"
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize(("unread", "lags"), [(100, False), (101, True)])
+def test_who_reads_nothing_keeps_ten_times_watch_keys_and_no_more(cluster: str, unread: int, lags: bool) -> None:
+    """Up to there it is told what is new, since all anew were more; beyond, what it holds for its reader is bounded."""
+
+    async def story() -> None:
+        async with gossip.Node(cluster, watch_keys=10) as node:
+            numbers = node.map("numbers", int)
+            async with numbers.watch() as changes:
+                assert (await anext(changes)).kind == "complete"
+                numbers.update({str(number): number for number in range(unread)})
+                assert len(numbers) == unread, "which has all of it told"
+                assert ((await anext(changes)).kind == "lagged") is lags
+
+    asyncio.run(story())
