@@ -24,11 +24,12 @@ from crdt.codec import (
 )
 from crdt.counter import PNCounter
 from crdt.inbox import Inbox
+from crdt.live import FOREVER, WITH_AUTHOR, Live, chain, visible
 from crdt.maps import LWWMap
 from crdt.register import LWWRegister
 from crdt.sets import ORSet
 from crdt.state import Stage, decode_state, encode_state, state_parts
-from crdt.store import FOREVER, WITH_AUTHOR, Batch, Change, Key, Live, Note, State, Store, Write, chain, visible
+from crdt.store import Batch, Change, Key, Note, State, Store, Write
 from crdt.timestamp import ClockSkew, Timestamp
 
 __all__ = [

@@ -20,7 +20,8 @@ from typing import Any, Final
 import msgpack
 
 from crdt.causality import Context, Dot
-from crdt.store import FOREVER, MAX_NAMES, WITH_AUTHOR, Batch, Note, Write
+from crdt.live import FOREVER, WITH_AUTHOR
+from crdt.store import MAX_NAMES, Batch, Note, Write
 
 MAX_ELEMENT: Final = 512
 """Bytes of a map key or set element. Keys are in every write and every log: they are labels, not documents."""
@@ -287,7 +288,7 @@ def encode_batch(batch: Batch) -> bytes:
     replica, first, last, writes, more, note = batch
     flats: list[tuple[object, ...]] = []
     for (_, sequence), (kind, name, element), stamp, value, names, expires in writes:
-        numbers = names[0] if len(names) == 1 else [number for dot in names for number in dot]
+        numbers = names and (names[0] if len(names) == 1 else [number for dot in names for number in dot])
         flat = (sequence - first, kind, name, element, stamp, value, numbers)
         flats.append(flat if expires == FOREVER else (*flat, expires))
     fields = (replica, first, last, more, flats)
@@ -304,15 +305,13 @@ def decode_batch(data: bytes) -> Batch:
     """
     fields = unpack(data)
     demand(type(fields) is tuple and len(fields) in (5, 6), "a batch has five fields or six")
-    replica, first, last, more, flats = fields[:5]
     note = note_of(fields[5]) if len(fields) == 6 else None
+    replica, first, last, more, flats = fields[:5]
     if not (
-        type(replica) is type(first) is type(last) is int
-        and 0 < replica <= MAX_64
+        (*map(type, fields[:5]),) == (int, int, int, bool, tuple)
+        and replica > 0
         and 1 <= first <= last <= _MAX_SEQUENCE
         and last - first < MAX_RANGE
-        and type(more) is bool
-        and type(flats) is tuple
     ):
         raise Malformed("broken rule of the format: a batch's fields have their types, and its range is bounded")
     return Batch(replica, first, last, _writes(flats, replica, first, last), more, note)
@@ -324,16 +323,14 @@ def _writes(flats: tuple[Any, ...], replica: int, first: int, last: int) -> tupl
     """
     writes = []
     previous = first - 1
-    shown: object = _NEW  # the name that was checked last: none yet, and no name
+    shown, shown_kind = "", 0  # the object that was checked last: of no name yet, which none has
     for flat in flats:
         if type(flat) is tuple and len(flat) == 7:
             offset, kind, name, element, stamp, value, names = flat
             if (
-                type(offset) is type(stamp) is int
+                type(offset) is type(stamp) is type(kind) is int
                 and stamp >= 0
-                and kind in _KEYED
-                and type(kind) is int
-                and (name == shown or is_key(kind, name, b""))
+                and ((name == shown and kind == shown_kind) or (kind in _KEYED and is_key(kind, name, b"")))
                 and type(element) is bytes
                 and element
                 and element[0] == 0x9F + len(element) <= 0xBF
@@ -341,7 +338,7 @@ def _writes(flats: tuple[Any, ...], replica: int, first: int, last: int) -> tupl
                 and (value is None or (type(value) is bytes and (is_plain(value) or (kind == SET and value == b""))))
                 and (names == () or _is_name_before(names, replica, first + offset))
             ):
-                sequence, shown = first + offset, name
+                sequence, shown, shown_kind = first + offset, name, kind
                 if not previous < sequence <= last:
                     raise Malformed(_DISORDER)
                 previous = sequence
@@ -363,13 +360,14 @@ _DISORDER = "broken rule of the format: a batch's writes are in sequence"
 
 def _is_name_before(names: Any, replica: int, sequence: int) -> bool:
     """Whether this is the run of one dot, of a write that may have come before that one."""
+    if type(names) is not tuple or len(names) != 2:
+        return False
+    named, number = names
     return (
-        type(names) is tuple
-        and len(names) == 2
-        and type(names[0]) is type(names[1]) is int
-        and names[0] > 0
-        and 1 <= names[1] <= _MAX_SEQUENCE
-        and (names[0] != replica or names[1] < sequence)
+        type(named) is type(number) is int
+        and named > 0
+        and 1 <= number <= _MAX_SEQUENCE
+        and (named != replica or number < sequence)
     )
 
 

@@ -10,7 +10,8 @@ Not here: bounds, and anything that would need the others' consent ("never below
 from __future__ import annotations
 
 from crdt.codec import COUNTER, decode_value, encode_value, object_name
-from crdt.store import Live, Store, Write
+from crdt.live import Live
+from crdt.store import Store, Write
 from crdt.timestamp import Timestamp
 
 _LIMIT = 2**64 - 1

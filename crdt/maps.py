@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from crdt.codec import MAP, decode_element, decode_value, encode_element, encode_value, object_name
-from crdt.store import Key, Live, Store, Write, chain
+from crdt.live import Live, chain
+from crdt.store import Key, Store, Write
 from crdt.timestamp import Timestamp
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from crdt.codec import REGISTER, decode_value, encode_value, object_name
-from crdt.store import Live, Store, Write, chain
+from crdt.live import Live, chain
+from crdt.store import Store, Write
 from crdt.timestamp import Timestamp
 
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from crdt.codec import SET, decode_element, encode_element, object_name
-from crdt.store import Live, Store, Write
+from crdt.live import Live
+from crdt.store import Store, Write
 from crdt.timestamp import Timestamp
 
 

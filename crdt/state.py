@@ -29,7 +29,8 @@ from crdt.codec import (
     size_of_note,
     unpack,
 )
-from crdt.store import WITH_AUTHOR, Live, Note, Object, Scope, State, chain
+from crdt.live import WITH_AUTHOR, Live, chain
+from crdt.store import Note, Object, Scope, State
 
 _LOOKED: Final = 1 << 14
 """Live writes looked at for one part: some 5 ms."""

@@ -16,8 +16,8 @@ Invariants, which every test may check at any moment:
   - whoever joins a context has applied everything that it covers, in the same step.
 
 Source: DottedDB (Goncalves et al. 2017) and optimized OR-sets (Bieniusa et al. 2012), one rule for all types.
-Not here: bytes (`codec`, `state`), writes that came early (`inbox`), what a type makes of its live writes (`maps`,
-`sets`, ...).
+Not here: bytes (`codec`, `state`), writes that came early (`inbox`), the live writes of one key (`live`), what a type
+makes of them (`maps`, `sets`, ...).
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import islice
 from operator import itemgetter
-from typing import NamedTuple, Optional, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from crdt.causality import SPREAD, TO_RANGE, Context, Dot, fingerprint_of, range_of
+from crdt.live import FOREVER, Live, chain, dots_in, find, is_mortal, is_over, linked, place_of, with_one, without
 from crdt.tally import Tally
 from crdt.timestamp import Timestamp
 
@@ -36,18 +37,6 @@ Object: TypeAlias = tuple[int, str]
 
 Key: TypeAlias = tuple[int, str, bytes]
 """`(type, object name, element)`: what a write is about. Elements are canonical bytes of map keys or set members."""
-
-Live: TypeAlias = tuple[Timestamp, int, int, bytes, int, Optional["Live"]]
-"""`(stamp, replica, sequence, value, expires, next)`: a live write, linked to the next lesser one of the same key.
-
-So the head of the chain is the greatest by (stamp, replica): what a map shows. The rest are its conflicts.
-A plain tuple because a million objects with slots cost 226 ms at each full garbage collection, a million tuples 3.
-"""
-
-FOREVER = 0
-"""`expires` of a write that does not."""
-WITH_AUTHOR = -1
-"""`expires` of an *owned* write: it lives as long as the replica that made it is a living member."""
 
 MAX_NAMES = 4096
 """Writes that one write replaces: it takes as many that did not see each other."""
@@ -186,7 +175,7 @@ class Store:
             live = None if elements is None else elements.get(key[2])
             names: tuple[Dot, ...] = ()
             if live is not None and live[5] is None:
-                names = ((live[1], live[2]),)
+                names = (live[1:3],)
             elif live is not None:
                 names = tuple((each[1], each[2]) for each in islice(chain(live), MAX_NAMES))
             writes.append(new(Write, ((replica, sequence), key, stamp, value, names, expires)))
@@ -256,7 +245,7 @@ class Store:
         return self._apply(write, note)
 
     def _check_same(self, write: Write) -> None:
-        live = _find(self.shown(write.key), write.dot)
+        live = find(self.shown(write.key), write.dot)
         if live is not None and live[:5] != (write.stamp, *write.dot, write.value, write.expires):
             raise ValueError(
                 f"two writes are number {write.dot[1]} of replica {write.dot[0]:016x}, and this one came second: merge "
@@ -273,12 +262,7 @@ class Store:
         if batch.last <= delivered:
             return []
         self._moved.setdefault(replica, delivered)
-        changes, context, note, apply = [], self.context, batch.note, self._apply
-        for write in batch.writes:
-            sequence = write[0][1]
-            if sequence > delivered:
-                context[replica] = sequence
-                changes.append(apply(write, note))
+        changes = self._apply_all(batch, delivered)
         self._tally.bound()
         self.context[replica] = batch.last
         if self.named and len(batch.writes) <= batch.last - batch.first:
@@ -286,25 +270,53 @@ class Store:
             self.named = {dot for dot in self.named if not self.context.covers(dot)}
         return changes
 
+    def _apply_all(self, batch: Batch, delivered: int) -> list[Change]:
+        """What is new of a batch. In line is what most writes do: take the place of one other or of none, in an object
+        of which nothing ends by itself. That takes half of what `_apply` does, which knows all rules."""
+        changes: list[Change] = []
+        context, objects, tally, note, replica = self.context, self.objects, self._tally, batch.note, batch.replica
+        elements: dict[bytes, Live] | None = None
+        kind, name = -1, ""  # of the object whose `elements` these are: consecutive writes mostly have the same
+        for write in batch.writes:
+            (_, sequence), (its_kind, its_name, element), stamp, value, names, expires = write
+            if sequence <= delivered:
+                continue
+            context[replica] = sequence
+            if its_name != name or its_kind != kind:
+                kind, name = its_kind, its_name
+                elements = None if (kind, name) in self.mortal else objects.get((kind, name))
+            if elements is not None and value is not None and expires == FOREVER and note is None and not self.named:
+                before = elements.get(element)
+                if before is None:
+                    usual = not names
+                else:
+                    usual = before[5] is None and names == (before[1:3],)
+                if usual:
+                    if before is not None:
+                        tally.died.append(_noted(before))
+                        if self.notes:
+                            self.notes.pop(names[0], None)
+                    tally.born.append((replica, sequence, FOREVER))
+                    live = elements[element] = (stamp, replica, sequence, value, FOREVER, None)
+                    changes.append((write[1], before, live))
+                    continue
+            changes.append(self._apply(write, note))
+            kind = -1  # that may have made the object, or ended it
+        return changes
+
     def _apply(self, write: Write, note: Note | None) -> Change:
-        """What a write does to its key. In line is what most do: take the place of one other, or of none."""
+        """What a write does to its key."""
         dot, key, stamp, value, names, expires = write
         name, element = key[:2], key[2]
         elements = self.objects.get(name)
         before = after = None if elements is None else elements.get(element)
         if names:
-            if before is not None and before[5] is None and len(names) == 1 and names[0] == before[1:3]:
-                after = None
-                self._tally.died.append(_noted(before))
-                if self.notes:
-                    self.notes.pop(names[0], None)
-            else:
-                after = self._without_all(before, names)
+            after = self._without_all(before, names)
         if self.named and dot in self.named:
             self.named.discard(dot)
         elif value is not None:
             live = (stamp, dot[0], dot[1], value, expires, None)
-            after = live if after is None else _with(after, live)
+            after = live if after is None else with_one(after, live)
             self._tally.born.append((*dot, expires))
             if note is not None:
                 self.notes[dot] = note
@@ -320,9 +332,9 @@ class Store:
     def _without_all(self, live: Live | None, names: Iterable[Dot]) -> Live | None:
         """The chain less what is named of it; what was not delivered yet is remembered as named early."""
         for named in names:
-            dead = _find(live, named)
+            dead = find(live, named)
             if dead is not None:
-                live = _without(live, dead)
+                live = without(live, dead)
                 self._tally.died.append(_noted(dead))
                 if self.notes:
                     self.notes.pop(named, None)
@@ -344,7 +356,7 @@ class Store:
                 del self.objects[name]
 
     def _note_mortal(self, name: Object, element: bytes, live: Live | None) -> None:
-        if live is not None and (live[4] != FOREVER or (live[5] is not None and _is_mortal(live[5]))):
+        if live is not None and (live[4] != FOREVER or (live[5] is not None and is_mortal(live[5]))):
             self.mortal.setdefault(name, {})[element] = None
         elif name in self.mortal:
             keys = self.mortal[name]
@@ -360,7 +372,7 @@ class Store:
         before = self.shown(key)
         kept = []
         for live in chain(before):
-            if _is_over(live, now, gone):
+            if is_over(live, now, gone):
                 self._tally.died.append(_noted(live))
                 self.notes.pop((live[1], live[2]), None)
             else:
@@ -416,10 +428,10 @@ class Store:
         for name, elements in theirs.objects.items():
             for element, there in elements.items():
                 before = self.shown((*name, element))
-                mine = _dots(before)
+                mine = dots_in(before)
                 lost = [live for live in chain(there) if self._has_lost(live, mine)]
                 if lost:
-                    after = linked(sorted([*chain(before), *lost], key=_place, reverse=True), None)
+                    after = linked(sorted([*chain(before), *lost], key=place_of, reverse=True), None)
                     changes.append(((*name, element), before, after))
         self._replace(changes, theirs.notes)
         return changes
@@ -442,8 +454,8 @@ class Store:
             self._tally.born += map(_noted, chain(after))
             self._put(key, after)
             if self.notes or notes:
-                left = _dots(after)
-                for dot in _dots(before) - left:
+                left = dots_in(after)
+                for dot in dots_in(before) - left:
                     self.notes.pop(dot, None)
                 self.notes |= {dot: notes[dot] for dot in left if dot in notes}
         self._tally.bound()
@@ -472,7 +484,7 @@ class Store:
     def _joined(self, mine: Live | None, theirs: Live | None, state: State) -> Live | None:
         if mine is None and theirs is not None and theirs[5] is None:
             return None if self._knows(theirs) else theirs
-        my_dots, their_dots = _dots(mine), _dots(theirs)
+        my_dots, their_dots = dots_in(mine), dots_in(theirs)
         joined = []
         for live in chain(mine):
             dot = (live[1], live[2])
@@ -483,7 +495,7 @@ class Store:
             if not (dot in my_dots or self._knows(live)):
                 joined.append(live)
         if len(joined) > 1:
-            joined.sort(key=_place, reverse=True)
+            joined.sort(key=place_of, reverse=True)
         return linked(joined, None)
 
     def _knows(self, live: Live) -> bool:
@@ -511,89 +523,3 @@ def _in_scope(elements: Mapping[bytes, Live], scope: Scope) -> Iterator[tuple[by
                 yield element, head
                 break
             live = live[5]
-
-
-def chain(live: Live | None) -> Iterator[Live]:
-    """The live writes of a key, greatest (stamp, replica) first.
-
-    >>> [live[3] for live in chain((9, 1, 1, b"shown", 0, (5, 2, 1, b"conflict", 0, None)))]
-    [b'shown', b'conflict']
-    """
-    while live is not None:
-        yield live
-        live = live[5]
-
-
-def visible(live: Live | None, now: Timestamp, living: Container[int]) -> Iterator[Live]:
-    """The live writes of a key that a reader may see at `now`, while these replicas are living members.
-
-    Expiry and ownership belong to the reading: what was concurrent with an expired write shows again, for every reader.
-    The four types know no clock and no members, so they do not offer either: who writes with `expires` reads with this.
-
-    >>> kept, expired, owned = (
-    ...     (5, 2, 1, b"kept", 0, None),
-    ...     (9, 1, 1, b"expired", 70, None),
-    ...     (9, 3, 1, b"owned", -1, None),
-    ... )
-    >>> [live[3] for live in visible((*expired[:5], kept), now=69, living=())]
-    [b'expired', b'kept']
-    >>> [live[3] for live in visible((*expired[:5], kept), now=70, living=())]
-    [b'kept']
-    >>> [live[3] for live in visible(owned, now=70, living={3})], [live[3] for live in visible(owned, 70, living={1})]
-    ([b'owned'], [])
-    """
-    for candidate in chain(live):
-        expires = candidate[4]
-        if expires == FOREVER or (candidate[1] in living if expires == WITH_AUTHOR else now < expires):
-            yield candidate
-
-
-def _is_mortal(live: Live) -> bool:
-    return any(link[4] != FOREVER for link in chain(live))
-
-
-def _is_over(live: Live, now: Timestamp, gone: Container[int]) -> bool:
-    """Whether nobody may see it any more. An owned write of an author who is not known yet is only not visible yet."""
-    expires = live[4]
-    return expires != FOREVER and (live[1] in gone if expires == WITH_AUTHOR else expires <= now)
-
-
-def _find(live: Live | None, dot: Dot) -> Live | None:
-    replica, sequence = dot
-    while live is not None and (live[2] != sequence or live[1] != replica):
-        live = live[5]
-    return live
-
-
-def _without(live: Live | None, dead: Live) -> Live | None:
-    """The chain less one of its links, which is found by identity."""
-    above = []
-    while live is not None and live is not dead:
-        above.append(live)
-        live = live[5]
-    return linked(above, dead[5])
-
-
-def _with(live: Live | None, added: Live) -> Live | None:
-    """The chain with one link more, at its place in the order of (stamp, replica, sequence)."""
-    above = []
-    while live is not None and added[:3] <= live[:3]:
-        above.append(live)
-        live = live[5]
-    return linked(above, (*added[:5], live))
-
-
-def linked(above: list[Live], rest: Live | None) -> Live | None:
-    """The chain of these, greatest first, and the rest: the same one, if they are all of it. No recursion: a thousand
-    workers may write one key at once."""
-    for live in reversed(above):
-        rest = live if live[5] is rest else (*live[:5], rest)
-    return rest
-
-
-def _place(live: Live) -> tuple[Timestamp, int, int]:
-    return live[:3]
-
-
-def _dots(live: Live | None) -> set[Dot]:
-    return {(link[1], link[2]) for link in chain(live)}

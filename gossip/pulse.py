@@ -50,14 +50,15 @@ class Pulse:
         if self._beating is None and engine.membership.detector.waits:
             self._last = time.monotonic()
             self._beat(engine)
+        deadline = engine.deadline
         if self._timer is not None:
-            if self._timer_at <= engine.deadline:
+            if self._timer_at <= deadline:
                 return
             self._timer.cancel()
             self._timer = None
-        if engine.deadline < inf:
+        if deadline < inf:
             # kept here, for uvloop's handle of a call that is due at once does not know when it is
-            self._timer_at = engine.deadline
+            self._timer_at = deadline
             delay = max(self._timer_at - time.monotonic(), _SOONEST)
             self._timer = self._loop.call_later(delay, self._due, engine, _TURNS)
 

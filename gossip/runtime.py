@@ -331,12 +331,13 @@ class Runtime:
 
     def flush(self) -> None:
         """The turn is over: what was written in it leaves."""
-        with self.lock:
+        with self.door.lock:
             self.writing.flush_due = False
             if self.running:
                 self._do(self.engine.flush)
                 self._compact()
-                self._schedule()  # what was written may expire
+                if self._store.mortal:
+                    self._schedule()  # what was written may expire
 
     def _stored(self, own: int) -> None:
         """So many own batches are kept."""
@@ -493,14 +494,15 @@ class Runtime:
         """Does what the engine wants done."""
         for effect in effects:
             match effect:
-                case Changed(changes):
-                    self._changed(changes)
+                case Changed():
+                    self._changed(effect.changes)
                 case Persist():
                     self.keeping.keep(effect)
                     self.waits.moved()
-                case Send(to, message):
-                    streamed = effect.stream or (stream and isinstance(message, Ack))
-                    self._send(to, effect, effect.both or (isinstance(message, Ping | Ack) and not streamed))
+                case Send():
+                    probe = isinstance(effect.message, _PROBES) and not effect.stream
+                    answers_stream = probe and stream and isinstance(effect.message, Ack)
+                    self._send(effect, effect.both or (probe and not answers_stream))
                 case Rewrite():
                     self.keeping.rewrite()
                 case Confirmed(number, peer, durable):
@@ -542,9 +544,9 @@ class Runtime:
         elif claim.instance != self.engine.me.instance:
             self._endings.heard(claim)
 
-    def _send(self, to: tuple[int, ...], effect: Send, datagram: bool) -> None:
+    def _send(self, effect: Send, datagram: bool) -> None:
         packet = self._encoded(effect)
-        for peer in to:
+        for peer in effect.to:
             claim = self.engine.members.table.get(peer)
             if claim is None:
                 continue
@@ -572,4 +574,5 @@ def _wall() -> int:
     return time.time_ns() // 1_000_000
 
 
+_PROBES = (Ping, Ack)
 _numbers = itertools.count(1)

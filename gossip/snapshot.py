@@ -33,8 +33,9 @@ from typing import Any, BinaryIO, Final, Literal, NamedTuple, Self
 
 from crdt import FOREVER, Live, Malformed, Stage, State, decode_element, decode_value, encode_value, visible
 from crdt.codec import COUNTER, MAP, REGISTER, SET, pack, unpack
+from crdt.live import linked
 from crdt.state import state_parts
-from crdt.store import Object, linked
+from crdt.store import Object
 from crdt.timestamp import Timestamp, at
 from gossip.errors import SnapshotError
 

@@ -20,6 +20,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
+from struct import Struct
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from crdt import Malformed
@@ -31,7 +32,8 @@ from gossip.seal import Seal
 if TYPE_CHECKING:
     from gossip.transport import Transport
 
-_LENGTH = 4
+_HEAD = Struct(">I")
+_LENGTH = _HEAD.size
 MAX_FRAME = MAX_MESSAGE + TAG
 _TRUST = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 """When a stream that says nothing is asked whether it is there (seconds), and how long what was sent may wait for a
@@ -98,8 +100,8 @@ class Inbound(asyncio.BufferedProtocol):
         """Takes the frames that are whole; gives where they end."""
         start, size = 0, len(came)
         while size - start >= _LENGTH:
-            length = int.from_bytes(came[start : start + _LENGTH], "big")
-            if not self._may_be_long(length):
+            (length,) = _HEAD.unpack_from(came, start)
+            if (length > MAX_FRAME or self._owner.seal is not None) and not self._may_be_long(length):
                 self.close()
                 return size
             end = start + _LENGTH + length

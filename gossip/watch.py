@@ -363,7 +363,10 @@ class Watch(Generic[K, V]):
         for element, before, after in changes:
             if self._lagged:
                 break
-            if before is after or (before is not None and after is not None and before[:3] == after[:3]):
+            if before is None:
+                if after is None:
+                    continue
+            elif after is not None and before[2] == after[2] and before[1] == after[1]:
                 continue  # never the whole: conflicts hang below, and to compare chains recurses as deep as they are
             if wants is not None and not wants(element):
                 continue

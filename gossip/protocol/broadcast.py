@@ -44,14 +44,14 @@ class Broadcast:
         self._largest = largest
         """Bytes of a claim that is small."""
         self._told: dict[int, _News] = {}
-        self._fresh: set[int] = set()
+        self.fresh: set[int] = set()
         """Of which instances nobody was told yet: that is asked at each packet, and there may be hundreds."""
 
     def add(self, claim: Claim) -> None:
         """There is news of an instance; it replaces what was passed on about it before."""
         self._told.pop(claim.instance, None)
         self._told[claim.instance] = _News(0, size_of(claim), claim)
-        self._fresh.add(claim.instance)
+        self.fresh.add(claim.instance)
 
     def small(self, claim: Claim) -> bool:
         """Whether it may ride on a probe."""
@@ -60,7 +60,7 @@ class Broadcast:
     def drop(self, instance: int) -> None:
         """Nobody is told of this instance any more."""
         self._told.pop(instance, None)
-        self._fresh.discard(instance)
+        self.fresh.discard(instance)
 
     def take(self, members: int, limit: int) -> tuple[Claim, ...]:
         """Small claims to tell now, of at most `limit` bytes together, least told and newest first; counts them."""
@@ -69,11 +69,6 @@ class Broadcast:
     def take_large(self, members: int, limit: int) -> tuple[Claim, ...]:
         """Large ones likewise."""
         return self._take([news for news in self._told.values() if news.size > self._largest], members, limit)
-
-    @property
-    def fresh(self) -> bool:
-        """Whether there is news that nobody was told of yet."""
-        return bool(self._fresh)
 
     def take_fresh(self, members: int, limit: int = 1 << 30) -> tuple[Claim, ...]:
         """The news that nobody was told of yet, as much as fits a message and `limit` bytes, newest first; counts it as
@@ -91,7 +86,7 @@ class Broadcast:
                 continue
             limit -= each.size
             taken.append(each.claim)
-            self._fresh.discard(each.claim.instance)
+            self.fresh.discard(each.claim.instance)
             if each.told + 1 >= _REPEAT * ceil(log10(members + 1)):
                 del self._told[each.claim.instance]
             else:

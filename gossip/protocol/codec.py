@@ -92,21 +92,15 @@ class Codec:
         fields = unpack(payload[_HEADER:])
         if not (type(fields) is tuple and len(fields) >= 2 and type(fields[0]) is int and fields[0] >= 0):
             raise Malformed("broken rule of the protocol: a message is of a kind, and has a sender")
-        kind, sender, *told = fields
+        kind, sender = fields[:2]
         if kind >= len(_KINDS):
             raise Unknown(f"a message of kind {kind}, which a later version may have")
         message_type, checks = _KINDS[kind]
-        if not (type(sender) is int and 0 < sender <= _MAX_64 and len(told) >= len(checks)):
+        if not (type(sender) is int and 0 < sender <= _MAX_64 and len(fields) >= 2 + len(checks)):
             raise Malformed("broken rule of the protocol: a message has a sender and all its fields")
-        if (
-            message_type is Push
-            and type(told[1]) is type(told[2]) is int
-            and told[1] == 0 == told[2]
-            and told[3] is False
-            and told[4] is None
-        ):  # that nobody asked for, nor hands on: nearly all that comes
-            return sender, Push(_batches(told[0]))
-        return sender, message_type(*[check(field) for check, field in zip(checks, told, strict=False)])
+        if message_type is Push and fields[3:7] == _UNASKED and (*map(type, fields[3:7]),) == _TYPES_OF_THAT:
+            return sender, Push(_batches(fields[2]))
+        return sender, message_type(*[check(field) for check, field in zip(checks, fields[2:], strict=False)])
 
     def _stranger(self, payload: bytes) -> str:
         if len(payload) < _HEADER or payload[:2] != self._header[:2]:
@@ -228,4 +222,7 @@ _KINDS: Final[tuple[tuple[type[Any], tuple[_Check, ...]], ...]] = (
     (Nack, (_number,)),
 )
 """Every kind of message, in the order of their numbers on the wire, with the check of each field."""
+_UNASKED = (0, 0, False, None)
+"""What follows the batches in a push that nobody asked for, nor hands on: nearly all that comes."""
+_TYPES_OF_THAT = (*map(type, _UNASKED),)
 _NUMBERS = {message_type: number for number, (message_type, _) in enumerate(_KINDS)}

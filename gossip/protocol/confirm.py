@@ -43,7 +43,7 @@ class Confirm:
 
     def __init__(self, start: int) -> None:
         self.number = start
-        self._waiting: OrderedDict[tuple[int, int], Question] = OrderedDict()
+        self.waiting: OrderedDict[tuple[int, int], Question] = OrderedDict()
 
     def ask(self) -> int:
         """The number of a new question of ours."""
@@ -52,26 +52,21 @@ class Confirm:
 
     def asked(self, question: Question) -> None:
         """A peer asks."""
-        self._waiting[question.peer, question.number] = question
-        self._waiting.move_to_end((question.peer, question.number))
-        if len(self._waiting) > _MOST:
-            self._waiting.popitem(last=False)
-
-    @property
-    def asked_for(self) -> bool:
-        """Whether anybody waits for an answer."""
-        return bool(self._waiting)
+        self.waiting[question.peer, question.number] = question
+        self.waiting.move_to_end((question.peer, question.number))
+        if len(self.waiting) > _MOST:
+            self.waiting.popitem(last=False)
 
     def answers(self, context: Context) -> list[Effect]:
         """What is done about the questions to which the answer is yes by now; they are forgotten."""
-        ready = [question for question in self._waiting.values() if context.dominates(question.context)]
+        ready = [question for question in self.waiting.values() if context.dominates(question.context)]
         effects: list[Effect] = []
         for peer, number, _, durable in ready:
-            del self._waiting[peer, number]
+            del self.waiting[peer, number]
             effects.append(Harden(peer, number) if durable else Send((peer,), Synced(number, False)))
         return effects
 
     def gone(self, peer: int) -> None:
         """Forgets what a peer wanted to know."""
-        for key in [key for key in self._waiting if key[0] == peer]:
-            del self._waiting[key]
+        for key in [key for key in self.waiting if key[0] == peer]:
+            del self.waiting[key]

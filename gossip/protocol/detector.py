@@ -158,10 +158,12 @@ class Detector:
     @property
     def deadline(self) -> float:
         """When `tick` is to be called next."""
+        if not (self._probes or self._suspects or self._relays):
+            return self.next_round
         due = [probe.due for probe in self._probes.values()]
         due += [suspicion.due for suspicion in self._suspects.values()]
         due += [relay.nack_due for relay in self._relays.values()]
-        return min(self.next_round, *due, inf)
+        return min(self.next_round, *due)
 
     @property
     def waits(self) -> bool:

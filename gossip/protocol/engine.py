@@ -138,7 +138,7 @@ class Engine:
     @property
     def deadline(self) -> float:
         """When to call `tick` next; infinite if nothing is due."""
-        return min(self._ready_by, *(part.deadline for part in (self.membership, self.recovery, self.expiry)))
+        return min(self._ready_by, self.membership.deadline, self.recovery.deadline, self.expiry.deadline)
 
     # -- what a program does --------------------------------------------------------------------------------------
 
@@ -180,8 +180,7 @@ class Engine:
 
     def flush(self) -> list[Effect]:
         """Sends what was written since the last time. To be called at the end of each turn of writing."""
-        batches = self.replication.flush()
-        if not batches:
+        if not (batches := self.replication.flush()):
             return []
         effects: list[Effect] = [Persist(tuple(batches), own=self.replication.handed)]
         return effects if self._settings.durability == "full" else effects + self._pushed(batches)
@@ -299,7 +298,7 @@ class Engine:
         if sender in self.membership.hearsay:
             effects += self.membership.spoke(sender, "it spoke to us")
         effects += self._route(sender, message, content, now, wall, ago)
-        if self.confirm.asked_for:
+        if self.confirm.waiting:
             effects += self.confirm.answers(self.replication.store.context)
         if self._ready_by < inf or not self.repair.sure:
             effects += self._readiness(now)
@@ -485,8 +484,10 @@ class Engine:
 
     def _receive(self, sender: int, batches: list[Batch], push: Push, now: float, wall: int) -> list[Effect]:
         # at once, and whether or not it is new or can be taken in here: those beyond have it from nobody else
-        effects = self._handed(push.batches, push.part) if push.part is not None else []
-        self.counters["relayed"] += bool(effects)
+        effects: list[Effect] = []
+        if push.part is not None:
+            effects += self._handed(push.batches, push.part)
+            self.counters["relayed"] += bool(effects)
         delivered = self.replication.receive(list(zip(batches, push.batches, strict=True)), wall)
         self.counters["batches_received"] += len(batches)
         effects += map(Persist, delivered.payloads)
@@ -498,13 +499,14 @@ class Engine:
             self.counters["gaps"] += 1
             self.repair.gap(now)
             effects += self.recovery.pull(sender, now)
-        complete = push.parts > 0 and self.repair.answered(sender, push)
-        if complete and push.more and delivered.steps:
+        if push.parts == 0 or not self.repair.answered(sender, push):
+            return effects
+        if push.more and delivered.steps:
             self.repair.more(sender)
             effects += self.recovery.pull(sender, now)
-        elif complete and delivered.skewed and not delivered.steps:  # it has nothing else that we miss
+        elif delivered.skewed and not delivered.steps:  # it has nothing else that we miss
             self.recovery.refused(sender, (skew for _, skew in delivered.skewed), now)
-        elif complete and not push.more and not delivered.gap and not delivered.skewed:
+        elif not push.more and not delivered.gap and not delivered.skewed:
             self.repair.served(sender, self.digest)
         return effects
 

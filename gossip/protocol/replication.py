@@ -52,6 +52,8 @@ _OVERHEAD = 64
 """Bytes of a write beside its name, element, value and names, at most."""
 MOST_BESIDE = _OVERHEAD + MAX_NAME + MAX_ELEMENT + 20
 """Bytes of a write that replaces one other at most, beside its value."""
+_MOST_AT_ONCE = 1024
+"""Writes of one batch of which none replaces another."""
 _MOST_GATHERED = MAX_RANGE // 2
 """Writes of one batch. The other half is for such as were cut short, see `_close`."""
 _MOST_TOUCHED = 1 << 20
@@ -85,11 +87,13 @@ class Replication:
         self._stamp: Timestamp = 0
         self._gathered: list[Write | None] = []
         """Own writes since the last closed batch, by sequence; None is a blank."""
-        self._size = 0
         self._note: Note | None = None
         """That of all that was gathered."""
-        self._newest: dict[Key, int] = {}
-        """Where the newest gathered write of a key stands, if the next one may still take its place."""
+        self._newest: dict[Key, int] | None = None
+        """Where the newest gathered write of a key stands, whose place the next one may take; None if nobody has asked,
+        for the drafts of a turn are all of different keys, and mostly all that it writes."""
+        self._size = 0
+        """Bytes of what was gathered, if that is not None."""
         self._closed: list[Entry] = []
         """Own batches that leave with the next flush."""
         self._transaction = 0
@@ -177,22 +181,24 @@ class Replication:
         if note != self._note:
             self._close(batch.first - 1, more=bool(self._transaction))
             self._note = note
-        newest, gathered, size, most = self._newest, self._gathered, self._size, self._settings.batch_bytes
-        for write in writes:
-            if write.key in newest or size >= most or len(gathered) >= _MOST_GATHERED:
-                self._size = size
+        if len(self._gathered) + len(writes) > _MOST_AT_ONCE:
+            self._close(batch.first - 1, more=bool(self._transaction))
+        if self._gathered:
+            for write in writes:
                 self._gather(write)
-                newest, gathered, size = self._newest, self._gathered, self._size
-            else:
-                gathered.append(write)
-                newest[write.key] = len(gathered) - 1  # last: whoever is cut short finds no place that is another's
-                size += _size_of(write)
-        self._size = size
+        else:
+            self._newest = None
+            self._gathered = list(writes)  # in one step: whoever is cut short before has left blanks, see `_close`
         return changes
 
     def _gather(self, write: Write) -> None:
+        """Gathers a write after others, one of which it may replace."""
+        if self._newest is None:
+            self._newest = {each.key: place for place, each in enumerate(self._gathered) if each is not None}
+            self._size = sum(_size_of(each) for each in self._gathered if each is not None)
         if self._size >= self._settings.batch_bytes or len(self._gathered) >= _MOST_GATHERED:
             self._close(write.dot[1] - 1, more=bool(self._transaction))
+            self._newest, self._size = {}, 0
         earlier = self._newest.get(write.key)
         superseded = None if earlier is None else self._gathered[earlier]
         if superseded is not None and len(write.names) + len(superseded.names) <= MAX_NAMES:
@@ -204,7 +210,7 @@ class Replication:
             self._size -= _size_of(superseded)
             self.coalesced += 1
         self._gathered.append(write)
-        self._newest[write.key] = len(self._gathered) - 1  # last: see `put`
+        self._newest[write.key] = len(self._gathered) - 1  # last: whoever is cut short finds no place of another's
         self._size += _size_of(write)
 
     @property
@@ -223,9 +229,9 @@ class Replication:
 
     def end(self) -> None:
         """The transaction ends; its writes leave together with the next flush."""
-        self._transaction -= 1
-        if self._transaction == 0:
+        if self._transaction == 1:
             self._close(self.store.context[self.replica], more=False)
+        self._transaction -= 1
 
     def _close(self, last: int, more: bool) -> None:
         """Makes a batch of what was gathered, up to this sequence. `more` says that the transaction goes on in the next
@@ -237,26 +243,47 @@ class Replication:
         first = (self._closed[-1].last if self._closed else self.flushed) + 1
         if first > last:
             return
-        writes = tuple(write for write in self._gathered if write is not None)
+        writes = tuple(filter(None, self._gathered))
         payload = encode_batch(Batch(self.replica, first, last, writes, more, self._note if writes else None))
-        self._closed.append(Entry(self.replica, first, last, payload, more))
-        self._gathered, self._size, self._newest = [], 0, {}
+        pieces = min(-(-len(payload) // self._settings.batch_bytes), len(writes))
+        if pieces > 1:
+            self._closed += self._cut(writes, first, last, more, pieces)
+        else:
+            self._closed.append(Entry(self.replica, first, last, payload, more))
+        self._newest, self._gathered = None, []
+
+    def _cut(self, writes: Sequence[Write], first: int, last: int, more: bool, pieces: int) -> list[Entry]:
+        """What was gathered as so many batches: a large one is sent again as a whole if a part of it is missed."""
+        entries = []
+        for piece in range(pieces):
+            part = writes[piece * len(writes) // pieces : (piece + 1) * len(writes) // pieces]
+            is_last = piece == pieces - 1
+            end, goes_on = last if is_last else part[-1].dot[1], more if is_last else bool(self._transaction)
+            payload = encode_batch(Batch(self.replica, first, end, tuple(part), goes_on, self._note))
+            entries.append(Entry(self.replica, first, end, payload, goes_on))
+            first = end + 1
+        return entries
 
     def flush(self) -> list[bytes]:
         """The batches that leave now; while a transaction is open, those made before it."""
         if not self._transaction:
             self._close(self.store.context[self.replica], more=False)
-            self._before = len(self._closed)
-        closed, self._closed, self._before = self._closed[: self._before], self._closed[self._before :], 0
-        self._storing += closed
-        self._storing_size += sum(len(entry.payload) for entry in closed)
+            closed, self._closed = self._closed, []
+        else:
+            closed, self._closed, self._before = self._closed[: self._before], self._closed[self._before :], 0
+        if not closed:
+            return []
+        self.flushed = closed[-1].last
         self.handed += len(closed)
-        if closed:
-            self.flushed = closed[-1].last
         if self._settings.durability == "full":
+            self._storing += closed
+            self._storing_size += sum(len(entry.payload) for entry in closed)
             self._bound_storing()
         else:
-            self.stored(self.handed)
+            self.released = self.handed
+            for entry in closed:
+                self.log.append(entry)
+            self.published = self.flushed
         return [entry.payload for entry in closed]
 
     def _bound_storing(self) -> None:
@@ -494,6 +521,8 @@ class Replication:
 
     def pushes(self, batches: Sequence[bytes]) -> list[Push]:
         """Batches as messages of about `push_bytes`."""
+        if len(batches) == 1:
+            return [Push(tuple(batches))]
         pushes: list[Push] = []
         run: list[bytes] = []
         size = 0

@@ -111,8 +111,8 @@ class Transfers:
     @property
     def deadline(self) -> float:
         """When `tick` is to be called next."""
-        due = [min(outgoing.due, outgoing.make_due) for outgoing in self._outgoing.values()]
-        return min(self._incoming.due if self._incoming else inf, *due, inf)
+        due = [min(outgoing.due, outgoing.make_due) for outgoing in self._outgoing.values()] if self._outgoing else ()
+        return min(self._incoming.due if self._incoming else inf, inf, *due)
 
     @property
     def receiving(self) -> int | None:

@@ -291,15 +291,16 @@ def test_drafts_of_which_a_part_was_gathered_when_it_was_cut_short_are_all_writt
 
     class Interrupted(list[Write | None]):
         def append(self, write: Write | None) -> None:
-            if len(self) == gathered and not over:
+            if len(self) == 1 + gathered and not over:
                 over.append(True)
                 raise KeyboardInterrupt
             super().append(write)
 
     over: list[bool] = []
     ann, told = Replication(Store(), Settings(), 7), Store()
-    ann._gathered = Interrupted()
-    drafts = [((1, "m", encode_element(key)), (stamp, 7, 0, b"\x01", 0, None)) for stamp, key in enumerate("abc", 1)]
+    drafts = [((1, "m", encode_element(key)), (stamp, 7, 0, b"\x01", 0, None)) for stamp, key in enumerate("xabc", 1)]
+    ann.put([drafts.pop(0)])  # those of a turn that nothing was gathered of before are gathered in one step
+    ann._gathered = Interrupted(ann._gathered)
     with pytest.raises(KeyboardInterrupt):
         ann.put(drafts)
     ann.put(drafts)
