@@ -29,7 +29,6 @@ from crdt import (
     Stage,
     Store,
     Write,
-    codec,
     decode_batch,
     decode_context,
     decode_element,
@@ -451,13 +450,15 @@ def test_the_usual_write_is_judged_by_the_rules_of_all_others() -> None:
     assert min(taken, refused) > 1_000
 
 
-def test_of_texts_without_end_few_are_kept_and_all_are_right() -> None:
-    for number in range(2 * codec._KNOWN):
-        assert decode_element(encode_element(f"k{number}")) == f"k{number}"
-    for number in range(100):
-        encode_element(f"{number}" + "k" * codec._SHORT_KEY)
-    assert len(codec._elements) <= codec._KNOWN
-    assert max(map(len, codec._elements.values())) <= codec._SHORT_KEY
+@pytest.mark.parametrize("letter", ["k", "\u00fc", "\u4e2d", "\U0001f600"])
+def test_a_text_is_an_element_up_to_512_bytes_whatever_its_characters(letter: str) -> None:
+    """Which are counted only where there may be too many."""
+    longest = (MAX_ELEMENT - 3) // len(letter.encode())
+    for length in (0, 1, 31, 32, 126, longest - 1, longest):
+        encoded = encode_element(letter * length)
+        assert encoded == msgpack.packb(letter * length) and decode_element(encoded) == letter * length
+    with pytest.raises(ValueError, match="too long"):
+        encode_element(letter * (longest + 1))
 
 
 def test_what_is_plain_can_be_read() -> None:
