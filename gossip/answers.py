@@ -290,7 +290,8 @@ def _live(node: Node, request: Request) -> tuple[str, str, Live | None]:
     node._settled()
     match kind:
         case "map" if "key" in request:
-            return kind, f"{handle.name}[{_key(request['key'])!r}]", handle._find(_key(request["key"]))
+            key = _key(request["key"])
+            return kind, f"{handle.name}[{key!r}]", handle._find(handle._keys, handle._view, key)
         case "set" if "element" in request:
             element = _element(request)
             return kind, f"{element!r} in {handle.name}", handle._shown(handle._view.live(element))

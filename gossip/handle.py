@@ -89,6 +89,27 @@ class Handle:
         with self._node._running().lock:
             return self._node._elements(view.name)
 
+    def _find(self, schema: Schema[T], view: LWWMap | ORSet, key: object) -> Live | None:
+        """What a reader sees of a key of a map, or of an element of a set. All in line: a look-up took 0.6 us more by
+        calls."""
+        node = self._node
+        runtime = node._runtime
+        if runtime is None or not runtime.running:
+            node._check_running()
+        try:
+            element = encode_element(key if type(key) in schema.plain else schema.dump(key))  # type: ignore[arg-type]
+        except (WrongType, ValueError):
+            return None  # what can not be a key is not here; only who writes it is told
+        live, drafts = None, node._drafts
+        if drafts:  # first: a draft is there until its write is in the store
+            live = drafts.get((*view.name, element))
+        if live is None:
+            elements = view.store.objects.get(view.name)
+            if elements is None:
+                return None
+            live = elements.get(element)
+        return live if live is None or live[4] == FOREVER else self._shown(live)
+
     def _live(self, view: LWWMap | ORSet | LWWRegister | PNCounter, element: bytes) -> Live | None:
         """What is live under one element, or a draft of it: the only reading that does not have drafts settled."""
         drafts = self._node._drafts
@@ -138,7 +159,7 @@ class Handle:
     def _encode_element(self, what: str, schema: Schema[T], element: T) -> bytes:
         """The bytes of a key or element to be written. What is wrong with it is told with the object's name."""
         try:
-            return encode_element(element if schema.is_any else schema.dump(element))
+            return encode_element(element if type(element) in schema.plain else schema.dump(element))
         except TypeError as error:
             raise WrongType(f"{what} of {self.name!r}: {error}") from None
         except ValueError as error:
@@ -148,7 +169,7 @@ class Handle:
         """The bytes of a value to be written, made before the lock is taken: a megabyte takes its time. What is wrong
         with it is told with the place where it was to go: under this key, if there is one."""
         try:
-            return encode_value(value if schema.is_any else schema.dump(value))
+            return encode_value(value if type(value) in schema.plain else schema.dump(value))
         except TypeError as error:
             untyped = schema.is_any and type(value) not in _CONTAINERS
             raise WrongType(f"{self._place(*key)}: {error}{self._remedy(type(value)) if untyped else ''}") from None

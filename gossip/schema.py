@@ -15,14 +15,17 @@ from gossip.errors import WrongType
 
 T = TypeVar("T")
 
-_PLAIN: dict[Any, tuple[type, ...]] = {
-    bool: (bool,),
-    int: (int,),
-    float: (float, int),
-    str: (str,),
-    bytes: (bytes,),
-    list: (list, tuple),
-    dict: (dict,),
+_ANY = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
+_PLAIN: dict[Any, frozenset[type]] = {
+    bool: frozenset({bool}),
+    int: frozenset({int}),
+    float: frozenset({float}),
+    str: frozenset({str}),
+    bytes: frozenset({bytes}),
+    list: frozenset({list, tuple}),
+    dict: frozenset({dict}),
+    object: _ANY,
+    Any: _ANY,
 }
 """Types that need no conversion, and which types of value they take. Exactly these: True is not an int here."""
 _NATIVE = (bytes,)
@@ -41,17 +44,19 @@ class Schema(Generic[T]):
     gossip.errors.WrongType: expected bool, got str
     """
 
-    __slots__ = ("_takes", "is_any", "type")
+    __slots__ = ("is_any", "plain", "type")
 
     def __init__(self, type_: type[T]) -> None:
         self.type = type_
         self.is_any = type_ is object or type_ is Any
         """Whether no type was given, so that every JSON-like value is taken as it is."""
+        self.plain: frozenset[type] = frozenset()
+        """Types of value that pass as they are, both ways: who looks here first is spared a call for nearly all."""
         try:
-            self._takes = _PLAIN.get(type_)
+            self.plain = _PLAIN.get(type_, self.plain)
         except TypeError:
-            self._takes = None  # not even hashable
-        if self._takes is None and not self.is_any and not hasattr(type_, "model_validate"):
+            pass  # not even hashable
+        if not self.plain and not hasattr(type_, "model_validate"):
             self._check()
 
     def _check(self) -> None:
@@ -74,12 +79,12 @@ class Schema(Generic[T]):
 
     def dump(self, value: T) -> Any:
         """The JSON-like value that stands for this one. Raises `WrongType`."""
-        if self.is_any:
+        if self.is_any or type(value) in self.plain:
             return value
-        if self._takes is not None:
-            if type(value) not in self._takes:
-                raise WrongType(f"expected {self.type.__name__}, got {type(value).__name__}")
-            return float(value) if self.type is float else value  # type: ignore[arg-type]
+        if self.plain:
+            if self.type is float and type(value) is int:
+                return float(value)  # type: ignore[arg-type]
+            raise WrongType(f"expected {self.type.__name__}, got {type(value).__name__}")
         if hasattr(self.type, "model_validate"):
             plain = self._model(value).model_dump(mode="json", warnings=False)
             self._model(plain)  # fields that were assigned since are not checked before
@@ -95,12 +100,12 @@ class Schema(Generic[T]):
 
     def load(self, plain: Any) -> T:
         """The value that a JSON-like one stands for. Raises `WrongType` if it is none of this type."""
-        if self._takes is not None:  # first, since nearly every read comes by here
-            if type(plain) not in self._takes:
-                raise WrongType(f"expected {self.type.__name__}, found {type(plain).__name__}")
+        if self.is_any or type(plain) in self.plain:
             return plain  # type: ignore[no-any-return]
-        if self.is_any:
-            return plain  # type: ignore[no-any-return]
+        if self.plain:
+            if self.type is float and type(plain) is int:
+                return plain  # type: ignore[return-value]
+            raise WrongType(f"expected {self.type.__name__}, found {type(plain).__name__}")
         if hasattr(self.type, "model_validate"):
             return self._model(plain)  # type: ignore[no-any-return]
         import msgspec

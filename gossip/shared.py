@@ -28,8 +28,9 @@ from crdt import (
     decode_element,
     decode_value,
     encode_element,
+    encode_value,
 )
-from crdt.codec import COUNTER, object_name
+from crdt.codec import COUNTER, MAP, object_name
 from gossip.errors import WrongType
 from gossip.handle import NOBODY, STEP, Entry, Handle, end_of
 from gossip.schema import Schema
@@ -70,14 +71,21 @@ class Map(Handle, MutableMapping[K, V]):
             raise WrongType(f"{self.name}[{key!r:.80}]: {error}") from None
 
     def __getitem__(self, key: K) -> V:
-        live = self._find(key)
+        live = self._find(self._keys, self._view, key)
         if live is None:
             raise KeyError(key)
-        return decode_value(live[3]) if self._values.is_any else self._load(key, live)
+        value = decode_value(live[3])
+        return value if type(value) in self._values.plain else self._loaded(key, value, live)
 
     def __setitem__(self, key: K, value: V) -> None:
-        element = self._encode_element("a key", self._keys, key)
-        self._node._put((*self._view.name, element), self._encode_value(self._values, value, key), FOREVER)
+        keys, values = self._keys, self._values
+        try:
+            element = encode_element(key if type(key) in keys.plain else keys.dump(key))
+            encoded = encode_value(value if type(value) in values.plain else values.dump(value))
+        except (TypeError, ValueError):  # once more, by those who tell where it was to go
+            element = self._encode_element("a key", keys, key)
+            encoded = self._encode_value(values, value, key)
+        self._node._put((MAP, self.name, element), encoded, FOREVER)
 
     def set(self, key: K, value: V, *, ttl: float | None = None, owned: bool = False) -> None:
         """Sets a key, as `[]` does. With `ttl` it ends everywhere after so many seconds; with `owned` it lives as long
@@ -108,7 +116,7 @@ class Map(Handle, MutableMapping[K, V]):
         leaves everything as it was. Two workers that edit one key at once lose one edit: the later one replaces the
         whole value.
         """
-        live = self._find(key)
+        live = self._find(self._keys, self._view, key)
         if live is None and default is None:
             raise KeyError(key)
         value: Any = self._load(key, live) if live is not None else default
@@ -121,7 +129,7 @@ class Map(Handle, MutableMapping[K, V]):
             self._node._put((*self._view.name, element), encoded, FOREVER if live is None else live[4])
 
     def __delitem__(self, key: K) -> None:
-        if self._find(key) is None:
+        if key not in self:
             raise KeyError(key)
         if not self._node._write(self._view.delete, self._keys.dump(key)):
             raise KeyError(key)
@@ -158,22 +166,7 @@ class Map(Handle, MutableMapping[K, V]):
         return self._node._count(self._view.name)
 
     def __contains__(self, key: object) -> bool:
-        return self._find(key) is not None
-
-    def _find(self, key: object) -> Live | None:
-        node, keys, view = self._node, self._keys, self._view
-        runtime = node._runtime
-        if runtime is None or not runtime.running:  # in line, as all of this: a look-up took 0.6 us more by calls
-            node._check_running()
-        try:
-            element = encode_element(key if keys.is_any else keys.dump(key))  # type: ignore[arg-type]
-        except (WrongType, ValueError):
-            return None  # what can not be a key is not here; only who writes it is told
-        if node._drafts:
-            return self._shown(self._live(view, element))
-        elements = view.store.objects.get(view.name)
-        live = None if elements is None else elements.get(element)
-        return live if live is None or live[4] == FOREVER else self._shown(live)
+        return self._find(self._keys, self._view, key) is not None
 
     def clear(self) -> None:
         """Deletes every key that is here now, whatever its type, in visible steps of 2 000 keys."""
@@ -183,7 +176,7 @@ class Map(Handle, MutableMapping[K, V]):
         """The value with its stamp, author and conflicts. Raises `KeyError`."""
         self._node._settled()
         with self._node._running().lock:
-            shown, note = self._story(self._find(key))
+            shown, note = self._story(self._find(self._keys, self._view, key))
         if not shown:
             raise KeyError(key)
         return self._entry([self._load(key, each) for each in shown], shown[0], note)
@@ -216,8 +209,11 @@ class Map(Handle, MutableMapping[K, V]):
         return change_of(self, key, value, previous, kind, before, after)
 
     def _load(self, key: object, live: Live) -> V:
+        return self._loaded(key, decode_value(live[3]), live)
+
+    def _loaded(self, key: object, value: Any, live: Live) -> V:
         try:
-            return self._values.load(decode_value(live[3]))
+            return self._values.load(value)
         except WrongType as error:
             raise WrongType(f"{self.name}[{key!r}], written by {live[1]:016x}: {error}") from None
 
@@ -296,11 +292,7 @@ class Set(Handle, MutableSet[T]):
                     self.add(element)
 
     def __contains__(self, element: object) -> bool:
-        self._node._check_running()
-        try:
-            return self._shown(self._live(self._view, encode_element(self._schema.dump(element)))) is not None  # type: ignore[arg-type]
-        except (WrongType, ValueError):
-            return False  # as in a map
+        return self._find(self._schema, self._view, element) is not None
 
     def __iter__(self) -> Iterator[T]:
         """The elements as of now: writing while iterating is safe."""
