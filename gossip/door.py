@@ -81,6 +81,8 @@ class Door:
         """Whether the caller's thread has the lock: then the caller is a signal handler that interrupted it."""
         self._no_block = threading.Condition(self.lock)
         self._loop = loop
+        self.closed: Callable[[], bool] = loop.is_closed
+        """Whether the loop has ended: then nothing leaves any more."""
         self._thread = threading.get_ident()
         self._check = check
         self._settle = settle

@@ -29,44 +29,40 @@ class Drafts(dict[Key, Live]):
 
     >>> drafts, on, off = Drafts(), (1, "flags", b"on"), (1, "flags", b"off")
     >>> for stamp, key, value in ((5, on, b"1"), (6, off, b"2"), (7, on, b"3")):
-    ...     _ = drafts.put(key, (stamp, 7, 0, value, 0, None))
+    ...     drafts.written += 1
+    ...     drafts[key] = (stamp, 7, 0, value, 0, None)
     >>> [draft[3] for _, draft in drafts.in_order()], drafts.replaced
     ([b'2', b'3'], 1)
     """
 
-    __slots__ = ("_in_order", "note", "replaced", "size")
+    __slots__ = ("_replaced", "note", "size", "written")
 
     def __init__(self) -> None:
-        self.replaced = 0
-        """How many were never more than drafts."""
+        self.written = 0
+        """How many there were, with those that later ones replaced. Counted and not looked for: that took longer."""
         self.size = 0
         """Bytes of their values, those of replaced ones included."""
         self.note: Note | None = None
         """That of all of them."""
-        self._in_order = True
+        self._replaced = 0
 
-    def put(self, key: Key, draft: Live, note: Note | None = None) -> bool:
-        """Keeps a draft, in the place of an earlier one; says whether there are so many that they should be settled.
-        Those of another note are settled before: `note` is that of all."""
-        self.note = note
-        if key in self:
-            self.replaced += 1
-            self._in_order = False
-        self[key] = draft
-        self.size += len(draft[3])
-        return len(self) >= MOST or self.size >= MOST_BYTES
+    @property
+    def replaced(self) -> int:
+        """How many were never more than drafts, in all turns."""
+        return self._replaced + self.written - len(self)
 
     def in_order(self) -> Sequence[tuple[Key, Live]]:
         """All of them, in the order in which they were written."""
         drafts = list(self.items())
-        if not self._in_order:
+        if self.written != len(drafts):
             drafts.sort(key=_by_stamp)
         return drafts
 
     def clear(self) -> None:
         """They are settled."""
+        self._replaced = self.replaced
         super().clear()
-        self.size, self.note, self._in_order = 0, None, True
+        self.written, self.size, self.note = 0, 0, None
 
 
 _by_stamp = itemgetter(1)

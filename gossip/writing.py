@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from crdt import FOREVER, Key, Store, Write
-from gossip.drafts import Drafts
+from gossip.drafts import MOST, MOST_BYTES, Drafts
 from gossip.protocol.replication import MOST_BESIDE
 
 if TYPE_CHECKING:
@@ -38,16 +38,29 @@ class Writing:
 
     def put(self, key: Key, value: bytes, expires: int) -> bool:
         """Makes a local write that replaces what is there, whatever that is: a draft until the turn ends."""
-        runtime = self._runtime
-        runtime.check_loop()
-        if runtime.door.open and not self._fits(key, value):
+        runtime, drafts = self._runtime, self.drafts
+        door = runtime.door
+        # as long as there are drafts, what was asked for the first of them is so: whatever changes it settles them
+        if (not drafts or door.open or not self.flush_due or door.closed()) and not self._may_draft(key, value):
             return self.write(partial(self._store.write, key, value, expires=expires))
+        replication = runtime.engine.replication
+        drafts.written += 1  # before it is there, or it might be taken for the first of its key
+        drafts.size += len(value)
+        stamp = replication.stamp(time.time_ns() // 1_000_000)
+        drafts[key] = (stamp, replication.replica, 0, value, expires, None)
+        if len(drafts) >= MOST or drafts.size >= MOST_BYTES:
+            self.settle()
+        return True
+
+    def _may_draft(self, key: Key, value: bytes) -> bool:
+        """Whether this may be a draft; if so, a flush will come. Raises `NotRunning`."""
+        self._runtime.check_loop()
+        door = self._runtime.door
+        if door.open and not self._fits(key, value):
+            return False
         if not self.flush_due:
             self.flush_soon()
-        replication = runtime.engine.replication
-        draft = (replication.stamp(time.time_ns() // 1_000_000), replication.replica, 0, value, expires, None)
-        if self.drafts.put(key, draft, runtime.door.note if runtime.door.open else None):
-            self.settle()
+        self.drafts.note = door.note  # of all of them: those of another note were settled
         return True
 
     def _fits(self, key: Key, value: bytes) -> bool:

@@ -347,6 +347,20 @@ def test_a_loop_closed_under_a_node_is_told_to_who_writes(cluster: str) -> None:
     release(node)
 
 
+def test_who_found_the_node_running_and_gets_in_when_it_has_left_is_told(cluster: str) -> None:
+    """A thread may wait for the lock meanwhile; that there is a flush to come does not mean that anybody will flush."""
+
+    async def story() -> None:
+        async with gossip.Node(cluster) as node:
+            node.map("m")["k"] = 1
+            runtime = node._running()
+        runtime.writing.flush_due = True
+        with pytest.raises(gossip.NotRunning, match="has just left"):
+            runtime.door.do(runtime.writing.put, (1, "m", b"\xa1k"), b"\x02", 0)
+
+    asyncio.run(story())
+
+
 def release(node: gossip.Node) -> None:
     """What the kernel does when such a program ends."""
     assert node._runtime is not None and node._runtime.whereabouts.place is not None
