@@ -9,7 +9,7 @@ Not here: bounds, and anything that would need the others' consent ("never below
 
 from __future__ import annotations
 
-from crdt.codec import COUNTER, decode_value, encode_value, object_name
+from crdt.codec import COUNTER, decode_value, encode_part, object_name
 from crdt.live import Live
 from crdt.store import Store, Write
 from crdt.timestamp import Timestamp
@@ -49,10 +49,13 @@ class PNCounter:
         if type(amount) is not int:
             raise TypeError(f"a counter counts in integers, not in {type(amount).__name__}")
         up, down = (0, 0) if live is None else decode_value(live[3])
-        up, down = (up + amount, down) if amount >= 0 else (up, down - amount)
-        if max(up, down) > _LIMIT:
+        if amount >= 0:
+            up += amount
+        else:
+            down -= amount
+        if up > _LIMIT or down > _LIMIT:
             raise OverflowError("a counter's part must fit 64 bits")
-        return encode_value((up, down))
+        return encode_part(up, down)
 
     @property
     def value(self) -> int:

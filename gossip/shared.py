@@ -30,7 +30,7 @@ from crdt import (
     encode_element,
     encode_value,
 )
-from crdt.codec import COUNTER, MAP, object_name
+from crdt.codec import COUNTER, MAP, SET, object_name
 from gossip.errors import WrongType
 from gossip.handle import NOBODY, STEP, Entry, Handle, end_of
 from gossip.schema import Schema
@@ -261,18 +261,21 @@ class Set(Handle, MutableSet[T]):
 
         `ttl` and `owned` as in `Map.set`: presence that nobody has to clear up is `online.add(name, owned=True)`.
         """
-        element = self._encode_element("an element", self._schema, value)
-        key, store, expires = (*self._view.name, element), self._node._store, end_of(ttl, owned)
+        key = (SET, self.name, self._encode_element("an element", self._schema, value))
+        if owned:
+            self._own(key, end_of(ttl, owned))
+        else:
+            self._node._put(key, b"", FOREVER if ttl is None else end_of(ttl))
+
+    def _own(self, key: Key, expires: int) -> None:
+        store = self._node._store
 
         def ask(replica: int, stamp: int) -> Write:
             write = store.write(key, b"", replica, stamp, expires)
             # others own the same element as well: it is there while any of them lives
             return write._replace(names=tuple(dot for dot in write.names if dot[0] == replica))
 
-        if owned:
-            self._node._write(ask)
-        else:
-            self._node._put(key, b"", expires)
+        self._node._write(ask)
 
     def discard(self, value: T) -> None:
         """Removes an element if it is there."""
@@ -357,15 +360,14 @@ class Counter(Handle):
         self._add(-_positive(amount))
 
     def _add(self, amount: int) -> None:
-        self._node._check_running()
+        runtime = self._node._running()
         if amount:
-            runtime = self._node._running()
             runtime.door.do(runtime.writing.count, self._part, amount)
 
     def _part(self, replica: int, amount: int) -> tuple[Key, bytes]:
         """What this node's part will be, once it has counted this."""
-        element = replica.to_bytes(8, "big")
-        return (*self._view.name, element), self._view.counted(self._live(self._view, element), amount)
+        view, element = self._view, replica.to_bytes(8, "big")
+        return (COUNTER, self.name, element), view.counted(self._live(view, element), amount)
 
     def __int__(self) -> int:
         return self.value
