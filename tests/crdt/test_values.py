@@ -199,5 +199,5 @@ def test_a_short_value_that_can_be_changed_is_a_fresh_one_at_every_read() -> Non
         encoded = encode_value(value)
         for _ in range(2):
             read = decode_value(encoded)
-            assert read == value
+            assert read == value and decode_value(encoded) is not read
             read.clear()
