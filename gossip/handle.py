@@ -100,15 +100,13 @@ class Handle:
             element = encode_element(key if type(key) in schema.plain else schema.dump(key))  # type: ignore[arg-type]
         except (WrongType, ValueError):
             return None  # what can not be a key is not here; only who writes it is told
-        live, drafts = None, node._drafts
-        if drafts:  # first: a draft is there until its write is in the store
-            live = drafts.get((*view.name, element))
+        drafts = node._drafts  # first: a draft is there until its write is in the store
+        live = drafts.get((*view.name, element)) if drafts else None
         if live is None:
             elements = view.store.objects.get(view.name)
-            if elements is None:
+            if elements is None or (live := elements.get(element)) is None:
                 return None
-            live = elements.get(element)
-        return live if live is None or live[4] == FOREVER else self._shown(live)
+        return live if live[4] == FOREVER else self._shown(live)
 
     def _live(self, view: LWWMap | ORSet | LWWRegister | PNCounter, element: bytes) -> Live | None:
         """What is live under one element, or a draft of it: the only reading that does not have drafts settled."""
