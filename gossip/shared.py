@@ -203,9 +203,14 @@ class Map(Handle, MutableMapping[K, V]):
         return Source(self, self._view.name, self._read, wants=None if wanted is None else wants)
 
     def _read(self, element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[K, V]:
-        key = self._read_element(self._keys, element, after or before or NOBODY)
-        value = None if after is None else self._load(key, after)
-        previous = None if before is None else self._load(key, before)
+        key = decode_element(element)
+        if type(key) not in self._keys.plain:
+            key = self._read_element(self._keys, element, after or before or NOBODY)
+        value = previous = None
+        if after is not None and type(value := decode_value(after[3])) not in self._values.plain:
+            value = self._loaded(key, value, after)
+        if before is not None and type(previous := decode_value(before[3])) not in self._values.plain:
+            previous = self._loaded(key, previous, before)
         return change_of(self, key, value, previous, kind, before, after)
 
     def _load(self, key: object, live: Live) -> V:

@@ -63,18 +63,11 @@ class Change(Generic[K, V]):
         return time_of(self.stamp)
 
 
-@dataclass(slots=True)
 class _Making(Generic[K, V]):
-    """A change that is being made: a frozen one sets each of its fields by a call, and takes 1.2 us for what takes 0.4
+    """A change that is being made: a frozen one sets each of its fields by a call, and takes 1.2 us for what takes 0.3
     so, of the 8 that a change takes from the socket to its reader."""
 
-    key: K | None
-    value: V | None
-    previous: V | None
-    kind: Kind
-    author: int
-    stamp: int
-    source: Any
+    __slots__ = Change.__slots__
 
 
 def change_of(
@@ -83,8 +76,9 @@ def change_of(
 ) -> Change[K, V]:  # fmt: skip
     """A change of an object, told of by what is shown now, or was."""
     told = after or before
-    stamp, author = told[:2] if told else (0, 0)
-    made: Any = _Making(key, value, previous, kind, author, stamp, source)
+    made: Any = _Making()
+    made.key, made.value, made.previous, made.kind, made.source = key, value, previous, kind, source
+    made.stamp, made.author = told[:2] if told else (0, 0)
     made.__class__ = Change  # the same slots, and nobody else has it yet
     return made  # type: ignore[no-any-return]
 
