@@ -23,30 +23,34 @@ def running(directory: Path) -> Iterator[str]:
     yield f"{free_port()} {free_port()}"
 
 
-def member(interval: int) -> Member:
-    def command(cluster: str, name: str, port: int, seeds: list[int]) -> list[str]:
-        return [str(BUILT / "chitchat"), "member", str(interval), name, *map(str, [port, *seeds])]
+def in_rounds(program: str) -> Peer:
+    """Of a program that takes an interval in milliseconds, and is for the rest as all that are built here."""
 
-    return command
+    def member(interval: int) -> Member:
+        def command(cluster: str, name: str, port: int, seeds: list[int]) -> list[str]:
+            return [str(BUILT / program), "member", str(interval), name, *map(str, [port, *seeds])]
+
+        return command
+
+    def node(kind: str, interval: int) -> Callable[[str], list[str]]:
+        def command(address: str) -> list[str]:
+            hears, tells = address.split()
+            ports = [hears, tells] if kind == "hear" else [tells, hears]
+            return [str(BUILT / program), kind, str(interval), kind, *ports]
+
+        return command
+
+    return Peer(
+        program,
+        running,
+        channels={
+            program: channel(node("tell", SECOND), node("hear", SECOND)),
+            f"{program}, 50 ms": channel(node("tell", FAST), node("hear", FAST)),
+        },
+        floods={"one key": flood(node("tell-one", FAST), node("hear", FAST))},
+        members={program: member(SECOND), f"{program}, 50 ms": member(FAST)},
+        built=(program,),
+    )
 
 
-def node(kind: str, interval: int) -> Callable[[str], list[str]]:
-    def command(address: str) -> list[str]:
-        hears, tells = address.split()
-        ports = [hears, tells] if kind == "hear" else [tells, hears]
-        return [str(BUILT / "chitchat"), kind, str(interval), kind, *ports]
-
-    return command
-
-
-PEER = Peer(
-    "chitchat",
-    running,
-    channels={
-        "chitchat": channel(node("tell", SECOND), node("hear", SECOND)),
-        "chitchat, 50 ms": channel(node("tell", FAST), node("hear", FAST)),
-    },
-    floods={"one key": flood(node("tell-one", FAST), node("hear", FAST))},
-    members={"chitchat": member(SECOND), "chitchat, 50 ms": member(FAST)},
-    built=("chitchat",),
-)
+PEER = in_rounds("chitchat")
