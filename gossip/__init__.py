@@ -8,24 +8,24 @@ Nodes of one cluster name find each other, keep one replicated state in every wo
 workers live. Importing this starts nothing: no thread, no socket, no loop.
 """
 
+import os as _os
 import typing as _typing
 from importlib.util import find_spec as _find_spec
-from pathlib import Path as _Path
 
 
 def _check_neighbours() -> None:
     """Other distributions on PyPI install top-level packages of the same names: say so, instead of failing oddly."""
-    home = _Path(__file__).resolve().parent
+    home = _os.path.dirname(_os.path.realpath(__file__))
     for name in ("crdt", "discovery"):
         spec = _find_spec(name)
-        found = _Path(spec.origin).resolve().parent if spec is not None and spec.origin else None
-        if found != home.parent / name:
+        found = _os.path.dirname(_os.path.realpath(spec.origin)) if spec is not None and spec.origin else None
+        if found != _os.path.join(_os.path.dirname(home), name):
             raise ImportError(
                 f"gossamesh needs its own package {name!r}, but Python finds {found or 'none'}. Another distribution "
                 f"has put its files there, or a file {name}.py of yours stands in the way. See with `pip list` which; "
                 f"uninstall or rename it, then: pip install --force-reinstall --no-deps gossamesh"
             )
-    foreign = sorted(each.name for each in home.iterdir() if each.suffix == ".py" and each.stem not in _OURS)
+    foreign = sorted(each for each in _os.listdir(home) if each.endswith(".py") and each[:-3] not in _OURS)
     if foreign:
         raise ImportError(
             f"{home} has files that are not of gossamesh ({', '.join(foreign)}): another distribution that is called "
@@ -36,10 +36,10 @@ def _check_neighbours() -> None:
 
 _OURS = frozenset(
     """
-    __init__ __main__ answers bell checkup config control datadir datagrams door drafts endings errors events forks
-    handle handshake identity keeping keyring neighbours node past pulse reach records restore roster runtime schema
-    seal search shared snapshot sources status storage streams thread token transport udp verdicts version waits watch
-    watches whereabouts writing
+    __init__ __main__ answers bell checks checkup config control datadir datagrams door drafts endings errors events
+    forks handle handshake identity keeping keyring neighbours node past pulse reach records restore roster runtime
+    schema seal search shared snapshot sources status storage streams thread token transport udp verdicts version waits
+    watch watches whereabouts writing
     """.split()  # noqa: SIM905
 )
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from crdt import FOREVER, WITH_AUTHOR, Context, Dot, Live, Note, Write, decode_batch, decode_element, decode_value
 from crdt.codec import COUNTER, MAP, REGISTER, SET, object_name
+from gossip.checks import keys_of
 from gossip.checkup import examined
-from gossip.config import keys_of
 from gossip.events import Event
 from gossip.handle import NO_NOTE
 from gossip.version import __version__

@@ -6,40 +6,24 @@ named by `config=` or `GOSSAMESH_CONFIG`; it has a field a line, and a table a c
 is a set of defaults: which one is said in the first three places too.
 
 Invariant: nothing listens beyond loopback without a key, unless `insecure` says so aloud.
-Not here: the protocol's own numbers and their reasons (`protocol.settings`), which are fields of `Config` all the same.
+Not here: what can not be told (`checks`), and the protocol's own numbers with their reasons (`protocol.settings`),
+which are fields of `Config` all the same.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from importlib.util import find_spec
-from pathlib import Path
-from types import NoneType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from crdt.codec import MAX_VALUE
-from discovery import Service, parse_address, parse_peer, parse_seeds
 from gossip.errors import ConfigError
-from gossip.keyring import KEY_BYTES, MOST_KEYS
-from gossip.protocol.codec import MAX_MESSAGE, MAX_NAME, MAX_TAG_BYTES, MAX_TAG_NAME, MAX_TAGS
 from gossip.protocol.settings import Settings
 
-log = logging.getLogger("gossip")
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _PREFIX = "GOSSAMESH_"
-_TAKES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (float, int),
-    "bool": (bool,),
-    "bool | None": (bool, NoneType),
-}
-"""Which types of value a field of a type takes. Exactly these: True is no number here, and "no" no bool."""
 PROFILES: Final[Mapping[str, Mapping[str, float]]] = {
     "local": {
         "probe_interval": 0.25,
@@ -134,94 +118,9 @@ class Config(Settings):
     that is more than what is unread, it goes on to ten times as many: it would be longer behind with all anew."""
 
     def __post_init__(self) -> None:
-        for each in ("runtime_dir", "seeds_file", "data_dir"):
-            if isinstance(path := getattr(self, each), Path):
-                object.__setattr__(self, each, str(path))
-        object.__setattr__(self, "seeds_command", _command(self.seeds_command))
-        self._check_types()
-        self._check_identity()
-        object.__setattr__(self, "key", keys_of(self.key))
-        object.__setattr__(self, "tags", dict(self.tags))
-        object.__setattr__(self, "seeds", _seeds(self.seeds))
-        self._check_network()
-        self._check_room()
-        if self.durability not in ("interval", "full"):
-            raise ConfigError(f"durability={self.durability!r} must be 'interval' or 'full'")
+        from gossip.checks import check  # here, since it needs all that is checked: addresses, keys, messages
 
-    def _check_types(self) -> None:
-        for each in fields(self):
-            value, kind = getattr(self, each.name), str(each.type)
-            takes = _TAKES.get(kind)
-            if takes and type(value) not in takes:
-                is_of = f"is of type {type(value).__name__}, and must be of type {kind}"
-                raise ConfigError(f"{each.name}={value!r:.80} {is_of}")
-            if kind in ("int", "float") and not 0 < value < 1 << 60:
-                raise ConfigError(f"{each.name}={value!r} must be a number greater than 0")
-        if not isinstance(self.tags, Mapping):
-            raise ConfigError(f"tags={self.tags!r:.80} must be a mapping of text to text")
-
-    def _check_identity(self) -> None:
-        for what, text in (("cluster", self.cluster), ("name", self.name)):
-            if len(text) > MAX_NAME or not text.isprintable():
-                raise ConfigError(f"{what} must be a text of at most {MAX_NAME} characters without control characters")
-        tags = self.tags.items()
-        if wrong := [key for key, value in tags if not (_is_text(key) and _is_text(value))]:
-            raise ConfigError(
-                "tags must be a mapping of text to text, without control characters, and that of the name "
-                f"{wrong[0]!r:.80} is {self.tags[wrong[0]]!r:.80}"
-            )
-        if long := [key for key, _ in tags if not 0 < len(key.encode()) <= MAX_TAG_NAME]:
-            raise ConfigError(f"the name of a tag has 1 to {MAX_TAG_NAME} bytes, and {long[0]!r:.40} has not")
-        size = sum(len((key + value).encode()) for key, value in tags)
-        if len(tags) > MAX_TAGS or size > MAX_TAG_BYTES:
-            raise ConfigError(
-                f"there are {len(tags)} tags, of together {size} bytes, and at most {MAX_TAGS} of together "
-                f"{MAX_TAG_BYTES} bytes can be: put what is larger into a map, by the name of this node"
-            )
-
-    def _check_network(self) -> None:
-        if not self.bind:
-            if self.advertise or self.seeds or self.seeds_file or self.seeds_command or self.mdns:
-                raise ConfigError(
-                    "advertise, mdns and seeds (GOSSAMESH_SEEDS, for example) are for nodes on a network, and "
-                    "without bind this one has no port: add for example bind='0.0.0.0:7946'; or leave them away for "
-                    "workers that reach other hosts through one node of their host that has a port"
-                )
-            return
-        try:
-            bind = parse_address(self.bind, allow_port_zero=True)
-        except ValueError as error:
-            raise ConfigError(f"bind: {error}") from None
-        try:
-            if self.advertise:
-                parse_peer(self.advertise)
-        except ValueError as error:
-            raise ConfigError(f"advertise: {error}") from None
-        if not bind.is_loopback and not self.key and not self.insecure:
-            raise ConfigError(
-                f"bind={self.bind!r} would listen beyond this machine without a key, so anybody who reaches it could "
-                "read and write everything. Make a key with `gossip keygen` and give it to every node (key=... or "
-                "GOSSAMESH_KEY); or say insecure=True where the network itself is trusted"
-            )
-
-    def _check_room(self) -> None:
-        """A transaction that finds no room on its way would be asked for, and dropped, for ever."""
-        if 2 * self.max_transaction > self.held_bytes:
-            raise ConfigError(
-                f"max_transaction={self.max_transaction} must be at most half of held_bytes={self.held_bytes}: peers "
-                "hold a transaction back until its last part has come, and one that does not fit never arrives"
-            )
-        if self.max_transaction + 2 * self.push_bytes > self.send_buffer:
-            raise ConfigError(
-                f"max_transaction={self.max_transaction} and twice push_bytes={self.push_bytes} must fit "
-                f"send_buffer={self.send_buffer}: what does not is dropped on its way to a peer, however often it asks"
-            )
-        for name in ("batch_bytes", "push_bytes", "part_bytes"):
-            if getattr(self, name) + 2 * MAX_VALUE > MAX_MESSAGE:
-                raise ConfigError(
-                    f"{name}={getattr(self, name)} must be at most {MAX_MESSAGE - 2 * MAX_VALUE}: with one largest "
-                    f"value more, a message would be longer than the {MAX_MESSAGE} bytes that peers take"
-                )
+        check(self)
 
     @classmethod
     def load(cls, cluster: str, file: str | Path | None = None, **keywords: Any) -> Self:
@@ -235,7 +134,7 @@ class Config(Settings):
         check_named(cluster)
         known = {each.name: str(each.type) for each in fields(cls)} | {"profile": "str"}
         path = file or os.environ.get(_PREFIX + "CONFIG")
-        settings = _from_file(Path(path), cluster, known) if path else {}
+        settings = _from_file(path, cluster, known) if path else {}
         settings |= _from_environment(known)
         settings |= {name: value for name, value in keywords.items() if value is not None}
         settings["cluster"] = cluster
@@ -280,17 +179,18 @@ def check_named(cluster: str) -> None:
         raise ConfigError("a cluster needs a name, or strangers would meet: give any text but the empty one")
 
 
-def _from_file(path: Path, cluster: str, known: Mapping[str, str]) -> dict[str, Any]:
+def _from_file(path: str | Path, cluster: str, known: Mapping[str, str]) -> dict[str, Any]:
     import tomllib  # here, since most nodes have no file: it would be a fiftieth of an import of gossip
 
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            content = tomllib.load(file)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"the configuration file {path} can not be read: {error}") from None
     tables = [name for name, value in content.items() if isinstance(value, dict) and name != "tags"]
     if tables and cluster not in tables:
         named = ", ".join(map(repr, tables))
-        log.warning(
+        _warn(
             "%s has tables for %s, and none for the cluster %r: nobody reads them. A setting stands on the top level, "
             "or in a table that is called like its cluster",
             path, named, cluster,
@@ -314,7 +214,7 @@ def _from_environment(known: Mapping[str, str]) -> dict[str, Any]:
             meant = _meant(name.lower(), known, lambda setting: _PREFIX + setting.upper())
             if name.startswith("KEY"):
                 raise ConfigError(f"the environment has {variable}, which is no setting{meant}")
-            log.warning("the environment has %s, which is no setting%s", variable, meant)
+            _warn("the environment has %s, which is no setting%s", variable, meant)
             continue
         if name == "KEY" and not text.replace(",", " ").strip():
             raise ConfigError(
@@ -322,6 +222,12 @@ def _from_environment(known: Mapping[str, str]) -> dict[str, Any]:
             )
         settings[name.lower()] = _parse(variable, text, kind)
     return settings
+
+
+def _warn(text: str, *of: object) -> None:
+    import logging  # here, since only a mistake needs it, and many a program does without
+
+    logging.getLogger("gossip").warning(text, *of)
 
 
 def _meant(name: str, known: Iterable[str], spelt: Callable[[str], str] = repr) -> str:
@@ -353,64 +259,3 @@ def _parse(variable: str, text: str, kind: str) -> Any:
         )
         raise ConfigError(f"the environment's {variable}{shown} is not {form}") from None
     return text
-
-
-def _is_text(told: object) -> bool:
-    return type(told) is str and told.isprintable()
-
-
-def keys_of(told: bytes | str | Iterable[bytes | str]) -> tuple[bytes, ...]:
-    """Keys as they are told: one or several, as bytes or base64 text. Raises `ConfigError`, which shows none of it."""
-    if isinstance(told, str):
-        told = told.replace(",", " ").split()
-    elif isinstance(told, bytes):
-        told = [told] if told else []
-    if not isinstance(told, list | tuple) or not all(isinstance(each, bytes | str) for each in told):
-        raise ConfigError(f"key is of type {type(told).__name__}, and must be base64 text, bytes, or a list of these")
-    keys = tuple(dict.fromkeys(map(_key, told)))
-    if len(keys) > MOST_KEYS:
-        raise ConfigError(f"key has {len(keys)} keys, and {MOST_KEYS} are the most: two are enough to change one")
-    return keys
-
-
-def _key(key: bytes | str) -> bytes:
-    if isinstance(key, str):
-        try:
-            key = base64.b64decode(key.strip(), altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
-            raise ConfigError(
-                "key (GOSSAMESH_KEY, if it is not given otherwise) is not base64 text. It is the key itself that is "
-                "wanted, as `gossip keygen` prints it, and not the path of a file"
-            ) from None
-    if len(key) != KEY_BYTES:
-        raise ConfigError(f"key has {len(key)} bytes, and must have {KEY_BYTES}: make one with `gossip keygen`")
-    return key
-
-
-def _seeds(seeds: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    try:
-        parsed = parse_seeds(seeds, source="seeds")
-    except (ValueError, TypeError) as error:
-        raise ConfigError(str(error)) from None
-    service = next((seed for seed in parsed if isinstance(seed, Service)), None)
-    if service is not None and find_spec("dns") is None:
-        raise ConfigError(
-            f"seed {str(service)!r} needs dnspython, which is not installed: pip install 'gossamesh[dns]'"
-        )
-    return tuple(str(seed) for seed in parsed)
-
-
-def _command(command: Any) -> Any:
-    """One text, whose words `shlex.split` gives; what is no command is left to the check of types."""
-    if command == "":
-        return command
-    import shlex  # here, since few nodes have a command
-
-    if isinstance(command, list | tuple) and all(type(word) is str for word in command):
-        command = shlex.join(command)
-    try:
-        if isinstance(command, str) and command and not shlex.split(command):
-            raise ConfigError("seeds_command has no words")
-    except ValueError as error:
-        raise ConfigError(f"seeds_command can not be split into words: {error}") from None
-    return command

@@ -14,12 +14,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
-from gossip.bell import Bell
-from gossip.protocol.effects import MemberChanged
 from gossip.protocol.members import Claim, Status
 from gossip.roster import Member
+
+if TYPE_CHECKING:
+    from gossip.protocol.effects import MemberChanged
 
 MOST: Final = 1024
 """Events that a listener may leave unread."""
@@ -66,6 +67,8 @@ class Events:
         leave: Callable[[Events], None],
         lock: Callable[[], AbstractContextManager[object]],
     ) -> None:
+        from gossip.bell import Bell  # here, since it needs asyncio: there is a node now, which has it anyway
+
         self._enter, self._leave, self._lock_of = enter, leave, lock
         self._lock: AbstractContextManager[object] = nullcontext()
         self._unread: deque[Event] = deque()

@@ -12,14 +12,11 @@ Not here: how anything is done. `runtime` drives, `shared` reads and writes, `th
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 from weakref import WeakValueDictionary
@@ -28,29 +25,30 @@ from crdt import Key, Live, Store, Write, visible
 from crdt.codec import make_note
 from crdt.store import Object
 from crdt.timestamp import at
-from discovery import Place
 from gossip import token
 from gossip.config import Config, check_named
 from gossip.drafts import Drafts
 from gossip.errors import AlreadyStarted, ConfigError, NotRunning, StartError
 from gossip.events import Event, EventKind, Events, told_of
-from gossip.protocol.effects import MemberChanged
 from gossip.roster import Member, Roster, member_of
-from gossip.runtime import Runtime
 from gossip.schema import Schema
 from gossip.shared import Counter, Counters, Map, Register, Set
 from gossip.verdicts import Verdict, Verdicts
-from gossip.waits import Peers
 from gossip.watch import Cursor, Source, Watch
 from gossip.watches import Watches
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from zeroconf.asyncio import AsyncZeroconf
 
+    from discovery import Place
+    from gossip.protocol.effects import MemberChanged
     from gossip.restore import Progress
+    from gossip.runtime import Runtime
     from gossip.snapshot import Difference, Snapshot
+    from gossip.waits import Peers
 
-log = logging.getLogger("gossip")
 H = TypeVar("H", Map[Any, Any], Set[Any], Register[Any])
 K = TypeVar("K")
 T = TypeVar("T")
@@ -94,6 +92,11 @@ class Node:
         config: str | Path | Config | None = None,
         **more: Any,
     ) -> None:
+        # Here, so that who only imports gossip does not pay for what drives a node, with asyncio and the sockets. Not
+        # in `start`: workers that are forked from here have it in common with their parent, a loop in which a node
+        # starts does not stand still for it, and no fork or signal handler comes upon a half of it.
+        from gossip.runtime import Runtime
+
         told: dict[str, object] = {"name": name, "bind": bind, "advertise": advertise, "key": key, "tags": tags}
         told |= {"insecure": insecure, "data_dir": data_dir, "mdns": mdns}
         check_named(cluster)
@@ -119,6 +122,7 @@ class Node:
         self._store = Store()
         self._drafts = Drafts()
         self._runtime: Runtime | None = None
+        self._driver = Runtime
         self._watches = Watches(self)
         self._listening: set[Events] = set()
         self._verdicts = Verdicts(lambda instance: self._running().name_of(instance))
@@ -143,7 +147,7 @@ class Node:
         self._watches.clear()
         self._control = None
         self._leaving = False
-        runtime = self._runtime = Runtime(
+        runtime = self._runtime = self._driver(
             self.config,
             self._store,
             self._drafts,
@@ -208,7 +212,7 @@ class Node:
             self._watches.end()
             for listener in self._listening:
                 listener._end()
-        deadline = asyncio.get_running_loop().time() + self.config.leave_timeout
+        deadline = runtime.loop.time() + self.config.leave_timeout
         try:
             if self._control is not None:
                 await self._control.stop(self.config.leave_timeout / 2)
@@ -229,11 +233,10 @@ class Node:
 
         Within a running loop it blocks that loop until then, and says so in the log: `async with node:` does not.
         """
-        from gossip.thread import LoopThread, in_loop
+        from gossip.thread import LoopThread, warn_in_loop
 
         self._check_startable()
-        if in_loop():
-            log.warning("node.open() and `with node:` block the running event loop: use `async with node:` there")
+        warn_in_loop()
         self._thread = LoopThread(f"gossip {self.config.cluster}")
         self._thread.run(self.start(), at_end=self.leave)
         return self
@@ -414,6 +417,8 @@ class Node:
         """A node that lives in a thread of its own can be waited for from any loop."""
         runtime = self._running()
         if runtime.elsewhere:
+            import asyncio  # here, as `runtime` in `__init__`
+
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(wait(runtime), runtime.loop))
         return await wait(runtime)
 

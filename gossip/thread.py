@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 
+log = logging.getLogger("gossip")
 
-def in_loop() -> bool:
-    """Whether an event loop runs in this thread."""
+
+def warn_in_loop() -> None:
+    """Says so in the log if an event loop runs in this thread: it would stand still until the node is ready."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return
+    log.warning("node.open() and `with node:` block the running event loop: use `async with node:` there")
 
 
 class LoopThread:

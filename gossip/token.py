@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from hashlib import blake2b
 
 from crdt import Context
 
@@ -94,11 +93,18 @@ def _none(what: str) -> str:
     return f"this is no {what}, or only a part of one: give it as the node gave it"
 
 
+# `hashlib` is asked for here, since it comes with all of OpenSSL, and a program may have no token.
+
+
 def _mark(cluster: str) -> bytes:
+    from hashlib import blake2b
+
     return blake2b(cluster.encode(), digest_size=4).digest()
 
 
 def _checksum(content: bytes | bytearray) -> bytes:
+    from hashlib import blake2b
+
     return blake2b(content, digest_size=4, person=b"gossamesh token").digest()
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gossip.protocol.effects import MemberChanged
 from gossip.roster import address_of
+
+if TYPE_CHECKING:
+    from gossip.protocol.effects import MemberChanged
 
 MOST: Final = 16
 """Verdicts kept of a member."""

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, NoReturn, S
 
 from crdt import Context, Live
 from crdt.store import Object
-from gossip.bell import Bell
 from gossip.errors import NotRunning
 
 if TYPE_CHECKING:
@@ -142,6 +141,8 @@ class Watch(Generic[K, V]):
     def __init__(
         self, node: Watches, sources: Sequence[Source], limit: int, present: bool, resume: Cursor | None = None
     ) -> None:
+        from gossip.bell import Bell  # here, since it needs asyncio: there is a node now, which has it anyway
+
         self._node = node
         self._sources = sources
         self._limit = limit

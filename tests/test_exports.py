@@ -24,24 +24,32 @@ from tests.readme import README, blocks, names
 PACKAGES = ("crdt", "discovery", "gossip")
 ONLY_WHEN_USED = {
     "aiohttp": "by no node yet",
+    "asyncio": "where there is a node",
     "click": "by the command line",
     "cryptography": "where there is a key",
     "difflib": "to guess what a misspelt setting was meant to be",
+    "discovery": "where there is a node, which looks for others",
     "dns": "for SRV records",
     "email": "by nothing of ours; some modules of the standard library bring it along",
     "gossip.control": "by a node that has started",
+    "gossip.protocol.engine": "where there is a node",
     "gossip.restore": "by programs that take snapshots, or go back to one",
+    "gossip.runtime": "where there is a node",
     "gossip.snapshot": "by programs that take snapshots, or go back to one",
     "gossip.status": "when something is wrong",
     "gossip.storage": "where there is a data_dir",
+    "hashlib": "where there is a node: it brings OpenSSL along",
     "http": "by nothing of ours yet",
     "importlib.metadata": "by nothing of ours: it brings email along, and looks through all that is installed",
+    "logging": "where there is a node, or something is wrong",
     "msgspec": "where a type is given that JSON has not",
     "multiprocessing": "by nothing of ours",
+    "pathlib": "where there is a node: it brings the parts of URLs along",
     "pydantic": "by a program whose own types are of it",
     "rich": "by the command line",
     "shlex": "where there is a seeds_command",
     "shutil": "by tempfile, with every compressor of the standard library",
+    "socket": "where there is a node",
     "sqlite3": "where there is a data_dir",
     "tempfile": "where the user has no session's directory",
     "tomllib": "where there is a configuration file",
@@ -50,6 +58,9 @@ ONLY_WHEN_USED = {
     "zstandard": "when a snapshot is saved or loaded",
 }
 """What a program loads when it needs it, and when that is. A list, since a time would say another thing each day."""
+
+LATE = {"gossip.control", "gossip.thread", "gossip.answers", "gossip.checkup"}
+"""What is loaded only when a node starts: a thread for it where there is no loop, and the window on it."""
 
 each_package = pytest.mark.parametrize("package", PACKAGES)
 
@@ -209,9 +220,35 @@ def test_an_import_starts_nothing(package: str) -> None:
     assert seen == []
 
 
+def loaded(statements: str) -> set[str]:
+    """The modules of an interpreter that has done nothing but this, printed at its end."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{statements}\nprint(*sorted(modules))"],
+        capture_output=True, text=True, timeout=60, cwd=README.parent, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
 def test_importing_gossip_loads_only_what_every_program_needs() -> None:
-    _, modules = watch("import gossip")
+    modules = loaded("import gossip; modules = set(sys.modules)")
+    assert "gossip.node" in modules
     assert {name: f"is for use {when}" for name, when in ONLY_WHEN_USED.items() if name in modules} == {}
+
+
+def test_who_has_made_a_node_has_loaded_what_drives_it() -> None:
+    """Before the workers are forked that share it, and before any thread or handler could come upon a half of it."""
+    runtime = "{'gossip.runtime', 'gossip.protocol.engine', 'asyncio', 'discovery'}"
+    assert loaded(f"import gossip; gossip.Node('a'); modules = {runtime} - set(sys.modules)") == set()
+    late = loaded("""if True:
+        import tempfile, gossip
+        with tempfile.TemporaryDirectory() as directory:
+            node, before = gossip.Node("a", runtime_dir=directory), set(sys.modules)
+            with node:
+                node.map("m")["k"] = 1
+                modules = {name for name in set(sys.modules) - before if name.startswith(("gossip", "discovery"))}
+    """)
+    assert late == LATE
 
 
 def test_what_is_loaded_when_it_is_asked_for_looks_like_all_the_rest() -> None:

@@ -20,6 +20,7 @@ LAYERS = (
     {"gossip.protocol"},
     {
         "gossip.bell",
+        "gossip.checks",
         "gossip.config",
         "gossip.datadir",
         "gossip.datagrams",

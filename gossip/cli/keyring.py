@@ -16,10 +16,10 @@ from typing import Any
 
 import click
 
+from gossip.checks import keys_of
 from gossip.cli.asking import as_json, key_of_file, of_cluster
 from gossip.cli.conversation import Conversation, converse_with_all
 from gossip.cli.printing import document, printable, refused, say, say_table
-from gossip.config import keys_of
 from gossip.errors import ConfigError
 
 _RESTARTS = {

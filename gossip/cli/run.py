@@ -19,9 +19,10 @@ from typing import Any
 
 import click
 
+from gossip.checks import keys_of
 from gossip.cli.asking import as_json, key_of_file, of_cluster, told_tags
 from gossip.cli.printing import document, printable, refused, say
-from gossip.config import PROFILES, Config, keys_of
+from gossip.config import PROFILES, Config
 from gossip.errors import ConfigError, StartError
 from gossip.node import Node
 

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
-from random import Random
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from random import Random
 
 NOBODY = "!"
 """The name of an instance of which nothing is known but that it is dead: less than any name that a node would have, so

@@ -279,7 +279,7 @@ def test_names_services_and_a_command_are_told_alike_everywhere(
 
 
 def test_a_service_without_the_library_is_refused_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gossip.config.find_spec", lambda name: None)
+    monkeypatch.setattr("gossip.checks.find_spec", lambda name: None)
     with pytest.raises(gossip.ConfigError, match=r"gossamesh\[dns\]"):
         gossip.Node("shop", bind="127.0.0.1:0", seeds="srv:_gossamesh._tcp.shop.example")
     gossip.Node("shop", bind="127.0.0.1:0", seeds="shop.example:7946")
