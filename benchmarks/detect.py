@@ -204,7 +204,7 @@ def own_over_the_network(cluster: str, name: str, port: int, seeds: list[int]) -
 
 
 def systems(options: argparse.Namespace, result: Result) -> dict[str, Member]:
-    """Who is here, in all its settings; in a quick look only ours, and who is named."""
+    """Who is here, in all its settings; in a quick look only ours on one host, and who is named."""
     found: dict[str, Member] = {OURS: own, NETWORK: own_over_the_network}
     for name, peer in peers().items():
         if peer.members and peer.missing:
@@ -212,8 +212,8 @@ def systems(options: argparse.Namespace, result: Result) -> dict[str, Member]:
         else:
             found |= peer.members
     if options.quick:
-        result.skipped |= dict.fromkeys(found.keys() - {OURS, NETWORK, *(options.systems or ())}, NOT_QUICK)
-    wanted = options.systems or ([OURS, NETWORK] if options.quick else found)
+        result.skipped |= dict.fromkeys(found.keys() - {OURS, *(options.systems or ())}, NOT_QUICK)
+    wanted = options.systems or ([OURS] if options.quick else found)
     return {name: member for name, member in found.items() if name in wanted}
 
 

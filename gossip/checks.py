@@ -108,7 +108,7 @@ def _check_network(config: Config) -> None:
         raise ConfigError(
             f"bind={config.bind!r} would listen beyond this machine without a key, so anybody who reaches it could "
             "read and write everything. Make a key with `gossip keygen` and give it to every node (key=... or "
-            "GOSSAMESH_KEY); or say insecure=True where the network itconfig is trusted"
+            "GOSSAMESH_KEY); or say insecure=True where the network itself is trusted"
         )
 
 

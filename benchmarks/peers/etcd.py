@@ -80,7 +80,7 @@ def first(message: bytes, field: int) -> bytes:
 
 
 @contextmanager
-def calls(address: str) -> Iterator[tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]]:
+def calls(address: str) -> Iterator[tuple[Any, Any]]:
     """Range and Put."""
     import grpc
 
@@ -89,12 +89,23 @@ def calls(address: str) -> Iterator[tuple[Callable[[bytes], bytes], Callable[[by
         yield channel.unary_unary("/etcdserverpb.KV/Range"), channel.unary_unary("/etcdserverpb.KV/Put")
 
 
+def pair(key: str, value: Any) -> bytes:
+    return part(KEY, key.encode()) + part(VALUE, packb(value))
+
+
 @asynccontextmanager
 async def client(address: str) -> AsyncIterator[Client]:
     with calls(address) as (fetch, put):
+
+        def write_many(pairs: list[tuple[str, Any]]) -> None:
+            """All are asked at once, so that one sync of the disk is for many."""
+            for answer in [put.future(pair(*each)) for each in pairs]:
+                answer.result()
+
         yield Client(
             read=lambda key: unpackb(first(first(fetch(part(KEY, key.encode())), 2), 5)),
-            write=lambda key, value: put(part(KEY, key.encode()) + part(VALUE, packb(value))),
+            write=lambda key, value: put(pair(key, value)),
+            write_many=write_many,
         )
 
 
