@@ -32,6 +32,9 @@ _BEAT: Final = 0.005
 """Seconds between two beats: longer than a ping takes on one host, which is answered before the first."""
 _LATE: Final = 5 * _BEAT
 """Seconds that the last two beats may take together."""
+LOST: Final = 1.0
+"""Seconds after which a call of the loop that has not come is taken for lost: what a signal handler raised between two
+lines of the loop's own code cost it. Not less: under load each turn would put off what is just about to come."""
 
 
 class Pulse:
@@ -41,30 +44,33 @@ class Pulse:
         self._loop = loop
         self._tick = tick
         self._timer: asyncio.Handle | None = None
-        self._timer_at = 0.0
+        self._timer_at = self._comes_at = 0.0
+        """What it is for, and when the loop will come to it."""
         self._beating: asyncio.TimerHandle | None = None
         self._last = self._before = 0.0
 
     def follow(self, engine: Engine) -> None:
         """Keeps the timer at the engine's deadline. One that is too early ticks in vain, which is cheap."""
-        if self._beating is None and engine.membership.detector.waits:
-            self._last = time.monotonic()
+        now = time.monotonic()
+        if engine.membership.detector.waits and (self._beating is None or now - self._last > LOST):
+            self._last = now
             self._beat(engine)
         deadline = engine.deadline
         if self._timer is not None:
-            if self._timer_at <= deadline:
+            if self._timer_at <= deadline and now - self._comes_at < LOST:
                 return
             self._timer.cancel()
             self._timer = None
         if deadline < inf:
             # kept here, for uvloop's handle of a call that is due at once does not know when it is
-            self._timer_at = deadline
-            delay = max(self._timer_at - time.monotonic(), _SOONEST)
+            delay = max(deadline - now, _SOONEST)
+            self._timer_at, self._comes_at = deadline, now + delay
             self._timer = self._loop.call_later(delay, self._due, engine, _TURNS)
 
     def _due(self, engine: Engine, turns: int) -> None:
         if turns and time.monotonic() - engine.deadline > _IN_TIME:
             self._timer, self._timer_at = self._loop.call_soon(self._due, engine, turns - 1), -inf
+            self._comes_at = time.monotonic()
             return
         self._timer = None
         self._tick()

@@ -20,6 +20,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from math import inf
 from random import Random
 from typing import Any, ParamSpec
 
@@ -56,7 +57,7 @@ from gossip.protocol.identity import Unproved
 from gossip.protocol.log import Log
 from gossip.protocol.members import Claim
 from gossip.protocol.messages import Ack, Ping
-from gossip.pulse import Pulse
+from gossip.pulse import LOST, Pulse
 from gossip.seal import Seal
 from gossip.search import Search
 from gossip.transport import Transport
@@ -118,7 +119,8 @@ class Runtime:
         self._endings = Endings(self)
         self.keyring = Keyring(config.key)
         """The keys of the cluster: what `config` had, and what was changed since."""
-        self._schedule_due = False
+        self._schedule_asked = -inf
+        """Since when the end of the turn is to look at deadlines."""
         self._warned = False
         self._search = Search(self, zeroconf)
         self._instance = 0
@@ -336,8 +338,7 @@ class Runtime:
             if self.running:
                 self._do(self.engine.flush)
                 self._compact()
-                if self._store.mortal:
-                    self._schedule()  # what was written may expire
+                self._schedule()  # what was written may expire
 
     def _stored(self, own: int) -> None:
         """So many own batches are kept."""
@@ -418,8 +419,9 @@ class Runtime:
             ago = 0.0
         with self.door.lock:
             malformed = self.engine.counters.get("malformed")
-            self._do(self.engine.receive, packet, time.monotonic(), _wall(), peer, ago, stream=stream)
-            self._schedule_soon()
+            now = time.monotonic()
+            self._do(self.engine.receive, packet, now, _wall(), peer, ago, stream=stream)
+            self._schedule_soon(now)
             if self.engine.counters.get("malformed") == malformed:
                 return True
             self._warn_of_stranger()
@@ -467,6 +469,7 @@ class Runtime:
         self.transport.catch_up()  # what has come may be what somebody is judged by
         with self.lock:
             self._do(self.engine.tick, self.now(), _wall())
+            self.writing.flush_due = False  # all has left; if the call for that was lost, the next write asks anew
             self._compact()
             self._schedule()
         if self.engine.members.doubtful:  # it may be we whom nobody reaches
@@ -474,15 +477,15 @@ class Runtime:
 
     def _schedule(self) -> None:
         with self.lock:
-            self._schedule_due = False
+            self._schedule_asked = -inf
             if self.running:
                 self._pulse.follow(self.engine)
 
-    def _schedule_soon(self) -> None:
+    def _schedule_soon(self, now: float) -> None:
         """After those whom what came has woken, and once for all of a turn: all deadlines take 45 us from rest."""
-        if not self._schedule_due:
+        if now - self._schedule_asked > LOST:
             self._loop.call_soon(self._schedule)
-            self._schedule_due = True  # last, as in `Writing.flush_soon`
+            self._schedule_asked = now  # last, as in `Writing.flush_soon`
 
     def now(self) -> float:
         """Not the time of the loop: that of uvloop stands still during a turn, however long somebody takes in it."""
