@@ -56,4 +56,4 @@ def test_hundreds_of_workers_come_and_go_and_leave_a_place_in_the_context_at_mos
         gone = {instance for instance, claim in engine.members.table.items() if claim.gone}
         for kept in (repair._digests, repair._differs, repair._asked, repair._refused, engine.recovery._diverged):
             assert not gone & set(kept)
-        assert not engine.confirm._waiting and not gone & set(membership.detector.rtt) and not engine._slow
+        assert not engine.confirm.waiting and not gone & set(membership.detector.rtt) and not engine._slow

@@ -46,7 +46,10 @@ class Observed(Replication):
 
     def flush(self) -> list[bytes]:
         payloads = super().flush()
-        if not payloads:
+        if self._settings.durability != "full":
+            assert self.watch is not None
+            self.watch.published(self.replica, payloads)
+        elif not payloads:
             self.stored(self.released)  # nothing leaves, and nothing else was to
         return payloads
 
