@@ -414,7 +414,7 @@ def a_peer_confirms_what_it_has_not_got_yet(patch: pytest.MonkeyPatch) -> None:
     answers = Confirm.answers
 
     def wrong(self: Confirm, context: Context) -> Any:
-        for question in self._waiting.values():
+        for question in self.waiting.values():
             context = Context({**context, **question.context})
         return answers(self, context)
 
