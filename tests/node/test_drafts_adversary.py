@@ -285,11 +285,11 @@ def test_what_came_moves_the_deadline_though_nothing_else_happens(cluster: str) 
             now = engine.stamp(time.time_ns() // 1_000_000)
             write = LWWMap(Store(), "m").set("k", "cat", 77, now)._replace(expires=now + (200 << 16))
             packet = engine.codec.encode(77, Push((encode_batch(Batch(77, 1, 1, (write,))),)))
-            await until(lambda: not ann._running()._schedule_due)
+            await until(lambda: ann._running()._schedule_asked < 0)
             ann._running()._receive(packet, True, None, None)
-            assert ann._store.objects and ann._running()._schedule_due
+            assert ann._store.objects and ann._running()._schedule_asked > 0
             await asyncio.sleep(0)  # the turn ends
-            assert not ann._running()._schedule_due
+            assert ann._running()._schedule_asked < 0
             await until(lambda: not ann._store.objects, "it has ended")
 
     asyncio.run(story())
