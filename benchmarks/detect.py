@@ -45,15 +45,16 @@ async def peer(cluster: str, name: str, *network: str) -> None:
     With a port of its own, and those of its seeds, it is as on a host of its own.
     """
     loop = asyncio.get_running_loop()
-    tell("imported", "", 0)
-    await loop.run_in_executor(None, sys.stdin.readline)
     settings: dict[str, Any] = {}
     if network:
         port, *seeds = [f"127.0.0.1:{each}" for each in network]
         host = Path(os.environ["GOSSAMESH_RUNTIME_DIR"], f"{cluster}-{name}")
         host.mkdir(mode=0o700)
         settings = {"bind": port, "seeds": seeds, "mdns": False, "runtime_dir": host}
-    async with gossip.Node(cluster, name=name, **settings) as node, node.events() as events:
+    member = gossip.Node(cluster, name=name, **settings)  # which has all imported that drives it
+    tell("imported", "", 0)
+    await loop.run_in_executor(None, sys.stdin.readline)
+    async with member as node, node.events() as events:
         tell("started", name, len(node.members))
         async for event in events:
             tell(event.kind, event.member.name if event.member else "", len(node.members))
