@@ -16,8 +16,8 @@ from __future__ import annotations
 from crdt.causality import MIX, RANGES, SPREAD, TO_RANGE
 
 _MOST = 1024
-"""Writes that are not counted yet: 1 ms of work, for which everybody waits; of 4096 it was 5. With fewer the copy of the
-sums would count: 50 us, each time."""
+"""Writes that are not counted yet: 1 ms of work, for which everybody waits; of 4096 it was 5. With fewer the copy of
+the sums would count: 50 us, each time."""
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
 
 
