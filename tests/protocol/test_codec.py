@@ -233,6 +233,14 @@ def test_what_a_later_version_adds_is_passed_over_and_nobody_is_judged_by_it() -
     assert effects == [] and engine.counters["unknown"] == 1 and not engine.counters["malformed"]
 
 
+@pytest.mark.parametrize(
+    "fields", [(False, 0, False, None), (0, False, False, None), (0, 0, 0, None), (0, 0, False, 0)]
+)
+def test_the_usual_push_has_its_fields_of_their_types_too(fields: tuple[object, ...]) -> None:
+    """It is known by what is in them, and to Python False is 0."""
+    assert decodes(raw(6, 2, [b"batch"], 0, 0, False, None)) and not decodes(raw(6, 2, [b"batch"], *fields))
+
+
 @pytest.mark.parametrize("example", NAMED)
 def test_a_byte_too_many_is_malformed(example: Message) -> None:
     assert not decodes(SHOP.encode(2, example) + b"\x00")

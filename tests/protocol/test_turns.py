@@ -61,3 +61,11 @@ def test_a_second_full_settling_of_a_turn_is_a_batch_of_its_own() -> None:
     for batch in batches:
         bob.merge_batch(batch)
     assert bob.state() == ann.store.state()
+
+
+def test_writes_one_by_one_fill_their_batches() -> None:
+    """Planted: once a batch was full, each write after it was a batch of its own."""
+    ann = Replication(Store(), Settings(batch_bytes=2_000), 7)
+    for number in range(200):
+        ann.update(ann.store.write((MAP, "m", encode_element(number)), encode_value("x" * 50), 7, number + 1))
+    assert 10 < len(ann.flush()) < 20
