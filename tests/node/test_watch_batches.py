@@ -217,3 +217,19 @@ def test_a_key_that_is_replaced_again_and_again_does_not_carry_the_cursor_past_a
                     assert {(await anext(again)).key, (await anext(again)).key} >= {"a", "b"}
 
     asyncio.run(story())
+
+
+def test_objects_of_one_name_in_one_batch_are_told_each_to_its_own_watch(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster) as node:
+            flags, names = node.map("x", int), node.set("x", str)
+            async with flags.watch() as of_flags, names.watch() as of_names:
+                assert (await anext(of_flags)).kind == (await anext(of_names)).kind == "complete"
+                with node.batch():
+                    flags["a"] = 1
+                    names.add("b")
+                    flags["c"] = 2
+                told = [(await anext(of_flags)).key for _ in range(2)]
+                assert (told, (await anext(of_names)).key) == (["a", "c"], "b")
+
+    asyncio.run(story())
