@@ -93,7 +93,7 @@ class Replication:
         """Where the newest gathered write of a key stands, whose place the next one may take; None if nobody has asked,
         for the drafts of a turn are all of different keys, and mostly all that it writes."""
         self._size = 0
-        """Bytes of what was gathered, if that is not None."""
+        """Bytes of what was gathered; counted with `_newest`, and of no meaning while that is None."""
         self._closed: list[Entry] = []
         """Own batches that leave with the next flush."""
         self._transaction = 0
