@@ -272,7 +272,7 @@ class Store:
 
     def _apply_all(self, batch: Batch, delivered: int) -> list[Change]:
         """What is new of a batch. In line is what most writes do: take the place of one other or of none, in an object
-        of which nothing ends by itself. A merge takes three quarters of the instructions that it takes by `_apply` alone."""
+        of which nothing ends by itself. It takes three quarters of the instructions that `_apply` alone does."""
         changes: list[Change] = []
         context, objects, tally, note, replica = self.context, self.objects, self._tally, batch.note, batch.replica
         elements: dict[bytes, Live] | None = None
