@@ -246,11 +246,11 @@ class Replication:
         writes = tuple(filter(None, self._gathered))
         payload = encode_batch(Batch(self.replica, first, last, writes, more, self._note if writes else None))
         pieces = min(-(-len(payload) // self._settings.batch_bytes), len(writes))
+        entries = [Entry(self.replica, first, last, payload, more)]
         if pieces > 1:
-            self._closed += self._cut(writes, first, last, more, pieces)
-        else:
-            self._closed.append(Entry(self.replica, first, last, payload, more))
-        self._newest, self._gathered = None, []
+            entries = self._cut(writes, first, last, more, pieces)
+        # without a call in between, after which a signal handler may raise: what was in a batch would be gathered again
+        self._closed, self._newest, self._gathered = [*self._closed, *entries], None, []
 
     def _cut(self, writes: Sequence[Write], first: int, last: int, more: bool, pieces: int) -> list[Entry]:
         """What was gathered as so many batches: a large one is sent again as a whole if a part of it is missed."""

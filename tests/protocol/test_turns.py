@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from crdt import Context, Store, decode_batch, encode_element, encode_value
 from crdt.codec import MAP
+from gossip.protocol.log import Entry
 from gossip.protocol.replication import Replication
 from gossip.protocol.settings import Settings
 
@@ -69,3 +72,23 @@ def test_writes_one_by_one_fill_their_batches() -> None:
     for number in range(200):
         ann.update(ann.store.write((MAP, "m", encode_element(number)), encode_value("x" * 50), 7, number + 1))
     assert 10 < len(ann.flush()) < 20
+
+
+def test_who_is_cut_short_when_a_batch_is_kept_has_its_writes_in_no_second_one() -> None:
+    """The next batch had writes from before its beginning, and nobody took it, nor anything after it."""
+
+    class Interrupted(list[Entry]):
+        def append(self, entry: Entry) -> None:
+            super().append(entry)
+            raise KeyboardInterrupt  # as a signal handler does, after any call
+
+    ann, bob = Replication(Store(), Settings(), 7), Store()
+    ann._closed = Interrupted()
+    ann.put(LARGE)
+    payloads = []
+    with suppress(KeyboardInterrupt):
+        payloads += ann.flush()
+    ann.put([((MAP, "m", encode_element("new")), (50, 7, 0, b"\x01", 0, None))])
+    for payload in payloads + ann.flush():
+        bob.merge_batch(decode_batch(payload))
+    assert bob.state() == ann.store.state()
