@@ -22,6 +22,7 @@ from gossip.config import Config
 from gossip.errors import StorageFailed
 from gossip.protocol.effects import Persist
 from gossip.protocol.log import Log
+from gossip.pulse import LOST
 
 if TYPE_CHECKING:
     from gossip.records import Kept
@@ -119,19 +120,16 @@ class Keeping:
         what all steps led to, and `own` how many own batches are in it."""
         if self._storage is None or not (self._storage.due or (self._stale and not self._storage.compacting)):
             return
-        self._stale = False
         self._storage.compact(state(), self._stamp())
-        if (
-            self._lost
-        ):  # what was to say so of a step never came here: the next step comes after the state that covers it
-            self._lost = False
-            self._own.append((self._appended + 1, own))
+        if self._lost:  # what was to say so of a step never came here: whoever waits for the state hears of it
+            self._own.append((self._appended, own))
+        self._stale = self._lost = False  # last: if a signal handler raises before, there is a state too many
 
     def lost(self) -> None:
-        """A step may have been lost on its way here."""
+        """A step may have been lost on its way here: it is not on the disk until a state covers it."""
         if self._storage is not None and not self.failed:
-            self._storage.lost()
             self._stale = self._lost = True
+            self._appended = self._storage.lost()
 
     def rewrite(self) -> None:
         """What was kept does not lead to what the store holds: a state replaces it as soon as one can be taken."""
@@ -145,9 +143,15 @@ class Keeping:
             self._stored_own(own)
 
     def _synced(self, ticket: int) -> None:
-        self._safe = ticket
+        self._safe = max(self._safe, ticket)
         while self._waiting and self._waiting[0][0] <= ticket:
             _settle(self._waiting.popleft()[1], True)
+
+    def catch_up(self) -> None:
+        """Hears what the thread has said and the loop did not pass on: a signal handler may have raised just there."""
+        if self.has_disk and self._storage.synced > self._safe:
+            self._stored(self._storage.synced)
+            self._synced(self._storage.synced)
 
     @property
     def has_disk(self) -> bool:
@@ -158,12 +162,14 @@ class Keeping:
         """Waits until all that was appended so far is safe on the disk; False if there is none, or it has refused."""
         if self._storage is None or self.failed:
             return False
-        # what was to tell us may have been interrupted by a signal handler that raised
-        if max(self._safe, self._storage.synced) >= self._appended:
+        self.catch_up()
+        if self._safe >= self._appended:
             return True
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((self._appended, future))
-        return await future
+        while not (await asyncio.wait({future}, timeout=LOST))[0]:
+            self.catch_up()
+        return future.result()
 
     async def read(self) -> Kept:
         """All that is kept by now. Raises `StorageFailed` if there is no directory, or none any more."""

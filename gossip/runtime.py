@@ -310,6 +310,7 @@ class Runtime:
             self.perform(step(*arguments), stream)
         except BaseException:
             self.keeping.lost()
+            self.soon(self.flush)  # which takes the state that covers it: one alone has no timer
             raise
 
     def check_loop(self) -> None:
@@ -470,6 +471,7 @@ class Runtime:
         with self.lock:
             self._do(self.engine.tick, self.now(), _wall())
             self.writing.flush_due = False  # all has left; if the call for that was lost, the next write asks anew
+            self.keeping.catch_up()
             self._compact()
             self._schedule()
         if self.engine.members.doubtful:  # it may be we whom nobody reaches

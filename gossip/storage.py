@@ -32,7 +32,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -57,6 +57,7 @@ _CHECKPOINT = 4096
 
 
 class _Compact(NamedTuple):
+    number: int
     ticket: int
     state: State
     stamp: Timestamp
@@ -65,6 +66,7 @@ class _Compact(NamedTuple):
 
 
 class _Read(NamedTuple):
+    number: int
     then: Callable[[Kept], None]
 
 
@@ -131,7 +133,10 @@ class Storage:
         """Bytes of the steps since the last state."""
         self._base_size = 0
         self._behind = False
-        self._compacting = False
+        self._numbers = count(1)
+        self._asked = self._answered = 0
+        """The last state that was asked to be written, or the last reading, and the last of them that is done. Numbers,
+        since the thread may be done before `put` has returned: what is noted of it then must not undo that."""
         self._deaf = True
         """Whether what is appended goes nowhere."""
         self._deadline: float | None = None
@@ -194,14 +199,14 @@ class Storage:
     @property
     def due(self) -> bool:
         """Whether a state is wanted: because of all the steps since the last one, or of one that found no room."""
-        if self._deaf or self._compacting:
+        if self._deaf or self.compacting:
             return False
         return self._behind or self._since > max(self._compact_bytes, self._base_size)
 
     @property
     def compacting(self) -> bool:
         """Whether a state is on its way to the disk, or all is being read: another state has to wait."""
-        return self._compacting
+        return self._asked > self._answered
 
     def compact(self, state: State, stamp: Timestamp) -> None:
         """Has this state replace all steps before it; all that led to it was written before `stamp`.
@@ -209,14 +214,19 @@ class Storage:
         It must be what the steps appended so far lead to, and nothing beyond: taken in the same turn of the loop, while
         no write waits here to leave.
         """
-        if self._deaf or self._compacting:
+        if self._deaf or self.compacting:
             return
-        self._queue.put(_Compact(self._ticket, state, stamp, self._behind))
-        self._compacting, self._behind, self._since = True, False, 0
+        number = next(self._numbers)
+        self._queue.put(_Compact(number, self._ticket, state, stamp, self._behind))
+        self._asked, self._behind, self._since = number, False, 0
 
-    def lost(self) -> None:
-        """A step was lost on its way here: what follows it goes nowhere until a state covers it."""
+    def lost(self) -> int:
+        """A step was lost on its way here: it counts as one that was dropped, and what follows it goes nowhere until a
+        state covers it. Gives its ticket."""
         self._behind = True
+        self._ticket += 1
+        self.dropped += 1
+        return self._ticket
 
     def read(self, then: Callable[[Kept], None]) -> bool:
         """Has all that is kept read, up to what was appended so far, and given to `then`, from the thread.
@@ -224,10 +234,11 @@ class Storage:
         False if that can not be now: a state is on its way to the disk or wanted there, or something else is read; or
         the storage is closed, or has failed.
         """
-        if self._deaf or self._compacting or self._behind:
+        if self._deaf or self.compacting or self._behind:
             return False
-        self._queue.put(_Read(then))
-        self._compacting = True
+        number = next(self._numbers)
+        self._queue.put(_Read(number, then))
+        self._asked = number
         return True
 
     @property
@@ -359,8 +370,8 @@ class _Writer:
         self._records = records
         self._beside: Iterator[bool] | None = records.clearing()  # what a crash has left
         """What is done a slice at a time, beside the steps: a state is written, or all is read."""
-        self._covers = 0
-        """The ticket that the state being written covers; 0 if none is."""
+        self._covers = self._number = 0
+        """The ticket that the state being written covers, 0 if none is; and the number of that state."""
         self._alone = False
         self._pause = 0.0
         self._stored = self.synced = 0
@@ -420,9 +431,9 @@ class _Writer:
             records.write(steps)
             if isinstance(asked, _Compact):
                 self._beside = records.rewriting(asked.state, asked.stamp)
-                self._covers, self._alone = asked.ticket, asked.alone
+                self._number, self._covers, self._alone = asked.number, asked.ticket, asked.alone
             elif asked is not None:
-                self._beside = chain(self._beside or (), self._reading(asked.then))
+                self._beside = chain(self._beside or (), self._reading(asked))
             if self._beside is not None:
                 step = next(self._beside, None)
                 replaced = step is True
@@ -436,15 +447,15 @@ class _Writer:
             reached = max(reached, self._covers)
             self._covers, self._alone = 0, False
             storage.compactions += 1
-            storage._base_size, storage._compacting = records.base.size, False
+            storage._base_size, storage._answered = records.base.size, self._number
         if reached > self._stored:
             self._acknowledge(reached)
 
-    def _reading(self, then: Callable[[Kept], None]) -> Iterator[bool]:
+    def _reading(self, asked: _Read) -> Iterator[bool]:
         kept = Kept(self._records.base, [], [])
         yield from self._records.reading(kept)
-        self._storage._compacting = False
-        self._storage._tell(then, kept)
+        self._storage._answered = asked.number
+        self._storage._tell(asked.then, kept)
 
     def _acknowledge(self, ticket: int) -> None:
         self._stored = ticket

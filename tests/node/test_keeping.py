@@ -204,3 +204,52 @@ def test_a_word_of_the_disk_that_was_lost_keeps_nobody_waiting(cluster: str, tmp
             await node.sync(peers=0, durable=True, timeout=10)
 
     asyncio.run(story())
+
+
+@EACH_WAY
+def test_a_disk_whose_words_never_come_is_asked(cluster: str, tmp_path: Path, durability: str) -> None:
+    """The same while somebody waits already; and what was to leave when it is on the disk leaves."""
+
+    async def story() -> None:
+        async with (
+            gossip.Node(cluster, data_dir=tmp_path, durability=durability, probe_interval=0.1) as ann,
+            gossip.Node(cluster) as bob,
+        ):
+            storage = ann._running().keeping._storage
+            storage._stored = storage._synced = lambda ticket: None
+            ann.map("m")["k"] = 1
+            await until(lambda: bob.map("m").get("k") == 1)
+            ann.map("m")["k"] = 2
+            await ann.sync(peers=0, durable=True, timeout=10)
+
+    asyncio.run(story())
+
+
+def test_what_was_lost_on_its_way_to_the_disk_is_not_called_durable(cluster: str, tmp_path: Path) -> None:
+    """Ours: a signal handler raised between the engine and the disk, and a durable sync came back at once, since all
+    that the disk had ever been given was safe. A node without peers has no timer that would mend it."""
+
+    class TimeIsUp(Exception):
+        pass
+
+    async def story() -> None:
+        async with gossip.Node(cluster, data_dir=tmp_path) as node:
+            node.map("m")["k"] = 1
+            await node.sync(peers=0, durable=True, timeout=10)
+            keeping, raised = node._running().keeping, asyncio.Event()
+            keep = keeping.keep
+
+            def interrupted(effect: object) -> None:
+                keeping.keep = keep  # type: ignore[method-assign]
+                raise TimeIsUp
+
+            keeping.keep = interrupted  # type: ignore[method-assign, assignment]
+            asyncio.get_running_loop().set_exception_handler(lambda loop, context: raised.set())
+            node.map("m")["k"] = 2
+            await raised.wait()
+            await node.sync(peers=0, durable=True, timeout=10)
+            assert keeping.status()["compactions"] == 1, "a state has it"  # type: ignore[index]
+
+    asyncio.run(story())
+    with gossip.Node(cluster, data_dir=tmp_path) as again:
+        assert again.map("m")["k"] == 2

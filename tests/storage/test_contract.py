@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -119,13 +120,62 @@ def test_a_state_replaces_what_was_before_it(make: Make, directory: Path) -> Non
             if kept.storage.due:
                 kept.storage.compact(store.state(), 0)
                 assert not kept.storage.due
-        until_here(lambda: not kept.storage._compacting, "the state is written")
+        until_here(lambda: not kept.storage.compacting, "the state is written")
     assert kept.storage.compactions >= 2
     assert kept.storage.close()
     assert found_in(directory, SEED, COUNT) == COUNT
     with closing(sqlite3.connect(directory / "gossamesh.sqlite")) as connection:
         (records,) = connection.execute("SELECT count(*) FROM records").fetchone()
     assert records < 3 * COUNT, "what was replaced is gone"
+
+
+class Hesitant(SimpleQueue[Any]):
+    """The thread is quicker than whoever gave it something: all is done before `put` returns."""
+
+    done: Callable[[], object]
+
+    def put(self, *arguments: Any) -> None:
+        super().put(*arguments)
+        until_here(self.done)
+
+
+def test_a_state_that_is_written_at_once_is_not_waited_for(make: Make, directory: Path) -> None:
+    """Ours: the thread had written it before the loop noted that it was on its way. So it was on its way for ever, and
+    after the next step that found no room nothing was kept any more."""
+    kept = make()
+    store = opened(kept)
+    before, kept.storage._queue = kept.storage._queue, (queue := Hesitant())
+    before.put(None)  # the thread may wait there
+    queue.done = lambda: kept.storage.steps
+    append(kept.storage, first := steps(SEED, COUNT)[0])
+    apply(store, first)
+    for number in (1, 2):
+        queue.done = lambda number=number: kept.storage.compactions == number  # type: ignore[misc]
+        kept.storage.compact(store.state(), 0)
+        assert not kept.storage.compacting
+    read: list[module.Kept] = []
+    queue.done = lambda: read
+    assert kept.storage.read(read.append) and not kept.storage.compacting
+    queue.done = lambda: True
+    assert kept.storage.close()
+
+
+def test_what_was_lost_on_its_way_is_safe_when_a_state_covers_it(make: Make, directory: Path) -> None:
+    """It counts as dropped, and so does what follows it: what comes first of all is the state."""
+    kept = make()
+    store = opened(kept)
+    first, second, third = steps(SEED, COUNT)[:3]
+    apply(store, first)
+    append(kept.storage, first)
+    kept.until_synced(1)
+    apply(store, second)
+    assert kept.storage.lost() == 2 and kept.storage.due
+    apply(store, third)
+    assert append(kept.storage, third) == 3
+    assert kept.storage.dropped == 2 and kept.storage.synced == 1
+    kept.storage.compact(store.state(), 0)
+    kept.until_synced(3)
+    assert kept.storage.close() and found_in(directory, SEED, COUNT) == 3
 
 
 def test_steps_that_come_while_a_state_is_written_follow_it(
@@ -222,7 +272,7 @@ def test_the_files_stay_as_small_as_what_is_in_them(
             ticket = append(kept.storage, step)
         kept.until_synced(ticket)
         kept.storage.compact(store.state(), 0)
-        until_here(lambda: not kept.storage._compacting, "the state is written")
+        until_here(lambda: not kept.storage.compacting, "the state is written")
     sizes = {path.name: path.stat().st_size for path in directory.iterdir()}
     assert sizes["gossamesh.sqlite-wal"] < 1 << 20 and sizes["gossamesh.sqlite"] < 1 << 20, "15 times 200 KB went in"
 
