@@ -68,6 +68,15 @@ GOALS = (
     Goal(
         "writes a second to one peer, beside `SET` in pipelines of 200",
         "sustained",
+        "1 peer, held, and not read",
+        "better",
+        2,
+        3,
+        "redis pipeline",
+    ),
+    Goal(
+        "the same, and each read there",
+        "sustained",
         "1 peer, keys of their own",
         "better",
         2,

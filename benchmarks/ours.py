@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,23 +74,26 @@ async def tell(address: str) -> AsyncIterator[Callable[[int, bytes], Any]]:
         yield lambda number, payload: probe.__setitem__(f"key-{number}", payload)
 
 
-def flood(one_key: bool = False, whole: bool = False) -> Flood:
-    """Writes one by one, as a program does, or as a batch; the loop has its turn between two calls."""
+def flood(one_key: bool = False, whole: bool = False, unread: bool = False) -> Flood:
+    """Writes one by one, as a program does, or as a batch; the loop has its turn between two calls. What is `unread` is
+    held by who waits, and not read there: he hears of the last of each call, which comes after all others of it."""
 
     @asynccontextmanager
     async def tell(address: str) -> AsyncIterator[Callable[[Payloads], None]]:
         async with node(address) as started:
-            probe = started.map("probe", bytes)
+            probe, ends = started.map("probe", bytes), started.map("ends", bytes)
 
             def all_of(payloads: Payloads) -> None:
                 with started.batch() if whole else nullcontext():
                     for number, payload in payloads:
                         name = "end" if number < 0 else "key" if one_key else f"key-{number % SPAN}"
                         probe[name] = payload
+                    if unread and payloads:
+                        ends[f"{payloads[-1][0]}"] = payloads[-1][1]
 
             yield all_of
 
-    return Flood(tell, hear)
+    return Flood(tell, partial(hear_all, "ends" if unread else "probe"))
 
 
 async def hear(address: str) -> AsyncIterator[bytes]:
@@ -100,12 +104,27 @@ async def hear(address: str) -> AsyncIterator[bytes]:
                 yield change.value
 
 
+async def hear_all(name: str, address: str) -> AsyncIterator[bytes]:
+    """The same for who is told much at once."""
+    async with node(address) as started, started.map(name, bytes).watch() as changes:
+        yield READY
+        async for step in changes.steps():
+            for change in step:
+                if change.value is not None:
+                    yield change.value
+
+
 PEER = Peer(
     OURS,
     running,
     clients={OURS: in_loop},
     channels={OURS: Channel(tell, hear)},
-    floods={"keys of their own": flood(), "one key": flood(one_key=True), "batches of 200": flood(whole=True)},
+    floods={
+        "keys of their own": flood(),
+        "held, and not read": flood(unread=True),
+        "one key": flood(one_key=True),
+        "batches of 200": flood(whole=True),
+    },
     modules=("gossip",),
     packages=("gossamesh",),
 )

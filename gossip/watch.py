@@ -24,7 +24,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, NoReturn, Self, TypeAlias, TypeVar
 
-from crdt import Context, Live
+import crdt
+from crdt import FOREVER, Context, Live
 from crdt.store import Object
 from gossip.errors import NotRunning
 
@@ -123,9 +124,9 @@ _Key: TypeAlias = tuple[int, bytes]
 
 _Unread: TypeAlias = tuple[bool, Live | None, Live | None, int]
 """`(present, before, after, serial)`: a key that was not read: whether it is of the state at the beginning, what the
-reader saw last and will see, and the number of the change. All that was unread when a cursor was asked for has a lower
-one than all that came since. A plain tuple: a named one takes 0.25 us to make, of the 1 that a change takes until it is
-here."""
+reader saw last and will see, and the number of the step in which it changed. All that was unread when a cursor was
+asked for has none that is higher, and all that came since has. A plain tuple: a named one takes 0.25 us to make, of the
+1 that a change takes until it is here."""
 
 _UNKNOWN: Live = (-1, 0, 0, b"", 0, None)
 """What a reader saw last of a key that was touched while nobody watched for him: not even "nothing" is the same."""
@@ -145,6 +146,7 @@ class Watch(Generic[K, V]):
 
         self._node = node
         self._sources = sources
+        self._reads = [source.read for source in sources]
         self._limit = limit
         self._present = present
         self._resume = resume
@@ -237,9 +239,7 @@ class Watch(Generic[K, V]):
         self.__aiter__()
         while True:
             with self._lock:
-                told: list[tuple[_Key, _Unread] | Kind] = []
-                while (each := self._pop()) is not None:
-                    told.append(each)
+                told = self._pop_all()
                 if not told:
                     try:
                         self._rest()
@@ -299,6 +299,16 @@ class Watch(Generic[K, V]):
             self._changes -= 1
         return key, unread
 
+    def _pop_all(self) -> Sequence[tuple[_Key, _Unread] | Kind]:
+        """All that is to be told by now."""
+        if not (self._lagged or self._completing or self._next_safe is not None):  # changes alone, and nobody counts
+            unread, self._unread, self._changes = self._unread, OrderedDict(), 0
+            return list(unread.items())
+        told: list[tuple[_Key, _Unread] | Kind] = []
+        while (each := self._pop()) is not None:
+            told.append(each)
+        return told
+
     def _rest(self) -> None:
         """There is nothing to be told, now or ever."""
         self.__aiter__()  # which says what is wrong if the block was not entered
@@ -345,19 +355,24 @@ class Watch(Generic[K, V]):
         if isinstance(told, str):
             return Change(None, None, None, told, 0, 0)
         (place, element), (present, before, after, _) = told
+        if before is _UNKNOWN:
+            before = None
         kind: Kind = "present" if present else "deleted" if after is None else "set"
-        return self._sources[place].read(element, None if before is _UNKNOWN else before, after, kind)
+        return self._reads[place](element, before, after, kind)
 
     # -- told by the node, with its lock held -----------------------------------------------------------------------
 
-    def _changed(self, place: int, changes: Sequence[tuple[bytes, Live | None, Live | None]]) -> None:
-        """Keys of a source changed, in one step: `(element, before, after)`. What of them was unread is replaced."""
-        wants, unread, serial = self._sources[place].wants, self._unread, self._serial
+    def _changed(self, place: int, changes: Sequence[crdt.Change]) -> None:
+        """Keys of a source changed, in one step. What of them was unread is replaced."""
         if self._ended:
             return
-        for element, before, after in changes:
+        wants, unread, limit, news = self._sources[place].wants, self._unread, self._limit, False
+        self._serial = serial = self._serial + 1
+        for (_, _, element), before, after in changes:
             if self._lagged:
                 break
+            if after is not None and after[4] != FOREVER:
+                after = self._node.seen(after)
             if before is None:
                 if after is None:
                     continue
@@ -365,18 +380,16 @@ class Watch(Generic[K, V]):
                 continue  # never the whole: conflicts hang below, and to compare chains recurses as deep as they are
             if wants is not None and not wants(element):
                 continue
-            key = (place, element)
-            earlier = unread.get(key)
-            self._serial += 1
-            if earlier is not None:
-                self._replace(key, earlier, after)
-            elif self._changes < self._limit or self._changes < min(self._node.size(self._sources), _FAR * self._limit):
-                unread[key] = (False, before, after, self._serial)
+            news, key = True, (place, element)
+            if key in unread:
+                self._replace(key, unread[key], after)
+            elif self._changes < limit or self._changes < min(self._node.size(self._sources), _FAR * limit):
+                unread[key] = (False, before, after, serial)
                 self._changes += 1
             else:
                 unread.clear()
                 self._lagged, self._next_safe = True, None
-        if self._serial > serial:
+        if news:
             self._bell.ring()
 
     def _replace(self, key: _Key, earlier: _Unread, after: Live | None) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from crdt import FOREVER, Change, Context, Key, Live
+from crdt import Change, Context, Key, Live
 from crdt.store import Object
 from gossip import token
 from gossip.watch import Cursor, Source, Watch
@@ -78,21 +79,12 @@ class Watches:
             watch._end()
         self._waiting.clear()
 
-    def _tell(self, changes: Sequence[Change]) -> None:
-        told: list[tuple[bytes, Live | None, Live | None]] = []
-        watching: Sequence[tuple[Watch[Any, Any], int]] = ()
-        last = ""  # an object has a name
-        kind = -1
-        for (its_kind, name, element), before, after in changes:
-            if name != last or its_kind != kind:
-                for watch, place in watching:
-                    watch._changed(place, told)
-                told, last, kind = [], name, its_kind
-                watching = self._watching.get((kind, name), ())
-            if watching:
-                told.append((element, before, after if after is None or after[4] == FOREVER else self.seen(after)))
-        for watch, place in watching:
-            watch._changed(place, told)
+    def _tell(self, changes: Iterable[Change]) -> None:
+        for name, run in groupby(changes, _object_of):
+            if name in self._watching:
+                of_it = list(run)
+                for watch, place in self._watching[name]:
+                    watch._changed(place, of_it)
 
     # -- what a watch needs --------------------------------------------------------------------------------------------
 
@@ -171,3 +163,7 @@ class Watches:
     def text_of(self, cursor: Cursor) -> str:
         """A cursor as text."""
         return token.make(self._node.config.cluster, cursor.context, cursor.at)
+
+
+def _object_of(change: Change) -> Object:
+    return change[0][:2]

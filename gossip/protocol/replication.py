@@ -173,23 +173,22 @@ class Replication:
         """Delivers own writes of a turn here, given their stamps, values and ends, and gathers them for the others, in
         a batch with this note: as `update` does, at a third of its cost. A transaction must have `room` for them.
         """
-        writes = self.store.write_all(drafts, self.replica)
-        batch = Batch(self.replica, writes[0].dot[1], writes[-1].dot[1], writes, note=note)
-        changes = tuple(self.store.merge_batch(batch))
+        writes, changes = self.store.put_all(drafts, self.replica, note)
+        before = writes[0].dot[1] - 1
         if self._transaction:
             self._transaction_size += self._cost(writes[0], note) + sum(map(_size_of, writes[1:]))
         if note != self._note:
-            self._close(batch.first - 1, more=bool(self._transaction))
+            self._close(before, more=bool(self._transaction))
             self._note = note
         if len(self._gathered) + len(writes) > _MOST_AT_ONCE:
-            self._close(batch.first - 1, more=bool(self._transaction))
+            self._close(before, more=bool(self._transaction))
         if self._gathered:
             for write in writes:
                 self._gather(write)
         else:
             self._newest = None
             self._gathered = list(writes)  # in one step: whoever is cut short before has left blanks, see `_close`
-        return changes
+        return tuple(changes)
 
     def _gather(self, write: Write) -> None:
         """Gathers a write after others, one of which it may replace."""

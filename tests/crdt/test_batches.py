@@ -1,6 +1,7 @@
-"""Does a batch do what its writes do, one by one?
+"""Does a batch do what its writes do, one by one? And do all that a program writes in a turn?
 
-Most writes of a batch are merged in line, in a shorter way than a write that comes alone: the two must never differ.
+Most writes of a batch are merged in line, in a shorter way than a write that comes alone, and most of a turn are made
+in line as well: the two must never differ.
 """
 
 from __future__ import annotations
@@ -57,3 +58,36 @@ def test_a_batch_is_its_writes_one_by_one(history: list[tuple[int, list[Told], N
         assert at_once.merge_batch(beginning) + at_once.merge_batch(batch) == changes, "what is new of it"
         assert at_once.state() == one_by_one.state() and at_once.mortal == one_by_one.mortal
         assert (at_once.fingerprint, at_once.sums) == (one_by_one.fingerprint, one_by_one.sums)
+
+
+drafted = st.dictionaries(
+    st.sampled_from(KEYS),
+    st.tuples(st.sampled_from([b"\x01", b"\x02"]), st.sampled_from([FOREVER, FOREVER, WITH_AUTHOR, 70])),
+    min_size=1,
+)
+
+
+@given(st.lists(st.tuples(batches, drafted, st.sampled_from([None, NOTE])), min_size=1, max_size=4))
+@example([((ANN, [SET_ONE], None), {ONE: (b"\x02", FOREVER)}, None)])
+@example([((ANN, [SET_ONE], NOTE), {ONE: (b"\x02", FOREVER)}, None)])
+@example([((ANN, [(ONE, b"\x01", 70, ())], None), {ONE: (b"\x02", FOREVER), OTHER: (b"\x02", 70)}, None)])
+@example([((BOB, [(OTHER, b"\x02", FOREVER, ((ANN, 1),))], None), {ONE: (b"\x01", FOREVER)}, None)])
+def test_what_is_put_at_once_is_its_writes_one_by_one(
+    history: list[tuple[tuple[int, list[Told], Note | None], dict[Key, tuple[bytes, int]], Note | None]],
+) -> None:
+    at_once, one_by_one, stamp = Store(), Store(), 0
+    for (replica, run, run_note), turn, note in history:
+        for each in run:
+            stamp += 1
+            write = made_of(one_by_one, replica, stamp, each)
+            assert at_once.merge(write, run_note) == one_by_one.merge(write, run_note)
+        drafts = [(key, (stamp + 1 + n, ANN, 0, *told, None)) for n, (key, told) in enumerate(turn.items())]
+        stamp += len(drafts)
+        writes, changes = [], []
+        for key, (its, _, _, value, expires, _) in drafts:
+            writes.append(one_by_one.write(key, value, ANN, its, expires))
+            changes.append(one_by_one.merge(writes[-1], note))
+        assert at_once.put_all(drafts, ANN, note) == (tuple(writes), changes)
+        assert at_once.state() == one_by_one.state() and at_once.mortal == one_by_one.mortal
+        assert (at_once.fingerprint, at_once.sums) == (one_by_one.fingerprint, one_by_one.sums)
+        assert at_once.context_fingerprint() == one_by_one.context_fingerprint()

@@ -15,6 +15,7 @@ import pytest
 
 import gossip
 from crdt import Live, encode_element
+from crdt.codec import MAP
 from tests.waiting import nodes, until, until_here
 
 
@@ -488,10 +489,10 @@ def test_a_key_with_thousands_of_conflicts_can_be_watched(cluster: str) -> None:
 
     async def story() -> None:
         async with gossip.Node(cluster) as node, node.map("m").watch() as changes:
-            element = encode_element("k")
-            changes._changed(0, [(element, many(9000), many(9000))])  # what is shown is the same
-            changes._changed(0, [(element, many(9000), many(9001))])
-            changes._changed(0, [(element, many(9001), many(9002))])
+            key = (MAP, "m", encode_element("k"))
+            changes._changed(0, [(key, many(9000), many(9000))])  # what is shown is the same
+            changes._changed(0, [(key, many(9000), many(9001))])
+            changes._changed(0, [(key, many(9001), many(9002))])
             (change,) = await some(changes, 1)
             assert change.stamp == 9002
             assert not changes._unread

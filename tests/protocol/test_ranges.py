@@ -228,7 +228,7 @@ def lose(node: Node, key: str) -> None:
     full = LWWMap(node.store, "m")._key(key)
     live = node.store.shown(full)
     assert live is not None
-    node.store._tally.died.append((live[1], live[2], live[4]))
+    node.store._tally.remove(live)
     node.store._put(full, None)
 
 
@@ -274,7 +274,9 @@ def test_an_audit_takes_nothing_that_was_deleted_nor_what_has_not_come_yet() -> 
         if number < 3:
             behind.merge(write, Note("ann", f"why {number}"))
     del behind.notes[1, 2]
-    behind._tally.died.append((1, 2, 0))
+    lost = LWWMap(behind, "m").live("k1")
+    assert lost is not None
+    behind._tally.remove(lost)
     behind._put((1, "m", encode_element("k1")), None)
     assert [key[2] for key, _, _ in behind.adopt(ahead.state())] == [encode_element("k1")]
     assert set(LWWMap(behind, "m").keys()) == {"k0", "k1", "k2"} and behind.context == {1: 3}

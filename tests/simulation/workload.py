@@ -155,7 +155,10 @@ class Workload:
             expires = FOREVER if not seconds else stamp + at(1000 * seconds)
             drafts.append((key, (stamp, engine.replication.replica, 0, encode_value(value), expires, None)))
             meanings.append(meaning)
-        writes = engine.replication.store.write_all(drafts, engine.replication.replica)
+        store, replica = engine.replication.store, engine.replication.replica
+        first = store.context[replica] + 1
+        asked = [store.write(key, live[3], replica, live[0], live[4]) for key, live in drafts]
+        writes = [write._replace(dot=(replica, sequence)) for sequence, write in enumerate(asked, first)]
         effects = engine.put(drafts, now)
         for write, meaning in zip(writes, meanings, strict=True):
             watch.shadow.local(write, meaning)
