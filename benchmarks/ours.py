@@ -76,7 +76,8 @@ async def tell(address: str) -> AsyncIterator[Callable[[int, bytes], Any]]:
 
 def flood(one_key: bool = False, whole: bool = False, unread: bool = False) -> Flood:
     """Writes one by one, as a program does, or as a batch; the loop has its turn between two calls. What is `unread` is
-    held by who waits, and not read there: he hears of the last of each call, which comes after all others of it."""
+    written by `update`, as others have pipelines, and held by who waits, but not read there: he hears of the last of
+    each call, which comes after all others of it."""
 
     @asynccontextmanager
     async def tell(address: str) -> AsyncIterator[Callable[[Payloads], None]]:
@@ -88,10 +89,13 @@ def flood(one_key: bool = False, whole: bool = False, unread: bool = False) -> F
                     for number, payload in payloads:
                         name = "end" if number < 0 else "key" if one_key else f"key-{number % SPAN}"
                         probe[name] = payload
-                    if unread and payloads:
-                        ends[f"{payloads[-1][0]}"] = payloads[-1][1]
 
-            yield all_of
+            def all_at_once(payloads: Payloads) -> None:
+                probe.update((f"key-{number % SPAN}", payload) for number, payload in payloads)
+                for number, payload in payloads[-1:]:
+                    ends[f"{number % SPAN}"] = payload
+
+            yield all_at_once if unread else all_of
 
     return Flood(tell, partial(hear_all, "ends" if unread else "probe"))
 

@@ -3,9 +3,9 @@
 One process writes 200 at a time, as fast as it can; the clock stops when the last process that waits has the last write
 in hand. Beside it Redis, in pipelines of 200: of SETs, which end at the server, and of PUBLISHes, which end where
 ours do. `held, and not read` is what SETs do: the other process has each write when the clock stops, and nobody there
-is told of any but the last of 200. `one key` writes the same key again and again: who waits gets the last; only that is asked of others that
-gossip, in a table of their own. `batches` become visible whole. At a set rate the writes have keys of their own, so
-that none can stand for another, and each says how late it came.
+is told of any but the last of 200; they are written by `update`. `one key` writes the same key again and again: who
+waits gets the last; only that is asked of others that gossip, in a table of their own. `batches` become visible whole.
+At a set rate the writes have keys of their own, so that none can stand for another, and each says how late it came.
 
     python benchmarks/sustained.py [--peers 1 7] [--quick] [--json]
 """

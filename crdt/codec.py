@@ -59,7 +59,7 @@ _SIZES = bytes(
 """How long a number, None or a bool is that begins with this byte; 0 for all else."""
 _MAX_UNWALKED = 1200
 _MAX_SHORT = 1200
-_SHORT_TEXT = 127
+SHORT_TEXT = 127
 """Characters of a text that can not be too long an element, whatever they are: four bytes each, and three before."""
 
 
@@ -84,8 +84,8 @@ def encode_element(element: object) -> bytes:
     """
     try:
         # the usual key; to keep the bytes of texts saved 30 ns of 110 where they were found, and cost 400 where not
-        if type(element) is str and len(element) <= _SHORT_TEXT:
-            return _PACK(element)
+        if type(element) is str and len(element) <= SHORT_TEXT:
+            return pack_small(element)
         encoded = _packed(_canonical(element))
     except UnicodeEncodeError:
         raise ValueError(
@@ -106,7 +106,7 @@ def _packed(value: object) -> bytes:
     """
     kind = type(value)
     if kind in _NUMBERS or (kind in _TEXTS and len(value) <= _MAX_SHORT):  # type: ignore[arg-type]
-        return _PACK(value)
+        return pack_small(value)
     packed: bytes = msgpack.packb(value)
     return packed
 
@@ -114,9 +114,10 @@ def _packed(value: object) -> bytes:
 _NUMBERS = frozenset({type(None), bool, int, float})
 _TEXTS = frozenset({str, bytes})
 _SCALARS = _NUMBERS | _TEXTS
-_PACK: Callable[[object], bytes] = (
+pack_small: Callable[[object], bytes] = (
     msgpack.packb if msgpack.Packer.__module__ == "msgpack.fallback" else msgpack.Packer(autoreset=True).pack
 )
+"""The bytes of a number, None, a bool, or short text or bytes, of which nothing is checked: see `_packed`."""
 
 
 def _canonical(element: object, depth: int = 0) -> object:
@@ -166,7 +167,7 @@ def encode_value(value: object) -> bytes:
     kind = type(value)
     try:
         if kind in _NUMBERS or (kind in _TEXTS and len(value) <= _MAX_SHORT):  # type: ignore[arg-type]
-            return _PACK(value)  # as in `_packed`, which is called for nothing here
+            return pack_small(value)  # as in `_packed`, which is called for nothing here
         if kind not in _TEXTS:
             _check(value, 0)
         encoded = _packed(value)
@@ -189,7 +190,7 @@ def encode_part(up: int, down: int) -> bytes:
     >>> encode_part(3, 1) == encode_value((3, 1))
     True
     """
-    return _PACK((up, down))
+    return pack_small((up, down))
 
 
 def _check(value: object, depth: int) -> None:
@@ -223,7 +224,7 @@ def decode_value(encoded: bytes) -> Any:
         raise Malformed(f"not a value: {error}") from error
 
 
-_ONE_BYTE: dict[bytes, object] = {_PACK(value): value for value in (None, False, True, *range(-32, 128))}
+_ONE_BYTE: dict[bytes, object] = {pack_small(value): value for value in (None, False, True, *range(-32, 128))}
 """What nobody can change is the same at every read: flags and small numbers take half of the time, all else 15 ns."""
 _UNPACK: Callable[..., Any] = msgpack.unpackb
 

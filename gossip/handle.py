@@ -30,6 +30,7 @@ from crdt import (
     encode_element,
     encode_value,
 )
+from crdt.codec import SHORT_TEXT, pack_small
 from crdt.timestamp import at
 from gossip.errors import WrongType
 from gossip.schema import Schema
@@ -96,8 +97,12 @@ class Handle:
         runtime = node._runtime
         if runtime is None or not runtime.running:
             node._check_running()
+        kind = type(key)
         try:
-            element = encode_element(key if type(key) in schema.plain else schema.dump(key))  # type: ignore[arg-type]
+            if kind is str and len(key) <= SHORT_TEXT and kind in schema.plain:  # type: ignore[arg-type]
+                element = pack_small(key)  # as `encode_element` does it, a tenth of a look-up sooner
+            else:
+                element = encode_element(key if kind in schema.plain else schema.dump(key))  # type: ignore[arg-type]
         except (WrongType, ValueError):
             return None  # what can not be a key is not here; only who writes it is told
         drafts = node._drafts  # first: a draft is there until its write is in the store

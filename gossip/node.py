@@ -523,6 +523,10 @@ class Node:
             runtime = self._running()
         runtime.door.do(runtime.writing.put, key, value, expires)
 
+    def _put_all(self, writes: Sequence[tuple[Key, bytes]]) -> None:
+        runtime = self._running()
+        runtime.door.do(runtime.writing.put_all, writes)
+
     def _write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
         runtime = self._runtime
         if runtime is None or not runtime.running:

@@ -14,6 +14,7 @@ import fnmatch
 import re
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, MutableSet, ValuesView
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from crdt import (
@@ -78,6 +79,10 @@ class Map(Handle, MutableMapping[K, V]):
         return value if type(value) in self._values.plain else self._loaded(key, value, live)
 
     def __setitem__(self, key: K, value: V) -> None:
+        self._node._put(*self._encoded(key, value), FOREVER)
+
+    def _encoded(self, key: K, value: V) -> tuple[Key, bytes]:
+        """What is written, made before the lock is taken: a megabyte takes its time."""
         keys, values = self._keys, self._values
         try:
             element = encode_element(key if type(key) in keys.plain else keys.dump(key))
@@ -85,7 +90,7 @@ class Map(Handle, MutableMapping[K, V]):
         except (TypeError, ValueError):  # once more, by those who tell where it was to go
             element = self._encode_element("a key", keys, key)
             encoded = self._encode_value(values, value, key)
-        self._node._put((MAP, self.name, element), encoded, FOREVER)
+        return (MAP, self.name, element), encoded
 
     def set(self, key: K, value: V, *, ttl: float | None = None, owned: bool = False) -> None:
         """Sets a key, as `[]` does. With `ttl` it ends everywhere after so many seconds; with `owned` it lives as long
@@ -97,6 +102,17 @@ class Map(Handle, MutableMapping[K, V]):
         element = self._encode_element("a key", self._keys, key)
         encoded = self._encode_value(self._values, value, key)
         self._node._put((*self._view.name, element), encoded, end_of(ttl, owned))
+
+    def update(self, other: Any = (), /, **named: V) -> None:
+        """Sets all of these keys, as `[]` does one by one, in half the time: the writes of a turn leave together.
+
+        A mapping, or pairs; and keywords. What can not be a key or a value is told before anything is written.
+        """
+        keys = getattr(other, "keys", None)
+        pairs = other if keys is None else ((key, other[key]) for key in keys())
+        writes = [self._encoded(key, value) for key, value in chain(pairs, named.items())]
+        for start in range(0, len(writes), STEP):
+            self._node._put_all(writes[start : start + STEP])
 
     def touch(self, key: K, ttl: float) -> None:
         """Gives what is there another `ttl` seconds from now. Raises `KeyError` if nothing is, or it has ended."""

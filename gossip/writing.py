@@ -14,7 +14,7 @@ Not here: who may write now (`door`), and what leaves (`protocol.engine`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,23 @@ class Writing:
         drafts[key] = (stamp, replication.replica, 0, value, expires, None)
         if len(drafts) >= MOST or drafts.size >= MOST_BYTES:
             self.settle()
+        return True
+
+    def put_all(self, writes: Sequence[tuple[Key, bytes]]) -> bool:
+        """The same for many that do not end: what each of them would ask is asked once, which halves it."""
+        runtime, drafts = self._runtime, self.drafts
+        if runtime.door.open or not self._may_draft(*writes[0]):  # of a batch each must have room
+            return all(self.put(key, value, FOREVER) for key, value in writes)
+        replication, wall = runtime.engine.replication, _wall()
+        stamp, replica = replication.stamp, replication.replica
+        for start in range(0, len(writes), MOST):
+            part = writes[start : start + MOST]
+            drafts.written += len(part)  # before, as above
+            drafts.size += sum(len(value) for _, value in part)
+            for key, value in part:
+                drafts[key] = (stamp(wall), replica, 0, value, FOREVER, None)
+            if len(drafts) >= MOST or drafts.size >= MOST_BYTES:
+                self.settle()
         return True
 
     def _may_draft(self, key: Key, value: bytes) -> bool:
