@@ -46,7 +46,7 @@ bench: $(STAMP)  ## every question of benchmarks/, beside whatever peers are ins
 	@$(BIN)/python -c 'import diskcache, grpc, gunicorn.dirty, hiredis, nats, pysyncobj, redis' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary grpcio,hiredis,pylibmc --editable '.[bench]' || true
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-quick:  ## the same in two minutes, too short for figures to quote
+bench-quick:  ## the same in two or three minutes, too short for figures to quote: benchmarks/results/quick
 	@$(MAKE) --no-print-directory bench ARGS="--quick $(ARGS)"
 
 bench-peers:  ## what is measured beside us: the servers, for root on Debian, and the programs that have a toolchain here

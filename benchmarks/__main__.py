@@ -98,12 +98,16 @@ def measured(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a look at everything, in two minutes")
+    parser.add_argument("--quick", action="store_true", help="a look at everything, in two or three minutes")
     parser.add_argument("--only", nargs="+", choices=QUESTIONS, help="these questions; the page has no others then")
-    parser.add_argument("--into", type=Path, default=HERE / "results", help="where the results go")
+    parser.add_argument(
+        "--into", type=Path, help="where the results go: to results, or of a quick look to results/quick"
+    )
     parser.add_argument("--render", action="store_true", help="measure nothing")
     parser.add_argument("--quote", action="store_true", help="put the figures into README.md")
     options = parser.parse_args()
+    if options.into is None:  # a quick look must not take the place of figures that were measured for long
+        options.into = HERE / "results" / "quick" if options.quick else HERE / "results"
     if options.render:
         told = json.loads((options.into / "results.json").read_text(encoding="utf-8"))
         written(told, options.into)

@@ -2,8 +2,9 @@
 
 A number, a dict of five fields and a KiB of bytes, at keys that exist; in an event loop, and from another thread
 than the loop's. Ours has a node in another process beside it, to which every write is sent. `write` is how long the
-call takes, which keeps a draft; `write, and sent` has the turn of the loop in it in which a hundred writes leave. For
-a peer's client both are the same: its call ends when the server has answered. A read gives a value that is the reader's
+call takes, which keeps a draft; `write, and sent` has the turn of the loop in it in which a hundred writes leave, and
+`one a turn` is for who writes one thing now and then: each has a turn of its own. For a peer's client all are the same:
+its call ends when the server has answered. A read gives a value that is the reader's
 own, decoded anew each time; the bare dict does nothing of the kind, and shows the floor.
 
     python benchmarks/local.py [--quick] [--json]
@@ -63,36 +64,45 @@ def keys_of(kind: str, client: Client) -> list[str]:
     return [f"{kind.replace(' ', '-')}-{number}" for number in range(count)]
 
 
-def calls(client: Client, kind: str) -> dict[str, Callable[[int], Any]]:
-    """What is measured of it, as functions of the call's number. Of a coroutine function the await is the call."""
+def calls(client: Client, kind: str) -> dict[str, Callable[[range], Any]]:
+    """What is measured of it, as functions of the calls' numbers. Of a coroutine function the await is the call."""
     read, write, payload, keys = client.read, client.write, PAYLOADS[kind], keys_of(kind, client)
     count = len(keys)
     if inspect.iscoroutinefunction(read):
 
-        async def get(number: int) -> None:
-            await read(keys[number % count])
+        async def get(numbers: range) -> None:
+            for number in numbers:
+                await read(keys[number % count])
 
-        async def put(number: int) -> None:
-            await write(keys[number % count], payload(number))
+        async def put(numbers: range) -> None:
+            for number in numbers:
+                await write(keys[number % count], payload(number))
 
-        async def either(number: int) -> None:
-            await (get(number) if number % MIXED else put(number))
+        async def either(numbers: range) -> None:
+            for number in numbers:
+                if number % MIXED:
+                    await read(keys[number % count])
+                else:
+                    await write(keys[number % count], payload(number))
 
         return {"read": get, "write": put, "90 % reads": either}
 
-    def get_one(number: int) -> None:
-        read(keys[number % count])
-
-    def put_one(number: int) -> None:
-        write(keys[number % count], payload(number))
-
-    def either_one(number: int) -> None:
-        if number % MIXED:
+    def get_all(numbers: range) -> None:
+        for number in numbers:
             read(keys[number % count])
-        else:
+
+    def put_all(numbers: range) -> None:
+        for number in numbers:
             write(keys[number % count], payload(number))
 
-    return {"read": get_one, "write": put_one, "90 % reads": either_one}
+    def either_of_all(numbers: range) -> None:
+        for number in numbers:
+            if number % MIXED:
+                read(keys[number % count])
+            else:
+                write(keys[number % count], payload(number))
+
+    return {"read": get_all, "write": put_all, "90 % reads": either_of_all}
 
 
 async def fill(client: Client) -> None:
@@ -117,6 +127,7 @@ async def one_round(client: Client, seconds: float) -> dict[str, float]:
         write = await each_call(made["write"], seconds)
         found |= {f"write, {kind}": write.call, f"write, {kind}, and sent": write.whole}
         if kind == "a number":
+            found[f"write, {kind}, and sent, one a turn"] = (await each_call(made["write"], seconds, most=1)).whole
             found[f"90 % reads, {kind}, and sent"] = (await each_call(made["90 % reads"], seconds)).whole
             for name in () if awaited else ("read", "write"):
                 spent = await asyncio.to_thread(asyncio.run, each_call(made[name], seconds))

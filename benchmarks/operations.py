@@ -26,20 +26,26 @@ ELEMENTS = [f"element-{number}" for number in range(100)]
 COUNTER, SET = "hits", "online"
 
 
-def numbered(call: Callable[..., Any], *before: str, elements: bool = False) -> Callable[[int], Any]:
-    """A function of the call's number."""
+def numbered(call: Callable[..., Any], *before: str, elements: bool = False) -> Callable[[range], Any]:
+    """A function of the calls' numbers."""
+    after = [[element] for element in ELEMENTS] if elements else [[]]
+    count = len(after)
     if inspect.iscoroutinefunction(call):
 
-        async def each(number: int) -> None:
-            await call(*before, *([ELEMENTS[number % 100]] if elements else []))
+        async def each(numbers: range) -> None:
+            for number in numbers:
+                await call(*before, *after[number % count])
 
         return each
-    if elements:
-        return lambda number: call(*before, ELEMENTS[number % 100])
-    return lambda number: call(*before)
+
+    def all_of(numbers: range) -> None:
+        for number in numbers:
+            call(*before, *after[number % count])
+
+    return all_of
 
 
-def calls(client: Client) -> dict[str, Callable[[int], Any]]:
+def calls(client: Client) -> dict[str, Callable[[range], Any]]:
     found = {}
     if client.increment is not None:
         found["count"] = numbered(client.increment, COUNTER)
@@ -52,10 +58,9 @@ def calls(client: Client) -> dict[str, Callable[[int], Any]]:
 
 async def fill(client: Client) -> None:
     for call in calls(client).values():
-        for number in range(2):
-            answer = call(number)
-            if inspect.isawaitable(answer):
-                await answer
+        answer = call(range(2))
+        if inspect.isawaitable(answer):
+            await answer
 
 
 async def one_round(client: Client, seconds: float) -> dict[str, float]:

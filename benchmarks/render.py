@@ -140,12 +140,14 @@ NAMED = 2  # losses that are named for each peer: its greatest
 
 def quote(told: dict[str, Any], results: list[Result]) -> str:
     """The goals that were measured, and who is faster at what."""
+    if told["quick"]:
+        raise ValueError("a quick look is too short for figures to quote: make bench ARGS=--quote takes an hour")
     where = f"{told['machine']['processor']}, {told['machine']['cores']} cores, Python {told['machine']['python']}"
-    kind = ", a quick look, too short to rely on" if told["quick"] else ""
-    lines = [f"Measured on {told['at']} ({where}, load {told['machine']['load before']}{kind}).", ""]
+    lines = [f"Measured on {told['at']} ({where}, load {told['machine']['load before']}).", ""]
     rows = [reached(goal, results) for goal in GOALS if goal.measured(results)]
-    lines += markdown_table(("", "measured: median (least .. most round)"), ([row[0], row[2]] for row in rows))
-    lines += ["", "What others do better:", ""]
+    heads = ("", "measured: median (least .. most round)", "floor / aim", "met")
+    lines += markdown_table(heads, ([title, figure, wanted, met] for title, wanted, figure, met in rows))
+    lines += ["", "What others do better, and by how much in the median round:", ""]
     losses: dict[str, list[tuple[float, str, str]]] = {}
     for result in results:
         for what, system, factor in worse(result):

@@ -151,6 +151,8 @@ def _get(node: Node, request: Request) -> tuple[Iterator[Any], Any]:
             raise ValueError("only a map has keys")
         return iter(()), _entry(node, text_of(request, "object"), _key(request["key"]))
     kind, handle = _read(node, request)
+    if kind not in _types(node, handle.name):  # it was asked for by type
+        raise Missing(f"there is no {kind} called {handle.name!r}")
     match kind:
         case "map":
             return _items(handle), kind
@@ -163,6 +165,9 @@ def _entry(node: Node, name: str, key: Any) -> Any:
     try:
         return node.map(name, key=object)[key]
     except KeyError:
+        types = _types(node, name)
+        if types and "map" not in types:
+            raise ValueError(f"{name!r} is a {' and a '.join(types)}, and only a map has keys") from None
         raise Missing(f"{key!r} is not in {name!r}") from None
 
 

@@ -106,10 +106,14 @@ class Map(Handle, MutableMapping[K, V]):
     def update(self, other: Any = (), /, **named: V) -> None:
         """Sets all of these keys, as `[]` does one by one, in half the time: the writes of a turn leave together.
 
-        A mapping, or pairs; and keywords. What can not be a key or a value is told before anything is written.
+        A mapping, or pairs; and keywords, each of which is a key (`ttl=5` as well). What can not be a key or a value is
+        told before anything is written. It is no batch: write `with node.batch():` around it if it must be seen whole.
         """
         keys = getattr(other, "keys", None)
-        pairs = other if keys is None else ((key, other[key]) for key in keys())
+        try:
+            pairs = [(key, value) for key, value in (other if keys is None else ((key, other[key]) for key in keys()))]
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{self.name}.update takes a mapping, or pairs of key and value: {error}") from None
         writes = [self._encoded(key, value) for key, value in chain(pairs, named.items())]
         for start in range(0, len(writes), STEP):
             self._node._put_all(writes[start : start + STEP])

@@ -82,7 +82,7 @@ def test_everybody_has_a_turn_a_round_and_another_begins() -> None:
     assert list(in_turn([], 3)) == []
 
 
-def test_a_call_is_made_with_its_number_and_the_loop_gets_its_turns() -> None:
+def test_calls_are_made_with_their_numbers_and_the_loop_gets_its_turns() -> None:
     numbers: list[int] = []
     turns = 0
 
@@ -94,7 +94,7 @@ def test_a_call_is_made_with_its_number_and_the_loop_gets_its_turns() -> None:
                 await asyncio.sleep(0)
 
         beating = asyncio.create_task(beat())
-        cost = await each_call(numbers.append, 0.01, most=10)
+        cost = await each_call(numbers.extend, 0.01, most=10)
         beating.cancel()
         assert 0 < cost.call <= cost.whole
 
@@ -107,19 +107,20 @@ def test_a_call_is_made_with_its_number_and_the_loop_gets_its_turns() -> None:
 def test_a_coroutine_function_is_awaited() -> None:
     done = 0
 
-    async def call(number: int) -> None:
+    async def calls(numbers: range) -> None:
         nonlocal done
-        await asyncio.sleep(0)
-        done += 1
+        for _ in numbers:
+            await asyncio.sleep(0)
+            done += 1
 
-    assert asyncio.run(each_call(call, 0.005)).call > 0
+    assert asyncio.run(each_call(calls, 0.005)).call > 0
     assert done >= 1
 
 
 def test_a_call_that_takes_all_the_time_is_made_once() -> None:
     """Ten calls of a tenth of a second each would be a second of waiting for a figure that is known after the first."""
     made: list[int] = []
-    cost = asyncio.run(each_call(made.append, 0.0))
+    cost = asyncio.run(each_call(made.extend, 0.0))
     assert made == [0]
     assert cost.whole >= cost.call > 0
 

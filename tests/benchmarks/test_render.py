@@ -137,7 +137,8 @@ def test_a_goal_says_beside_whom() -> None:
 
 def test_figures_are_quoted_in_their_place_and_again_in_the_same() -> None:
     readme = f"before\n{BEGIN}\nold figures\n{END}\nafter\n"
-    told = {**TOLD, "machine": {"processor": "some", "cores": 2, "python": "3.11", "load before": 0.1}}
+    machine = {"processor": "some", "cores": 2, "python": "3.11", "load before": 0.1}
+    told = {**TOLD, "quick": False, "machine": machine}
     once = quoted(readme, told, [result()])
     assert once.startswith(f"before\n{BEGIN}\n")
     assert once.endswith(f"{END}\nafter\n")
@@ -145,6 +146,8 @@ def test_figures_are_quoted_in_their_place_and_again_in_the_same() -> None:
     assert "* memcached: read <1 KiB> (2.00 x)" in once
     assert "redis" not in once  # it is slower, and no goal is about it
     assert quoted(once, told, [result()]) == once
+    with pytest.raises(ValueError, match="too short for figures to quote"):
+        quoted(readme, {**told, "quick": True}, [result()])
 
 
 def test_the_readme_has_a_place_for_figures() -> None:

@@ -62,6 +62,17 @@ def test_a_set_takes_and_gives_elements(town: Shell) -> None:
     assert town.json("get", "online") == ["-7", "ann"]
 
 
+def test_what_is_there_is_never_said_not_to_be(town: Shell) -> None:
+    """Seen by a user: `gossip get online ann` said that ann is not in online, who was; and a counter that nobody ever
+    counted was 0."""
+    town.ok("add", "online", "ann")
+    result = town.run("get", "online", "ann", "--json")
+    assert (result.code, result.error["error"]) == (4, "'online' is a set, and only a map has keys")
+    for kind in ("map", "register", "counter"):
+        result = town.run("get", "online", "--type", kind, "--json")
+        assert (result.code, result.error["error"]) == (1, f"there is no {kind} called 'online'")
+
+
 def test_keys_that_are_no_text(town: Shell) -> None:
     town.ok("set", "scores", "--json-key", "7", "100")
     town.ok("set", "scores", "--json-key", '["ann", 7]', "null")

@@ -60,6 +60,9 @@ def test_one_that_can_not_be_written_leaves_all_unwritten(cluster: str) -> None:
             m.update({"good": 1, "bad": "2"})  # type: ignore[dict-item]
         with pytest.raises(gossip.WrongType, match="a key of 'm'"):
             node.map("m").update([("good", 1), (object(), 2)])
+        for wrong in (5, [1, 2], "ab", [("a",)], None):
+            with pytest.raises(TypeError, match=r"m.update takes a mapping, or pairs of key and value: "):
+                m.update(wrong)
         assert dict(m) == {"before": 1}
     with pytest.raises(gossip.NotRunning):
         m.update({"late": 1})
