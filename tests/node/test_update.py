@@ -130,3 +130,16 @@ def test_threads_that_update_at_once_lose_nothing(cluster: str) -> None:
         until_here(lambda: len(bob.map("m")) == 8000)
         until_here(lambda: ann.status()["digest"] == bob.status()["digest"])
         assert all(bob.map("m", int)[f"{who}-{number}"] == number for who in range(4) for number in range(2000))
+
+
+def test_what_is_large_reaches_others_however_much_of_it_comes_after_what_is_small(cluster: str) -> None:
+    """It was one batch of five megabytes, cut into parts of as many writes each: the last had all the large ones, was
+    longer than a message may be, and no peer ever took it, nor anything that was written after it."""
+
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            small, large = {f"s{number}": "" for number in range(1_000)}, {f"l{n}": "x" * 1_000_000 for n in range(5)}
+            ann.map("m", str).update(small | large)
+            await until(lambda: len(bob.map("m")) == 1_005)
+
+    asyncio.run(story())
