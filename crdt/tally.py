@@ -41,15 +41,9 @@ class Tally:
     def __init__(self) -> None:
         self._fingerprint = 0
         self._sums = [0] * RANGES
-        self._begin()
-
-    def _begin(self) -> None:
-        """Nothing waits to be counted."""
-        self.born: defaultdict[int, list[int]] = defaultdict(list)
-        self.died: defaultdict[int, list[int]] = defaultdict(list)
-        """By replica, the sequences of what became live and what was, since they were counted last."""
-        self.mortal: defaultdict[int, list[int]] = defaultdict(list)
-        """The same, of both, of what ends by itself: it is in the sums alone, where whoever comes twice goes."""
+        self.born, self.died, self.mortal = _nothing(), _nothing(), _nothing()
+        """By replica, the sequences of what became live and what was, since they were counted last; and of both, of
+        what ends by itself: it is in the sums alone, where whoever comes twice goes."""
         self._waiting = 0
 
     def add(self, live: Live) -> None:
@@ -74,6 +68,7 @@ class Tally:
         if not (self.born or self.died or self.mortal):
             return self._fingerprint, self._sums
         fingerprint, sums = self._fingerprint, list(self._sums)  # a copy: who is cut short has counted nothing
+        born, died, mortal = _nothing(), _nothing(), _nothing()
         for noted, sign in ((self.born, +1), (self.died, -1), (self.mortal, 0)):
             for replica, sequences in noted.items():
                 total = 0
@@ -85,6 +80,11 @@ class Tally:
                     sums[place] ^= x
                     total += x
                 fingerprint += sign * total
-        self._fingerprint, self._sums = fingerprint & _MASK, sums
-        self._begin()
+        # without a call in between, after which a signal handler may raise: all would be counted once more
+        counted, nothing = (fingerprint & _MASK, sums, 0), (born, died, mortal)
+        (self._fingerprint, self._sums, self._waiting), (self.born, self.died, self.mortal) = counted, nothing
         return self._fingerprint, self._sums
+
+
+def _nothing() -> defaultdict[int, list[int]]:
+    return defaultdict(list)

@@ -55,7 +55,7 @@ class Writing:
     def put_all(self, writes: Sequence[tuple[Key, bytes]]) -> bool:
         """The same for many that do not end: what each of them would ask is asked once, which halves it."""
         runtime, drafts = self._runtime, self.drafts
-        large = sum(len(value) for _, value in writes) > MOST_BYTES  # in one go it would be more than peers take at once
+        large = sum(len(value) for _, value in writes) > MOST_BYTES  # at once: more than peers take
         if large or runtime.door.open or not self._may_draft(*writes[0]):  # of a batch each must have room
             return all(self.put(key, value, FOREVER) for key, value in writes)
         replication, wall = runtime.engine.replication, _wall()
