@@ -253,3 +253,26 @@ def test_what_was_lost_on_its_way_to_the_disk_is_not_called_durable(cluster: str
     asyncio.run(story())
     with gossip.Node(cluster, data_dir=tmp_path) as again:
         assert again.map("m")["k"] == 2
+
+
+def test_a_state_that_a_signal_handler_kept_from_the_disk_is_taken_again(cluster: str, tmp_path: Path) -> None:
+    """Nothing else would ask for it: few bytes were written since the last one."""
+
+    async def story() -> None:
+        async with gossip.Node(cluster, data_dir=tmp_path) as node:
+            keeping, raised = node._running().keeping, asyncio.Event()
+            compact = keeping._storage.compact
+
+            def interrupted(*arguments: object) -> None:
+                keeping._storage.compact = compact
+                raise TimeoutError
+
+            keeping._storage.compact = interrupted
+            asyncio.get_running_loop().set_exception_handler(lambda loop, context: raised.set())
+            keeping.rewrite()
+            node.map("m")["k"] = 1
+            await raised.wait()
+            node.map("m")["k"] = 2
+            await until(lambda: keeping._storage.compactions == 1)
+
+    asyncio.run(story())

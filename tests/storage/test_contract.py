@@ -160,6 +160,42 @@ def test_a_state_that_is_written_at_once_is_not_waited_for(make: Make, directory
     assert kept.storage.close()
 
 
+class Interrupted(SimpleQueue[Any]):
+    """A signal handler raises before anything is put, until `over`."""
+
+    over = False
+
+    def put(self, *arguments: Any) -> None:
+        if not self.over:
+            raise TimeoutError
+        super().put(*arguments)
+
+
+def test_who_was_interrupted_while_he_asked_for_a_state_may_ask_again(make: Make, directory: Path) -> None:
+    """It would be on its way for ever if that were noted first."""
+    kept = make()
+    store = opened(kept)
+    append(kept.storage, first := steps(SEED, COUNT)[0])
+    apply(store, first)
+    kept.until_synced(1)
+    before, kept.storage._queue = kept.storage._queue, (queue := Interrupted())
+    before.put(None)  # the thread may wait there
+    read: list[module.Kept] = []
+    with pytest.raises(TimeoutError):
+        kept.storage.read(read.append)
+    assert not kept.storage.compacting
+    kept.storage.lost()
+    with pytest.raises(TimeoutError):
+        kept.storage.compact(store.state(), 0)
+    assert not kept.storage.compacting and kept.storage.due
+    queue.over = True
+    kept.storage.compact(store.state(), 0)
+    until_here(lambda: not kept.storage.compacting, "the state is written")
+    assert kept.storage.read(read.append)
+    until_here(lambda: read)
+    assert kept.storage.close() and kept.storage.compactions == 1
+
+
 def test_what_was_lost_on_its_way_is_safe_when_a_state_covers_it(make: Make, directory: Path) -> None:
     """It counts as dropped, and so does what follows it: what comes first of all is the state."""
     kept = make()
