@@ -276,3 +276,37 @@ def test_a_state_that_a_signal_handler_kept_from_the_disk_is_taken_again(cluster
             await until(lambda: keeping._storage.compactions == 1)
 
     asyncio.run(story())
+
+
+def test_a_disk_whose_words_never_come_is_asked_by_who_waits(cluster: str, tmp_path: Path) -> None:
+    """A node alone has no timer, and looks at nothing by itself."""
+
+    async def story() -> None:
+        async with gossip.Node(cluster, data_dir=tmp_path) as node:
+            storage = node._running().keeping._storage
+            storage._stored = storage._synced = lambda ticket: None
+            node.map("m")["k"] = 1
+            await node.sync(peers=0, durable=True, timeout=10)
+
+    asyncio.run(story())
+
+
+def test_what_was_lost_on_its_way_to_the_disk_leaves_when_a_state_has_it(cluster: str, tmp_path: Path) -> None:
+    """Nothing is written after it, of which a word of the disk would speak."""
+
+    async def story() -> None:
+        async with gossip.Node(cluster, data_dir=tmp_path, durability="full") as ann, gossip.Node(cluster) as bob:
+            await until(lambda: len(ann.members) == len(bob.members) == 2)
+            keeping = ann._running().keeping
+            keep = keeping.keep
+
+            def interrupted(effect: object) -> None:
+                keeping.keep = keep  # type: ignore[method-assign]
+                raise TimeoutError
+
+            keeping.keep = interrupted  # type: ignore[method-assign, assignment]
+            asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+            ann.map("m")["k"] = 1
+            await until(lambda: bob.map("m").get("k") == 1)
+
+    asyncio.run(story())
