@@ -239,7 +239,7 @@ class Watch(Generic[K, V]):
         self.__aiter__()
         while True:
             with self._lock:
-                told = self._pop_all()
+                safe, told = self._safe, self._pop_all()
                 if not told:
                     try:
                         self._rest()
@@ -249,7 +249,8 @@ class Watch(Generic[K, V]):
                 changes = [change for item in told if (change := self._change(item)) is not None]
             except BaseException:
                 with self._lock:
-                    self._lagged = True  # the rest of the step is lost to whoever goes on: he gets everything anew
+                    # the rest of the step is lost to whoever goes on: he gets everything anew, elsewhere as well
+                    self._lagged, self._safe, self._next_safe = True, safe, None
                 raise
             if changes:
                 yield changes

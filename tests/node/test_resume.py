@@ -437,3 +437,26 @@ def test_a_change_can_be_copied_and_still_names_its_object(cluster: str) -> None
                 assert replace(change, value=2).source is copy.copy(change).source is change.source is not None
 
     asyncio.run(story())
+
+
+def test_a_step_that_can_not_be_read_is_not_behind_the_cursor(cluster: str) -> None:
+    """Who asked for a cursor while the step was unread, and again when it had raised, went on elsewhere without it."""
+
+    async def story() -> None:
+        async with old_enough(cluster, 1) as (node,):
+            m = node.map("m")
+            async with node.map("m", int).watch(snapshot=False) as changes:
+                m.update({"a": 1, "bad": "text", "b": 2})
+                await until(lambda: len(changes._unread) == 3)
+                assert changes.cursor
+                with pytest.raises(gossip.WrongType):
+                    await anext(changes.steps())
+                cursor = changes.cursor
+            seen: set[Any] = set()
+            async with asyncio.timeout(5), m.watch(resume=cursor) as changes:
+                async for change in changes:
+                    seen.add(change.key)
+                    if seen >= {"a", "bad", "b"}:
+                        break
+
+    asyncio.run(story())
