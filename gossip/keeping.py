@@ -38,7 +38,8 @@ class Keeping:
     """The data directory of one running node, if it has one.
 
     `stored` is called in the loop with how many own batches are kept, as durably as was asked for; `stamp` gives
-    one that is greater than those of all that was delivered; `refused` is told why, when the disk has.
+    one that is greater than those of all that was delivered; `refused` is told why, when the disk has, and `wanted`
+    when a state that had to wait can be taken.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Keeping:
         stored: Callable[[int], None],
         stamp: Callable[[], Timestamp],
         refused: Callable[[str], None],
+        wanted: Callable[[], None],
     ) -> None:
         self.failed = ""
         """What the disk refused with, for people."""
@@ -54,6 +56,7 @@ class Keeping:
         self._stored_own = stored
         self._stamp = stamp
         self._tell_refused = refused
+        self._tell_wanted = wanted
         self._storage: Any = None
         self._opening: asyncio.Future[int] | None = None
         self._opened = self._given_up = False
@@ -141,6 +144,12 @@ class Keeping:
             own = self._own.popleft()[1]
         if own:
             self._stored_own(own)
+        self._look()
+
+    def _look(self) -> None:
+        """Asks for a state that had to wait until another was written, or all was read: a node alone has no timer."""
+        if self._storage.due or (self._stale and not self._storage.compacting):
+            self._tell_wanted()
 
     def _synced(self, ticket: int) -> None:
         self._safe = max(self._safe, ticket)
@@ -188,6 +197,7 @@ class Keeping:
             kept = await reader
         finally:
             self._readers.discard(reader)
+        self._look()
         if kept is None:
             raise StorageFailed(self.failed or "the node has left, and its data directory is closed")
         return kept

@@ -111,7 +111,7 @@ class Runtime:
         self.leave = leave
         self._settled = settled
         self._whereabouts: Whereabouts | None = None
-        self.keeping = Keeping(config, self._stored, lambda: self.engine.stamp(_wall()), self._refused)
+        self.keeping = Keeping(config, self._stored, lambda: self.engine.stamp(_wall()), self._refused, self._wanted)
         self.waits = Waits(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._hardening: set[tuple[int, int]] = set()
@@ -346,6 +346,10 @@ class Runtime:
         if self.config.durability == "full" and not self.over:
             with self.lock:
                 self._do(self.engine.stored, own)
+
+    def _wanted(self) -> None:
+        if self.running:
+            self.soon(self.flush)
 
     def _refused(self, why: str) -> None:
         if self.running:

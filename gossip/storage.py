@@ -450,6 +450,8 @@ class _Writer:
             storage._base_size, storage._answered = records.base.size, self._number
         if reached > self._stored:
             self._acknowledge(reached)
+        elif replaced:  # all the same: another state may have had to wait for this one
+            storage._tell(storage._stored, self._stored)
 
     def _reading(self, asked: _Read) -> Iterator[bool]:
         kept = Kept(self._records.base, [], [])

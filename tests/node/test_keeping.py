@@ -310,3 +310,24 @@ def test_what_was_lost_on_its_way_to_the_disk_leaves_when_a_state_has_it(cluster
             await until(lambda: bob.map("m").get("k") == 1)
 
     asyncio.run(story())
+
+
+def test_a_state_that_is_wanted_while_another_is_written_is_taken_after_it(cluster: str, tmp_path: Path) -> None:
+    """A node alone has no timer: it took none until the next write, and what it had was lost if it left before."""
+
+    async def story() -> None:
+        async with gossip.Node(cluster, data_dir=tmp_path) as node:
+            m, storage = node.map("m"), node._running().keeping._storage
+            m.update({f"k{number}": "x" * 1_000_000 for number in range(30)})
+            await node.sync(peers=0, durable=True, timeout=10)
+            storage._queue_bytes = 1 << 20
+            m.update({f"k{number}": "y" * 1_000_000 for number in range(3)})
+            await until(lambda: storage.compacting)
+            m.update({f"k{number}": "z" * 1_000_000 for number in range(3)})
+            await asyncio.sleep(0)
+            assert storage.compacting and storage.overflows == 2
+            await node.sync(peers=0, durable=True, timeout=10)
+
+    asyncio.run(story())
+    with gossip.Node(cluster, data_dir=tmp_path) as again:
+        assert again.map("m")["k2"][0] == "z"
