@@ -548,15 +548,17 @@ def test_a_newcomer_takes_a_state_as_it_is_and_shares_nothing_with_it() -> None:
 # -- what is not counted yet -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batched", [False, True])
-def test_a_node_that_nobody_asks_for_its_fingerprint_keeps_a_bounded_number_of_what_died(batched: bool) -> None:
+@pytest.mark.parametrize("way", ["write", "batch", "turn"])
+def test_a_node_that_nobody_asks_for_its_fingerprint_keeps_a_bounded_number_of_what_died(way: str) -> None:
     """One that is alone is never pinged, and all the values that it ever had would stay."""
     store, entry = Store(), LWWRegister(Store(), "r")
     first = entry.set("v", ANN, stamp=1)
     for n in range(1, 3 * _MOST):
         write = first._replace(dot=(ANN, n), stamp=n, names=((ANN, n - 1),) if n > 1 else ())
-        if batched:
+        if way == "batch":
             store.merge_batch(Batch(ANN, n, n, (write,)))
+        elif way == "turn":
+            store.put_all([(first.key, (n, ANN, 0, b"v", 0, None))], ANN)
         else:
             store.merge(write)
         assert sum(map(len, [*store._tally.born.values(), *store._tally.died.values()])) <= 2 * _MOST
