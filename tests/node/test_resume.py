@@ -460,3 +460,32 @@ def test_a_step_that_can_not_be_read_is_not_behind_the_cursor(cluster: str) -> N
                         break
 
     asyncio.run(story())
+
+
+def test_a_step_has_the_mark_where_one_by_one_it_is(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster) as node:
+            m = node.map("m", int)
+            m["a"] = 1
+            async with m.watch() as changes:
+                m["b"] = 2
+                await until(lambda: len(changes._unread) == 2)
+                assert [change.kind for change in await anext(changes.steps())] == ["present", "complete", "set"]
+
+    asyncio.run(story())
+
+
+def test_a_cursor_that_was_asked_for_is_reached_by_steps_too(cluster: str) -> None:
+    """Though there is always more that is unread."""
+
+    async def story() -> None:
+        async with gossip.Node(cluster) as node, node.map("m", int).watch(snapshot=False) as changes:
+            node.map("m")["a"] = 1
+            await until(lambda: len(changes._unread) == 1)
+            begin = changes.cursor
+            await anext(changes.steps())
+            node.map("m")["b"] = 2
+            await until(lambda: len(changes._unread) == 1)
+            assert changes.cursor != begin
+
+    asyncio.run(story())
