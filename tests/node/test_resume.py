@@ -489,3 +489,28 @@ def test_a_cursor_that_was_asked_for_is_reached_by_steps_too(cluster: str) -> No
             assert changes.cursor != begin
 
     asyncio.run(story())
+
+
+def test_a_key_that_changes_twice_does_not_count_for_another_that_is_unread(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster) as node, node.map("m", int).watch(snapshot=False) as changes:
+            m = node.map("m", int)
+            m.update(a=1, b=1)
+            await until(lambda: len(changes._unread) == 2)
+            begin = changes.cursor
+            for number in (2, 3):
+                m["a"] = number
+                await node.sync(peers=0)
+                assert changes.cursor == begin, "b was not read"
+
+    asyncio.run(story())
+
+
+def test_who_reads_by_steps_in_time_never_lags(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster, watch_keys=3) as node, node.map("m", int).watch(snapshot=False) as changes:
+            for number in range(20):
+                node.map("m").update(a=number, b=number)
+                assert [change.kind for change in await anext(changes.steps())] == ["set", "set"]
+
+    asyncio.run(story())
