@@ -106,6 +106,8 @@ def main() -> int:
     parser.add_argument("--render", action="store_true", help="measure nothing")
     parser.add_argument("--quote", action="store_true", help="put the figures into README.md")
     options = parser.parse_args()
+    if options.quick and options.quote:
+        parser.error("a quick look is too short for figures to quote")
     if options.into is None:  # a quick look must not take the place of figures that were measured for long
         options.into = HERE / "results" / "quick" if options.quick else HERE / "results"
     if options.render:

@@ -66,7 +66,7 @@ GOALS = (
     Goal("at all 7 processes, p50", "visible", "at all 7 processes, p50", "most", 5_000, 2_000, unit="µs"),
     Goal("at all 7 processes, p99", "visible", "at all 7 processes, p99", "most", 25_000, 10_000, unit="µs"),
     Goal(
-        "writes a second to one peer, beside `SET` in pipelines of 200",
+        "writes a second by `update`, held by one peer, beside `SET` in pipelines of 200",
         "sustained",
         "1 peer, held, and not read",
         "better",
@@ -75,7 +75,7 @@ GOALS = (
         "redis pipeline",
     ),
     Goal(
-        "the same, and each read there",
+        "writes a second one by one, each read at one peer, beside the same",
         "sustained",
         "1 peer, keys of their own",
         "better",

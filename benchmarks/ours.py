@@ -18,6 +18,7 @@ from benchmarks.measure import OURS
 from benchmarks.peers import READY, Channel, Client, Flood, Payloads, Peer
 
 CLUSTER = "bench"
+HELD = "held, and not read"
 SPAN = 200_000  # keys of a flood: more than are on their way at a time, and not more with every round
 
 
@@ -91,9 +92,9 @@ def flood(one_key: bool = False, whole: bool = False, unread: bool = False) -> F
                         probe[name] = payload
 
             def all_at_once(payloads: Payloads) -> None:
-                probe.update((f"key-{number % SPAN}", payload) for number, payload in payloads)
-                for number, payload in payloads[-1:]:
-                    ends[f"{number % SPAN}"] = payload
+                probe.update((f"key-{number % SPAN}", payload) for number, payload in payloads if number >= 0)
+                for number, payload in payloads[-1:]:  # each a key of its own, or one could stand for another
+                    ends[f"{number % SPAN}" if number >= 0 else "end"] = payload
 
             yield all_at_once if unread else all_of
 
@@ -125,7 +126,7 @@ PEER = Peer(
     channels={OURS: Channel(tell, hear)},
     floods={
         "keys of their own": flood(),
-        "held, and not read": flood(unread=True),
+        HELD: flood(unread=True),
         "one key": flood(one_key=True),
         "batches of 200": flood(whole=True),
     },

@@ -114,7 +114,7 @@ def reached(goal: Goal, results: list[Result]) -> tuple[str, ...]:
 def page(told: dict[str, Any], results: list[Result]) -> str:
     """results/README.md."""
     kind = "A quick look (`make bench-quick`): too short for figures to quote." if told["quick"] else "`make bench`."
-    lines = ["# Results", "", f"{kind} Measured on {told['at']}; [../README.md](../README.md) says how to read it."]
+    lines = ["# Results", "", f"{kind} Measured on {told['at']}; benchmarks/README.md says how to read it."]
     lines += ["", *markdown_table(("machine", ""), ((k, str(v)) for k, v in told["machine"].items()))]
     lines += ["", *markdown_table(("version of", ""), told["versions"].items())]
     lines += ["", "## Goals", "", "The floor must be met, the aim is where this should go."]
@@ -141,7 +141,7 @@ NAMED = 2  # losses that are named for each peer: its greatest
 def quote(told: dict[str, Any], results: list[Result]) -> str:
     """The goals that were measured, and who is faster at what."""
     if told["quick"]:
-        raise ValueError("a quick look is too short for figures to quote: make bench ARGS=--quote takes an hour")
+        raise ValueError("these are of a quick look, too short for figures to quote: make bench ARGS=--quote")
     where = f"{told['machine']['processor']}, {told['machine']['cores']} cores, Python {told['machine']['python']}"
     lines = [f"Measured on {told['at']} ({where}, load {told['machine']['load before']}).", ""]
     rows = [reached(goal, results) for goal in GOALS if goal.measured(results)]

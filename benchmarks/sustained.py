@@ -28,7 +28,6 @@ from benchmarks.watching import END, PATIENCE, Heard, Watching, payload
 CHUNK = 200
 RATE = 50_000
 ONE_KEY = "one key"
-HELD = "held, and not read"
 OWN_KEYS, AT_RATE = "keys of their own", f"{RATE:,} a second".replace(",", " ")
 PIPELINE, PUBLISHED = "redis pipeline of SETs", "redis pub/sub pipeline"
 
@@ -177,7 +176,7 @@ async def measure(listeners: int, rounds: int, writes: int, seconds: float, resu
 
             async def turn() -> None:
                 reached = rate(writes)
-                for kind in (OWN_KEYS, HELD):
+                for kind in (OWN_KEYS, ours.HELD):
                     result.add(f"{label}, {kind}", PIPELINE, reached, "writes/s", more=True)
 
             return turn

@@ -22,7 +22,7 @@ makes of them (`maps`, `sets`, ...).
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple, TypeAlias
 
@@ -224,7 +224,7 @@ class Store:
             raise ValueError(f"write {sequence} of replica {replica:016x} came after {delivered}: hold it in an Inbox")
         self._moved.setdefault(replica, delivered)
         self.context[replica] = sequence
-        self._tally.bound(1)
+        self._tally.bound()
         return self._apply(write, note)
 
     def _check_same(self, write: Write) -> None:
@@ -239,7 +239,8 @@ class Store:
         self, drafts: Iterable[tuple[Key, Live]], replica: int, note: Note | None = None
     ) -> tuple[tuple[Write, ...], list[Change]]:
         """Makes and delivers the next writes of `replica`, one for each of these keys: of a `Live` its stamp, value and
-        end count. What `write` and `merge` do one by one, for two thirds of the instructions of `merge_batch` alone."""
+        end count. It is `write` and `merge` of each, in line, as in `_apply_all`: so a turn's writes are gone through
+        once."""
         writes: list[Write] = []
         changes: list[Change] = []
         context, objects, sequence = self.context, self.objects, self.context[replica]
@@ -295,7 +296,8 @@ class Store:
 
     def _apply_all(self, batch: Batch, delivered: int) -> list[Change]:
         """What is new of a batch. In line is what most writes do: take the place of one other or of none, in an object
-        of which nothing ends by itself. It takes three quarters of the instructions that `_apply` alone does."""
+        of which nothing ends by itself. It takes three quarters of the instructions that `_apply` alone does. `put_all`
+        has the same in line."""
         changes: list[Change] = []
         context, objects, note, replica = self.context, self.objects, batch.note, batch.replica
         born, died = self._tally.born[replica], self._tally.died
@@ -405,7 +407,7 @@ class Store:
         if after is before:
             return None
         self._put(key, after)
-        self._tally.bound(1)
+        self._tally.bound()
         return key, before, after
 
     # -- full state --------------------------------------------------------------------------------------------------
@@ -472,7 +474,7 @@ class Store:
                 for live in chain(head):
                     self._tally.add(live)
 
-    def _replace(self, changes: Sequence[Change], notes: Mapping[Dot, Note]) -> None:
+    def _replace(self, changes: Iterable[Change], notes: Mapping[Dot, Note]) -> None:
         """Puts what is live after each change in the place of what was before; `notes` are those of what is new."""
         for key, before, after in changes:
             for live in chain(before):
@@ -485,7 +487,7 @@ class Store:
                 for dot in dots_in(before) - left:
                     self.notes.pop(dot, None)
                 self.notes |= {dot: notes[dot] for dot in left if dot in notes}
-        self._tally.bound(len(changes))
+        self._tally.bound()
 
     def _join(self, context: Context) -> None:
         for replica, sequence in context.items():

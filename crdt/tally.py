@@ -19,7 +19,7 @@ from crdt.causality import MIX, RANGES, SPREAD, TO_RANGE
 from crdt.live import FOREVER, Live
 
 _MOST = 1024
-"""Writes that are not counted yet: 1 ms of work, for which everybody waits; of 4096 it was 5. With fewer the copy of
+"""What is not counted yet, about: 1 ms of work, for which everybody waits; of 4096 it was 5. With fewer the copy of
 the sums would count: 50 us, each time."""
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
 
@@ -43,20 +43,22 @@ class Tally:
         self._sums = [0] * RANGES
         self.born, self.died, self.mortal = _nothing(), _nothing(), _nothing()
         """By replica, the sequences of what became live and what was, since they were counted last; and of both, of
-        what ends by itself: it is in the sums alone, where whoever comes twice goes."""
+        what ends by itself: it is in the sums alone, an exclusive or, to which adding and taking away are the same."""
         self._waiting = 0
 
     def add(self, live: Live) -> None:
         """This is live from here on."""
         (self.born if live[4] == FOREVER else self.mortal)[live[1]].append(live[2])
+        self._waiting += 1
 
     def remove(self, live: Live) -> None:
         """This is live no more."""
         (self.died if live[4] == FOREVER else self.mortal)[live[1]].append(live[2])
+        self._waiting += 1
 
-    def bound(self, writes: int) -> None:
-        """So many writes were merged: counts if much waits for that."""
-        self._waiting += writes
+    def bound(self, noted: int = 0) -> None:
+        """Counts if much waits for that; so much was noted without `add` and `remove`."""
+        self._waiting += noted
         if self._waiting >= _MOST:
             self.counted()
 

@@ -107,6 +107,14 @@ def _read(node: Node, request: Request) -> tuple[str, Any]:
     return kind, handle_of(node, kind, name)
 
 
+def _there(node: Node, request: Request) -> tuple[str, Any]:
+    """The same for who wants what is in it: of what was asked for by its type there may be nothing."""
+    kind, handle = _read(node, request)
+    if kind not in _types(node, handle.name):
+        raise Missing(f"there is no {kind} called {handle.name!r}")
+    return kind, handle
+
+
 def _written(node: Node, request: Request, kind: str) -> Any:
     """The handle to write to. One name may stand for objects of several types, but who meant that says so."""
     name, asked = text_of(request, "object"), type_of(request)
@@ -150,9 +158,7 @@ def _get(node: Node, request: Request) -> tuple[Iterator[Any], Any]:
         if type_of(request) not in (None, "map"):
             raise ValueError("only a map has keys")
         return iter(()), _entry(node, text_of(request, "object"), _key(request["key"]))
-    kind, handle = _read(node, request)
-    if kind not in _types(node, handle.name):  # it was asked for by type
-        raise Missing(f"there is no {kind} called {handle.name!r}")
+    kind, handle = _there(node, request)
     match kind:
         case "map":
             return _items(handle), kind
@@ -175,7 +181,7 @@ def _keys(node: Node, request: Request) -> tuple[Iterator[Any], Any]:
     """The keys of a map, or without an object all objects."""
     if request.get("object") is None:
         return iter(node.status()["objects"]), "objects"
-    kind, handle = _read(node, request)
+    kind, handle = _there(node, request)
     if kind != "map":
         raise ValueError(f"{request['object']!r} is a {kind}, and only a map has keys")
     return _visible(handle), kind

@@ -128,11 +128,14 @@ class Keeping:
             self._own.append((self._appended, own))
         self._stale = self._lost = False  # last: if a signal handler raises before, there is a state too many
 
-    def lost(self) -> None:
-        """A step may have been lost on its way here: it is not on the disk until a state covers it."""
-        if self._storage is not None and not self.failed:
-            self._stale = self._lost = True
-            self._appended = self._storage.lost()
+    def lost(self) -> bool:
+        """A step may have been lost on its way here: it is not on the disk until a state covers it. Says whether none
+        is wanted yet."""
+        if self._storage is None or self.failed:
+            return False
+        news, self._stale, self._lost = not self._lost, True, True
+        self._appended = self._storage.lost()
+        return news
 
     def rewrite(self) -> None:
         """What was kept does not lead to what the store holds: a state replaces it as soon as one can be taken."""
@@ -140,10 +143,14 @@ class Keeping:
 
     def _stored(self, ticket: int) -> None:
         own = 0
-        while self._own and self._own[0][0] <= ticket:
-            own = self._own.popleft()[1]
+        for kept, number in self._own:
+            if kept > ticket:
+                break
+            own = number
         if own:
             self._stored_own(own)
+        while self._own and self._own[0][0] <= ticket:  # last: if a signal handler raises before, it is told once more
+            self._own.popleft()
         self._look()
 
     def _look(self) -> None:
@@ -152,14 +159,15 @@ class Keeping:
             self._tell_wanted()
 
     def _synced(self, ticket: int) -> None:
-        self._safe = max(self._safe, ticket)
+        self._stored(ticket)  # what is safe is stored; the word of that may have been lost
         while self._waiting and self._waiting[0][0] <= ticket:
-            _settle(self._waiting.popleft()[1], True)
+            _settle(self._waiting[0][1], True)
+            self._waiting.popleft()
+        self._safe = max(self._safe, ticket)  # last: if a signal handler raises before, `catch_up` does it again
 
     def catch_up(self) -> None:
         """Hears what the thread has said and the loop did not pass on: a signal handler may have raised just there."""
         if self.has_disk and self._storage.synced > self._safe:
-            self._stored(self._storage.synced)
             self._synced(self._storage.synced)
 
     @property

@@ -309,8 +309,8 @@ class Runtime:
             self.writing.settle()
             self.perform(step(*arguments), stream)
         except BaseException:
-            self.keeping.lost()
-            self.soon(self.flush)  # which takes the state that covers it: one alone has no timer
+            if self.keeping.lost():
+                self.soon(self.flush)  # which takes the state that covers it: one alone has no timer
             raise
 
     def check_loop(self) -> None:

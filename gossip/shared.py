@@ -81,6 +81,21 @@ class Map(Handle, MutableMapping[K, V]):
     def __setitem__(self, key: K, value: V) -> None:
         self._node._put(*self._encoded(key, value), FOREVER)
 
+    def _pairs(self, other: Any) -> Iterator[tuple[K, V]]:
+        """What a dict would take of this; what it raises itself is its own."""
+        keys = getattr(other, "keys", None)
+        if keys is not None:
+            yield from ((key, other[key]) for key in keys())
+            return
+        if not isinstance(other, Iterable):
+            raise TypeError(f"{self.name}.update takes a mapping, or pairs of key and value, not {other!r:.80}")
+        for pair in other:
+            try:
+                key, value = pair
+            except (TypeError, ValueError):
+                raise TypeError(f"{self.name}.update takes pairs of key and value, not {pair!r:.80}") from None
+            yield key, value
+
     def _encoded(self, key: K, value: V) -> tuple[Key, bytes]:
         """What is written, made before the lock is taken: a megabyte takes its time."""
         keys, values = self._keys, self._values
@@ -104,18 +119,14 @@ class Map(Handle, MutableMapping[K, V]):
         self._node._put((*self._view.name, element), encoded, end_of(ttl, owned))
 
     def update(self, other: Any = (), /, **named: V) -> None:
-        """Sets all of these keys, as `[]` does one by one, in half the time: the writes of a turn leave together.
+        """Sets all of these keys, as `[]` does one by one, in half the time: what is asked for each is asked once.
 
         A mapping, or pairs; and keywords, each of which is a key (`ttl=5` as well). What can not be a key or a value is
         told before anything is written. It is no batch: write `with node.batch():` around it if it must be seen whole.
         """
-        keys = getattr(other, "keys", None)
-        try:
-            pairs = [(key, value) for key, value in (other if keys is None else ((key, other[key]) for key in keys()))]
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"{self.name}.update takes a mapping, or pairs of key and value: {error}") from None
-        writes = [self._encoded(key, value) for key, value in chain(pairs, named.items())]
-        for start in range(0, len(writes), STEP):
+        pairs: Iterable[tuple[Any, V]] = chain(self._pairs(other), named.items())
+        writes = [self._encoded(key, value) for key, value in pairs]
+        for start in range(0, len(writes), STEP):  # between two others may write
             self._node._put_all(writes[start : start + STEP])
 
     def touch(self, key: K, ttl: float) -> None:

@@ -114,7 +114,7 @@ class Storage:
         self.steps = self.groups = self.syncs = self.compactions = 0
         """Steps written, transactions that wrote them, fsyncs of the WAL, states that replaced what was before."""
         self.dropped = 0
-        """Steps that were not written: the queue had no room, the disk had refused, or the storage was closed."""
+        """Steps that were not written, or may not have been: the queue had no room, the disk had refused, or the storage was closed."""
         self.overflows = 0
         """How often the queue was full: a state was asked for each time, to cover what was dropped."""
         self._directory = DataDirectory(directory, cluster)
@@ -136,7 +136,8 @@ class Storage:
         self._numbers = count(1)
         self._asked = self._answered = 0
         """The last state that was asked to be written, or the last reading, and the last of them that is done. Numbers,
-        since the thread may be done before `put` has returned: what is noted of it then must not undo that."""
+        since the thread may be done before `put` has returned: what is noted of it then must not undo that. None comes
+        twice, though a signal handler raised before it was noted."""
         self._deaf = True
         """Whether what is appended goes nowhere."""
         self._deadline: float | None = None
@@ -221,8 +222,8 @@ class Storage:
         self._asked, self._behind, self._since = number, False, 0
 
     def lost(self) -> int:
-        """A step was lost on its way here: it counts as one that was dropped, and what follows it goes nowhere until a
-        state covers it. Gives its ticket."""
+        """A step may have been lost on its way here: it counts as one that was dropped, and what follows it goes
+        nowhere until a state covers it. Gives its ticket."""
         self._behind = True
         self._ticket += 1
         self.dropped += 1

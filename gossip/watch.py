@@ -372,6 +372,8 @@ class Watch(Generic[K, V]):
         for (_, _, element), before, after in changes:
             if self._lagged:
                 break
+            if wants is not None and not wants(element):
+                continue
             if after is not None and after[4] != FOREVER:
                 after = self._node.seen(after)
             if before is None:
@@ -379,8 +381,6 @@ class Watch(Generic[K, V]):
                     continue
             elif after is not None and before[2] == after[2] and before[1] == after[1]:
                 continue  # never the whole: conflicts hang below, and to compare chains recurses as deep as they are
-            if wants is not None and not wants(element):
-                continue
             news, key = True, (place, element)
             if key in unread:
                 self._replace(key, unread[key], after)

@@ -55,17 +55,17 @@ class Writing:
     def put_all(self, writes: Sequence[tuple[Key, bytes]]) -> bool:
         """The same for many that do not end: what each of them would ask is asked once, which halves it."""
         runtime, drafts = self._runtime, self.drafts
-        large = sum(len(value) for _, value in writes) > MOST_BYTES  # at once: more than peers take
-        if large or runtime.door.open or not self._may_draft(*writes[0]):  # of a batch each must have room
-            return all(self.put(key, value, FOREVER) for key, value in writes)
+        if runtime.door.open:  # in a batch each must have room
+            for key, value in writes:
+                self.put(key, value, FOREVER)
+            return True
+        self._may_draft(*writes[0])
         replication, wall = runtime.engine.replication, _wall()
         stamp, replica = replication.stamp, replication.replica
-        for start in range(0, len(writes), MOST):
-            part = writes[start : start + MOST]
-            drafts.written += len(part)  # before, as above
-            drafts.size += sum(len(value) for _, value in part)
-            for key, value in part:
-                drafts[key] = (stamp(wall), replica, 0, value, FOREVER, None)
+        for key, value in writes:
+            drafts.written += 1  # before, as above
+            drafts.size += len(value)
+            drafts[key] = (stamp(wall), replica, 0, value, FOREVER, None)
             if len(drafts) >= MOST or drafts.size >= MOST_BYTES:
                 self.settle()
         return True

@@ -71,6 +71,7 @@ def test_what_is_there_is_never_said_not_to_be(town: Shell) -> None:
     for kind in ("map", "register", "counter"):
         result = town.run("get", "online", "--type", kind, "--json")
         assert (result.code, result.error["error"]) == (1, f"there is no {kind} called 'online'")
+    assert town.run("keys", "online", "--type", "map").code == 1
 
 
 def test_keys_that_are_no_text(town: Shell) -> None:
