@@ -108,6 +108,9 @@ def test_dropping_changes_neither_context_nor_fingerprint() -> None:
     context, fingerprint = dict(store.context), store.fingerprint
     store.drop(KEY, now=70, gone={EVE})
     assert (store.context, store.fingerprint) == (context, fingerprint)
+    told = store.sums
+    store.recount()
+    assert store.sums == told, "what was dropped is in no sum"
 
 
 def test_a_key_that_is_written_for_good_is_mortal_no_more() -> None:

@@ -546,3 +546,15 @@ def test_who_reads_nothing_keeps_ten_times_watch_keys_and_no_more(cluster: str, 
                 assert ((await anext(changes)).kind == "lagged") is lags
 
     asyncio.run(story())
+
+
+def test_what_had_ended_when_it_became_visible_is_no_change(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster) as node, node.map("m").watch(snapshot=False) as changes:
+            m = node.map("m")
+            m.set("short", 1, ttl=0.001)
+            until_here(lambda: "short" not in m)  # in the same turn
+            m["end"] = 1
+            assert (await anext(changes)).key == "end"
+
+    asyncio.run(story())
