@@ -145,3 +145,27 @@ def test_what_is_large_reaches_others_however_much_of_it_comes_after_what_is_sma
             await until(lambda: len(bob.map("m")) == 1_005)
 
     asyncio.run(story())
+
+
+def test_an_update_that_is_too_much_for_its_batch_is_refused(cluster: str) -> None:
+    with gossip.Node(cluster, max_transaction=100_000) as node:
+        with pytest.raises(ValueError, match="would become larger"), node.batch():
+            node.map("m").update({f"k{number}": "x" * 1_000 for number in range(500)})
+
+
+def test_what_an_update_replaces_in_a_turn_comes_after_what_was_written_before_it(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster) as node, node.map("m").watch(snapshot=False) as changes:
+            m = node.map("m")
+            m["a"] = m["b"] = 1
+            m.update(a=2)
+            assert [(await anext(changes)).key for _ in range(2)] == ["b", "a"]
+
+    asyncio.run(story())
+
+
+def test_a_text_is_no_key_where_keys_are_of_another_type(cluster: str) -> None:
+    with gossip.Node(cluster) as node, gossip.Node(cluster) as other:
+        node.map("m").update(text=1)
+        until_here(lambda: "text" in node.map("m") and other.status()["digest"] == node.status()["digest"])
+        assert "text" not in other.map("m", key=int)
