@@ -148,9 +148,9 @@ def test_what_is_large_reaches_others_however_much_of_it_comes_after_what_is_sma
 
 
 def test_an_update_that_is_too_much_for_its_batch_is_refused(cluster: str) -> None:
-    with gossip.Node(cluster, max_transaction=100_000) as node:
-        with pytest.raises(ValueError, match="would become larger"), node.batch():
-            node.map("m").update({f"k{number}": "x" * 1_000 for number in range(500)})
+    too_large = pytest.raises(ValueError, match="would become larger")
+    with gossip.Node(cluster, max_transaction=100_000) as node, too_large, node.batch():
+        node.map("m").update({f"k{number}": "x" * 1_000 for number in range(500)})
 
 
 def test_what_an_update_replaces_in_a_turn_comes_after_what_was_written_before_it(cluster: str) -> None:
