@@ -114,8 +114,8 @@ class Storage:
         self.steps = self.groups = self.syncs = self.compactions = 0
         """Steps written, transactions that wrote them, fsyncs of the WAL, states that replaced what was before."""
         self.dropped = 0
-        """Steps that were not written, or may not have been: the queue had no room, the disk had refused, the storage was
-        closed, or a signal handler raised on their way here."""
+        """Steps that were not written, or may not have been: the queue had no room, the disk had refused, the storage
+        was closed, or a signal handler raised on their way here."""
         self.overflows = 0
         """How often the queue was full: a state was asked for each time, to cover what was dropped."""
         self._directory = DataDirectory(directory, cluster)
