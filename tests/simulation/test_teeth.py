@@ -163,7 +163,7 @@ def the_fingerprint_counts_the_dead(patch: pytest.MonkeyPatch) -> None:
     counted = Tally.counted
 
     def wrong(self: Tally) -> Any:
-        self.died = []
+        self.died.clear()
         return counted(self)
 
     patch.setattr(Tally, "counted", wrong)
