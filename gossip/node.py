@@ -346,8 +346,9 @@ class Node:
 
         `peers` is a number, "majority" (of all members, this one included) or "all" that `members` shows now. With
         `durable` they have it on their disks, and so has this node if it has a `data_dir`; `peers=0` waits for that
-        alone. Nothing that was acknowledged is lost while one of those lives, or has its directory. Raises
-        `TimeoutError`, which names who is missing, and `StorageFailed` if there is no disk to wait for, or it refused.
+        alone. Nothing that was acknowledged is lost while one of those lives, or has its directory. Without a
+        `timeout` it waits as long as that takes. Raises `TimeoutError`, which names who is missing, and `StorageFailed`
+        if there is no disk to wait for, or it refused; without a `timeout` also if too few of the others have one.
         """
         if (type(peers) is not int or peers < 0) and peers not in ("majority", "all"):
             raise ValueError(f"peers={peers!r} can not be: it is a number, 'majority' or 'all'")

@@ -25,6 +25,7 @@ _LOOK = 0.005
 """Seconds between two looks whether an open batch has ended."""
 _AGAIN = 0.5
 """Seconds until peers that have not confirmed are asked again: a question may be lost, as all else."""
+_IN_MEMORY = " (in memory alone: it has no data_dir, or its disk refused)"
 
 
 class Waits:
@@ -114,6 +115,8 @@ class Waits:
                     await self._on_own_disk(wanted, enough(set()))
                 while not enough(self._held(answers, durable)):
                     self._check()
+                    if durable and timeout is None:
+                        self._see_a_disk(answers, peers)
                     held = self._held(answers, durable)
                     silent = [peer for peer in self._runtime.engine.members.peers() if peer not in held]
                     self._runtime.ask_sync(silent, wanted, durable, number)
@@ -165,6 +168,19 @@ class Waits:
                 keeping.failed or "this node has no data_dir, so nothing of it is durable: give one, or wait for peers"
             )
 
+    def _see_a_disk(self, answers: dict[int, bool], peers: Peers) -> None:
+        """Raises `StorageFailed` if all have answered, and some have no disk: who gave no timeout would wait for ever."""
+        members = self._runtime.engine.members.peers()
+        here = self._runtime.keeping.has_disk
+        diskless = [self._runtime.name_of(peer) for peer in members if not answers.get(peer, True)]
+        if all(peer in answers for peer in members) and (diskless or not here):
+            names = ", ".join(sorted(diskless) if here else ["this node", *sorted(diskless)])
+            raise StorageFailed(
+                f"too few have a disk for sync(peers={peers!r}, durable=True): {names} can hold it in memory alone, for "
+                "want of a data_dir, or since the disk refused. Give them one, or ask for fewer, or give a timeout and "
+                "wait for others to come"
+            )
+
     def _held(self, answers: dict[int, bool], durable: bool) -> set[int]:
         """Who has confirmed and is still a member: one that has gone since has its data no more, or a new instance."""
         members = self._runtime.engine.members
@@ -183,7 +199,11 @@ class Waits:
         self, answers: dict[int, bool], asked: Sequence[int], peers: Peers, durable: bool, timeout: float | None
     ) -> str:
         held = self._held(answers, durable)
-        silent = sorted(self._runtime.name_of(peer) for peer in asked if peer not in held)
+        silent = sorted(
+            self._runtime.name_of(peer) + (_IN_MEMORY if durable and peer in answers else "")
+            for peer in asked
+            if peer not in held
+        )
         how = " on disk" if durable else ""
         missing = f"missing: {', '.join(silent)}" if silent else "there are no more members"
         return f"after {timeout:g} s {len(held)} peers hold it{how}, and {peers} were asked for; {missing}"

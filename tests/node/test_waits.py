@@ -211,8 +211,17 @@ def test_what_is_durable_is_on_the_disks_of_those_who_have_one(cluster: str, tmp
                 for node in (ann, bob):
                     keeping = node._runtime.keeping  # type: ignore[union-attr]
                     assert keeping._safe > 0 and len(node.map("m")) == number + 1
-            with pytest.raises(TimeoutError, match=r"1 peers hold it on disk, and 2 were asked for; missing: cat"):
+            with pytest.raises(
+                TimeoutError, match=r"1 peers hold it on disk, and 2 were asked for; missing: cat"
+            ) as told:
                 await ann.sync(peers=2, durable=True, timeout=0.3)
+            assert str(told.value).endswith("cat (in memory alone: it has no data_dir, or its disk refused)")
+            for asked in (2, "all"):
+                with pytest.raises(
+                    gossip.StorageFailed, match=r"too few have a disk .*: cat can hold it in memory alone"
+                ):
+                    await ann.sync(peers=asked, durable=True)  # type: ignore[arg-type]
+            await ann.sync(durable=True)
             await ann.sync(peers=0, durable=True, timeout=10)
             await cat.sync(peers=2, durable=True, timeout=10)
             with pytest.raises(gossip.StorageFailed, match="data_dir"):
@@ -244,6 +253,8 @@ def test_where_no_disk_is_nothing_is_durable(cluster: str) -> None:
                     await ann.sync(peers=peers, durable=True, timeout=1)  # type: ignore[arg-type]
             with pytest.raises(TimeoutError, match="on disk"):
                 await ann.sync(durable=True, timeout=0.05)
+            with pytest.raises(gossip.StorageFailed, match="this node can hold it in memory alone"):
+                await ann.sync(durable=True)
             for wrong in (-1, True):
                 with pytest.raises(ValueError, match="majority"):
                     await ann.sync(peers=wrong)
