@@ -169,16 +169,16 @@ class Waits:
             )
 
     def _see_a_disk(self, answers: dict[int, bool], peers: Peers) -> None:
-        """Raises `StorageFailed` if all have answered, and some have no disk: who gave no timeout would wait for ever."""
+        """Raises `StorageFailed` if all have answered, and some have no disk: without a timeout it waits for ever."""
         members = self._runtime.engine.members.peers()
         here = self._runtime.keeping.has_disk
         diskless = [self._runtime.name_of(peer) for peer in members if not answers.get(peer, True)]
         if all(peer in answers for peer in members) and (diskless or not here):
             names = ", ".join(sorted(diskless) if here else ["this node", *sorted(diskless)])
             raise StorageFailed(
-                f"too few have a disk for sync(peers={peers!r}, durable=True): {names} can hold it in memory alone, for "
-                "want of a data_dir, or since the disk refused. Give them one, or ask for fewer, or give a timeout and "
-                "wait for others to come"
+                f"too few have a disk for sync(peers={peers!r}, durable=True): {names} can hold it in memory alone, "
+                "for want of a data_dir, or since the disk refused. Give them one, or ask for fewer, or give a timeout "
+                "and wait for others to come"
             )
 
     def _held(self, answers: dict[int, bool], durable: bool) -> set[int]:
