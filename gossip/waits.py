@@ -171,7 +171,7 @@ class Waits:
     def _see_a_disk(self, answers: dict[int, bool], peers: Peers) -> None:
         """Raises `StorageFailed` if all have answered, and some have no disk: without a timeout it waits for ever."""
         members = self._runtime.engine.members.peers()
-        here = self._runtime.keeping.has_disk
+        here = self._runtime.keeping.has_disk or peers != "majority"  # a number is of others, who may still come
         diskless = [self._runtime.name_of(peer) for peer in members if not answers.get(peer, True)]
         if all(peer in answers for peer in members) and (diskless or not here):
             names = ", ".join(sorted(diskless) if here else ["this node", *sorted(diskless)])

@@ -244,7 +244,7 @@ def test_after_the_disk_has_refused_nothing_is_acknowledged(cluster: str, tmp_pa
     asyncio.run(story())
 
 
-def test_where_no_disk_is_nothing_is_durable(cluster: str) -> None:
+def test_where_no_disk_is_nothing_is_durable(cluster: str, tmp_path: Path) -> None:
     async def story() -> None:
         async with nodes(cluster, 1) as (ann,):
             ann.map("m")["k"] = 1
@@ -255,6 +255,9 @@ def test_where_no_disk_is_nothing_is_durable(cluster: str) -> None:
                 await ann.sync(durable=True, timeout=0.05)
             with pytest.raises(gossip.StorageFailed, match="this node can hold it in memory alone"):
                 await ann.sync(durable=True)
+            waiting = asyncio.create_task(ann.sync(peers=1, durable=True))  # of others, who may still come
+            async with gossip.Node(cluster, data_dir=tmp_path):
+                await asyncio.wait_for(waiting, 10)
             for wrong in (-1, True):
                 with pytest.raises(ValueError, match="majority"):
                     await ann.sync(peers=wrong)
