@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import gossip
-from gossip.drafts import MOST
+from gossip.handle import STEP
 from tests.waiting import nodes, until, until_here
 
 
@@ -72,8 +72,8 @@ def test_one_that_can_not_be_written_leaves_all_unwritten(cluster: str) -> None:
 
 @pytest.mark.parametrize("where", ["loop", "thread", "batch"])
 def test_many_keys_again_and_again_are_what_the_last_said_everywhere(cluster: str, where: str) -> None:
-    """More than are drafts at once, some of them already written in the same turn, and some ending by themselves."""
-    random, size = Random(1), 3 * MOST
+    """More than are written in one go, some of them already in the same turn, and some ending by themselves."""
+    random, size = Random(1), 3 * STEP
 
     async def story() -> None:
         async with nodes(cluster) as (ann, bob):
