@@ -24,7 +24,7 @@ from crdt.codec import (
 )
 from crdt.counter import PNCounter
 from crdt.inbox import Inbox
-from crdt.live import FOREVER, WITH_AUTHOR, Live, chain, visible
+from crdt.live import FOREVER, WITH_AUTHOR, Link, Live, chain, dot_of, head_of, value_of, visible
 from crdt.maps import LWWMap
 from crdt.register import LWWRegister
 from crdt.sets import ORSet
@@ -44,6 +44,7 @@ __all__ = [
     "Key",
     "LWWMap",
     "LWWRegister",
+    "Link",
     "Live",
     "Malformed",
     "Note",
@@ -60,11 +61,14 @@ __all__ = [
     "decode_element",
     "decode_state",
     "decode_value",
+    "dot_of",
     "encode_batch",
     "encode_context",
     "encode_element",
     "encode_state",
     "encode_value",
+    "head_of",
     "state_parts",
+    "value_of",
     "visible",
 ]

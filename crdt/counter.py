@@ -10,7 +10,7 @@ Not here: bounds, and anything that would need the others' consent ("never below
 from __future__ import annotations
 
 from crdt.codec import COUNTER, decode_value, encode_part, object_name
-from crdt.live import Live
+from crdt.live import Live, value_of
 from crdt.store import Store, Write
 from crdt.timestamp import Timestamp
 
@@ -48,7 +48,7 @@ class PNCounter:
         """The value of a replica's part after it has added `amount`, given what is live of it. Raises as `add` does."""
         if type(amount) is not int:
             raise TypeError(f"a counter counts in integers, not in {type(amount).__name__}")
-        up, down = (0, 0) if live is None else decode_value(live[3])
+        up, down = (0, 0) if live is None else decode_value(value_of(live))
         if amount >= 0:
             up += amount
         else:
@@ -62,6 +62,6 @@ class PNCounter:
         """The sum over all replicas."""
         total = 0
         for live in list(self.store.elements(self.name).values()):
-            up, down = decode_value(live[3])
+            up, down = decode_value(value_of(live))
             total += up - down
         return total

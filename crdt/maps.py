@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from crdt.codec import MAP, decode_element, decode_value, encode_element, encode_value, object_name
-from crdt.live import Live, chain
+from crdt.live import Live, chain, value_of
 from crdt.store import Key, Store, Write
 from crdt.timestamp import Timestamp
 
@@ -49,7 +49,7 @@ class LWWMap:
     def get(self, key: object, default: Any = None) -> Any:
         """The value shown for this key."""
         live = self.live(key)
-        return default if live is None else decode_value(live[3])
+        return default if live is None else decode_value(value_of(live))
 
     def live(self, key: object) -> Live | None:
         """The greatest live write of this key, with its stamp and author."""
@@ -65,7 +65,7 @@ class LWWMap:
         >>> LWWMap(a, "m").get("k"), LWWMap(a, "m").conflicts("k")
         (2, [1])
         """
-        return [decode_value(live[3]) for live in chain(self.live(key))][1:]
+        return [decode_value(link[3]) for link in chain(self.live(key))][1:]
 
     def keys(self) -> Iterator[Any]:
         """The keys, as of now."""
@@ -74,7 +74,7 @@ class LWWMap:
     def items(self) -> Iterator[tuple[Any, Any]]:
         """The keys and the values shown, as of now."""
         for element, live in list(self.store.elements(self.name).items()):
-            yield decode_element(element), decode_value(live[3])
+            yield decode_element(element), decode_value(value_of(live))
 
     def __len__(self) -> int:
         return len(self.store.elements(self.name))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from crdt.codec import REGISTER, decode_value, encode_value, object_name
-from crdt.live import Live, chain
+from crdt.live import Live, chain, value_of
 from crdt.store import Store, Write
 from crdt.timestamp import Timestamp
 
@@ -49,9 +49,9 @@ class LWWRegister:
     def value(self) -> Any:
         """The value shown; None if the register is empty."""
         live = self.live
-        return None if live is None else decode_value(live[3])
+        return None if live is None else decode_value(value_of(live))
 
     @property
     def conflicts(self) -> list[Any]:
         """The values of concurrent writes that are not shown, greatest first."""
-        return [decode_value(live[3]) for live in chain(self.live)][1:]
+        return [decode_value(link[3]) for link in chain(self.live)][1:]

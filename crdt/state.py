@@ -8,7 +8,7 @@ Not here: the encoding of what a state is made of (`codec`), and the asking for 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
 from crdt.causality import RANGES, Context, Dot, range_of
@@ -29,7 +29,7 @@ from crdt.codec import (
     size_of_note,
     unpack,
 )
-from crdt.live import WITH_AUTHOR, Live, chain
+from crdt.live import FOREVER, WITH_AUTHOR, Link, Live, chain, head_of, pack_head, unpacked
 from crdt.store import Note, Object, Scope, State
 
 _LOOKED: Final = 1 << 14
@@ -78,17 +78,17 @@ def _bodies(state: State, limit: int, ranges: Container[int] | None) -> Iterator
         flats: list[_Flat] = []
         noted: dict[Note, int] = {}
         size = 0
-        for element, head in elements.items():
-            for live in _least_first(head):
+        for element, live in elements.items():
+            for link in _least_first(live):
                 looked += 1
-                if ranges is None or range_of(live[1], live[2]) in ranges:
-                    note = notes.get((live[1], live[2])) if notes else None
+                if ranges is None or range_of(link[1], link[2]) in ranges:
+                    note = notes.get((link[1], link[2])) if notes else None
                     if note is None:
-                        flats.append((element, *live[:5]))
+                        flats.append((element, *link[:5]))
                     else:
                         size += 0 if note in noted else size_of_note(note)
-                        flats.append((element, *live[:5], noted.setdefault(note, len(noted))))
-                    size += len(element) + len(live[3]) + 32
+                        flats.append((element, *link[:5], noted.setdefault(note, len(noted))))
+                    size += len(element) + len(link[3]) + 32
                 # between two conflicts too: a key may have many, and each of a megabyte
                 if size >= limit or (looked >= _LOOKED and ranges is not None):
                     yield (kind, name, flats, list(noted)) if noted else (kind, name, flats)
@@ -97,15 +97,15 @@ def _bodies(state: State, limit: int, ranges: Container[int] | None) -> Iterator
             yield (kind, name, flats, list(noted)) if noted else (kind, name, flats)
 
 
-def _least_first(head: Live) -> Iterator[Live]:
+def _least_first(live: Live) -> Iterable[Link]:
     """The live writes of a key as they are sent: whoever takes them in links each to the one before it."""
-    return iter((head,)) if head[5] is None else reversed(list(chain(head)))
+    return reversed(list(chain(live)))
 
 
 def _count(state: State) -> int:
     """How many live writes there are; most keys have one."""
-    conflicts = [head for elements in state.objects.values() for head in elements.values() if head[5] is not None]
-    return sum(map(len, state.objects.values())) + sum(len(list(chain(head))) - 1 for head in conflicts)
+    chains = [live for elements in state.objects.values() for live in elements.values() if not isinstance(live, bytes)]
+    return sum(map(len, state.objects.values())) + sum(len(list(chain(live))) - 1 for live in chains)
 
 
 class Stage:
@@ -181,7 +181,7 @@ class Stage:
             self._scope = _scope(*last)
 
     def _add(self, kind: int, elements: dict[bytes, Live], flats: tuple[Any, ...], notes: list[Note]) -> None:
-        """Adds live writes of an object. They come least first, so each is the new head of the chain of its element.
+        """Adds live writes of an object. They come least first, so each is the new head of what its element has.
 
         One loop with all checks in it: a newcomer waits for a million of them, and each call more for each of them is a
         tenth of a second.
@@ -203,9 +203,12 @@ class Stage:
                 raise Malformed("broken rule of the format: a live write has a key, a value, and a delivered dot")
             check_element(kind, element, value, replica)
             lesser = elements.get(element)
-            if lesser is not None and (stamp, replica, sequence) <= lesser[:3]:
+            if lesser is None and expires == FOREVER:
+                elements[element] = pack_head(stamp, replica, sequence) + value
+            elif lesser is None or (stamp, replica, sequence) > head_of(lesser):
+                elements[element] = (stamp, replica, sequence, value, expires, unpacked(lesser))
+            else:
                 raise Malformed("broken rule of the format: live writes come least first")
-            elements[element] = (stamp, replica, sequence, value, expires, lesser)
             if stamp > newest:
                 newest = stamp
             if len(flat) == 7:

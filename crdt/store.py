@@ -27,7 +27,26 @@ from itertools import islice
 from typing import NamedTuple, TypeAlias
 
 from crdt.causality import SPREAD, TO_RANGE, Context, Dot, fingerprint_of, range_of
-from crdt.live import FOREVER, Live, chain, dots_in, find, is_mortal, is_over, linked, place_of, with_one, without
+from crdt.live import (
+    AT_DOT,
+    FOREVER,
+    Link,
+    Live,
+    chain,
+    dot_of,
+    dots_in,
+    find,
+    is_mortal,
+    is_over,
+    linked,
+    pack_head,
+    packed,
+    place_of,
+    unpack_dot,
+    unpacked,
+    with_one,
+    without,
+)
 from crdt.tally import Tally
 from crdt.timestamp import Timestamp
 
@@ -122,8 +141,8 @@ class Store:
     True
     >>> store.merge(write) is not None  # again: nothing new
     False
-    >>> store.shown((1, "flags", b"beta"))[3]
-    b'on'
+    >>> [link[3] for link in chain(store.shown((1, "flags", b"beta")))]
+    [b'on']
     """
 
     __slots__ = ("_counted", "_delivered", "_moved", "_tally", "context", "mortal", "named", "notes", "objects")
@@ -154,12 +173,7 @@ class Store:
         Of more than `MAX_NAMES` concurrent ones it replaces the greatest; the next write replaces the rest. Raises
         `ValueError` for a replica that is no number of 64 bits, or 0.
         """
-        if type(replica) is not int or not 0 < replica <= _MASK:
-            raise ValueError(
-                f"replica {replica!r} can not be: it is a number from 1 to 2**64 - 1 that nobody else uses"
-            )
-        if type(stamp) is not int or not 0 <= stamp <= _MASK:
-            raise ValueError(f"stamp {stamp!r} can not be: crdt.timestamp makes them, numbers of 64 bits")
+        _check_numbers(replica, stamp)
         names = tuple(_dots_of(self.shown(key)))
         return Write((replica, self.context[replica] + 1), key, stamp, value, names, expires)
 
@@ -213,9 +227,10 @@ class Store:
         """Delivers a write, of a batch with this note. None if it was delivered before.
 
         Raises `ValueError` if writes before it are missing, or if another write with its dot is live under its key: two
-        were asked for before the first was merged.
+        were asked for before the first was merged. Also for a replica or a stamp that can not be, as `write` does.
         """
         replica, sequence = write.dot
+        _check_numbers(replica, write.stamp)
         delivered = self.context[replica]
         if sequence <= delivered:
             self._check_same(write)
@@ -228,17 +243,17 @@ class Store:
         return self._apply(write, note)
 
     def _check_same(self, write: Write) -> None:
-        live = find(self.shown(write.key), write.dot)
-        if live is not None and live[:5] != (write.stamp, *write.dot, write.value, write.expires):
+        link = find(unpacked(self.shown(write.key)), write.dot)
+        if link is not None and link[:5] != (write.stamp, *write.dot, write.value, write.expires):
             raise ValueError(
                 f"two writes are number {write.dot[1]} of replica {write.dot[0]:016x}, and this one came second: merge "
                 "each write before you ask for the next, and give no two writers the same replica"
             )
 
     def put_all(
-        self, drafts: Iterable[tuple[Key, Live]], replica: int, note: Note | None = None
+        self, drafts: Iterable[tuple[Key, Link]], replica: int, note: Note | None = None
     ) -> tuple[tuple[Write, ...], list[Change]]:
-        """Makes and delivers the next writes of `replica`, one for each of these keys: of a `Live` its stamp, value and
+        """Makes and delivers the next writes of `replica`, one for each of these keys: of a `Link` its stamp, value and
         end count. It is `write` and `merge` of each, in line, as in `_apply_all`: so a turn's writes are gone through
         once."""
         writes: list[Write] = []
@@ -249,25 +264,24 @@ class Store:
         self._moved.setdefault(replica, sequence)
         elements: dict[bytes, Live] | None = None
         name: Object | None = None  # of the object whose `elements` these are: consecutive drafts mostly have the same
-        immortal = False
         for key, (stamp, _, _, value, expires, _) in drafts:
             sequence += 1
             if key[:2] != name:
                 name = key[:2]
-                elements, immortal = objects.get(name), name not in self.mortal
+                elements = objects.get(name)
             before = None if elements is None else elements.get(key[2])
             names: tuple[Dot, ...] = ()
             if before is not None:
-                names = (before[1:3],) if before[5] is None else tuple(_dots_of(before))
+                names = (unpack_dot(before, AT_DOT),) if isinstance(before, bytes) else tuple(_dots_of(before))
             write = new(Write, ((replica, sequence), key, stamp, value, names, expires))
             context[replica] = sequence
-            if elements is not None and usual and immortal and expires == FOREVER and len(names) < 2:
-                if before is not None:
-                    died[before[1]].append(before[2])
+            if elements is not None and usual and expires == FOREVER and (isinstance(before, bytes) or not names):
+                if names:
+                    died[names[0][0]].append(names[0][1])
                     if self.notes:
                         self.notes.pop(names[0], None)
                 born.append(sequence)
-                live = elements[key[2]] = (stamp, replica, sequence, value, FOREVER, None)
+                live = elements[key[2]] = pack_head(stamp, replica, sequence) + value
                 changes.append((key, before, live))
             else:
                 changes.append(self._apply(write, note))
@@ -295,9 +309,9 @@ class Store:
         return changes
 
     def _apply_all(self, batch: Batch, delivered: int) -> list[Change]:
-        """What is new of a batch. In line is what most writes do: take the place of one other or of none, in an object
-        of which nothing ends by itself. It takes three quarters of the instructions that `_apply` alone does. `put_all`
-        has the same in line."""
+        """What is new of a batch. In line is what most writes do: last, and take the place of one other that would, or
+        of none. It takes three quarters of the instructions that `_apply` alone does. `put_all` has the same in line.
+        """
         changes: list[Change] = []
         context, objects, note, replica = self.context, self.objects, batch.note, batch.replica
         born, died = self._tally.born[replica], self._tally.died
@@ -310,20 +324,20 @@ class Store:
             context[replica] = sequence
             if its_name != name or its_kind != kind:
                 kind, name = its_kind, its_name
-                elements = None if (kind, name) in self.mortal else objects.get((kind, name))
+                elements = objects.get((kind, name))
             if elements is not None and value is not None and expires == FOREVER and note is None and not self.named:
                 before = elements.get(element)
                 if before is None:
                     usual = not names
                 else:
-                    usual = before[5] is None and names == (before[1:3],)
+                    usual = isinstance(before, bytes) and names == (unpack_dot(before, AT_DOT),)
                 if usual:
-                    if before is not None:
-                        died[before[1]].append(before[2])
+                    if names:
+                        died[names[0][0]].append(names[0][1])
                         if self.notes:
                             self.notes.pop(names[0], None)
                     born.append(sequence)
-                    live = elements[element] = (stamp, replica, sequence, value, FOREVER, None)
+                    live = elements[element] = pack_head(stamp, replica, sequence) + value
                     changes.append((write[1], before, live))
                     continue
             changes.append(self._apply(write, note))
@@ -335,38 +349,41 @@ class Store:
         dot, key, stamp, value, names, expires = write
         name, element = key[:2], key[2]
         elements = self.objects.get(name)
-        before = after = None if elements is None else elements.get(element)
+        before = None if elements is None else elements.get(element)
+        link = was = unpacked(before)
         if names:
-            after = self._without_all(before, names)
+            link = self._without_all(link, names)
         if self.named and dot in self.named:
             self.named.discard(dot)
         elif value is not None:
-            live = (stamp, dot[0], dot[1], value, expires, None)
-            self._tally.add(live)
-            after = live if after is None else with_one(after, live)
+            born: Link = (stamp, dot[0], dot[1], value, expires, None)
+            self._tally.add(born)
+            link = born if link is None else with_one(link, born)
             if note is not None:
                 self.notes[dot] = note
-        if after is not before:
-            if elements is None or after is None:
-                self._put(key, after)
-            else:
-                elements[element] = after
-                if expires != FOREVER or after[5] is not None or name in self.mortal:
-                    self._note_mortal(name, element, after)
+        if link is was:
+            return key, before, before
+        after = packed(link)
+        if elements is None or after is None:
+            self._put(key, after)
+        else:
+            elements[element] = after
+            if name in self.mortal or not isinstance(after, bytes):
+                self._note_mortal(name, element, after)
         return key, before, after
 
-    def _without_all(self, live: Live | None, names: Iterable[Dot]) -> Live | None:
+    def _without_all(self, link: Link | None, names: Iterable[Dot]) -> Link | None:
         """The chain less what is named of it; what was not delivered yet is remembered as named early."""
         for named in names:
-            dead = find(live, named)
+            dead = find(link, named)
             if dead is not None:
-                live = without(live, dead)
+                link = without(link, dead)
                 self._tally.remove(dead)
                 if self.notes:
                     self.notes.pop(named, None)
             elif named[1] > self.context.get(named[0], 0):
                 self.named.add(named)
-        return live
+        return link
 
     def _put(self, key: Key, live: Live | None) -> None:
         name = key[:2]
@@ -382,7 +399,7 @@ class Store:
                 del self.objects[name]
 
     def _note_mortal(self, name: Object, element: bytes, live: Live | None) -> None:
-        if live is not None and (live[4] != FOREVER or (live[5] is not None and is_mortal(live[5]))):
+        if is_mortal(live):
             self.mortal.setdefault(name, {})[element] = None
         elif name in self.mortal:
             keys = self.mortal[name]
@@ -396,16 +413,19 @@ class Store:
         This is no write: each node does it by itself, and nobody need be told. What was concurrent shows again.
         """
         before = self.shown(key)
-        kept = []
-        for live in chain(before):
-            if is_over(live, now, gone):
-                self._tally.remove(live)
-                self.notes.pop((live[1], live[2]), None)
-            else:
-                kept.append(live)
-        after = linked(kept, None)
-        if after is before:
+        if isinstance(before, bytes):
             return None
+        kept = []
+        for link in chain(before):
+            if is_over(link, now, gone):
+                self._tally.remove(link)
+                self.notes.pop((link[1], link[2]), None)
+            else:
+                kept.append(link)
+        left = linked(kept, None)
+        if left is before:
+            return None
+        after = packed(left)
         self._put(key, after)
         self._tally.bound()
         return key, before, after
@@ -427,7 +447,7 @@ class Store:
             mine, other = self.objects.get(name, _NOTHING), theirs.objects.get(name, _NOTHING)
             for element, there in other.items():
                 before: Live | None = mine.get(element)
-                if before is not None and before[:3] == there[:3] and before[5] is there[5] is None:
+                if isinstance(before, bytes) and before == there:
                     continue  # the usual case between nodes that know each other: one write, the same here and there
                 after = self._joined(before, there, theirs)
                 if after is not before:  # a chain of the same links is the same chain, see `linked`
@@ -455,32 +475,32 @@ class Store:
             for element, there in elements.items():
                 before = self.shown((*name, element))
                 mine = dots_in(before)
-                lost = [live for live in chain(there) if self._has_lost(live, mine)]
+                lost = [link for link in chain(there) if self._has_lost(link, mine)]
                 if lost:
-                    after = linked(sorted([*chain(before), *lost], key=place_of, reverse=True), None)
+                    after = packed(linked(sorted([*chain(before), *lost], key=place_of, reverse=True), None))
                     changes.append(((*name, element), before, after))
         self._replace(changes, theirs.notes)
         return changes
 
-    def _has_lost(self, live: Live, mine: set[Dot]) -> bool:
-        dot = (live[1], live[2])
-        return live[4] == FOREVER and dot not in mine and self.context.covers(dot)
+    def _has_lost(self, link: Link, mine: set[Dot]) -> bool:
+        dot = (link[1], link[2])
+        return link[4] == FOREVER and dot not in mine and self.context.covers(dot)
 
     def recount(self) -> None:
         """Counts the fingerprint and the sums anew, from what is here."""
         self._tally = Tally()
         for elements in self.objects.values():
-            for head in elements.values():
-                for live in chain(head):
-                    self._tally.add(live)
+            for live in elements.values():
+                for link in chain(live):
+                    self._tally.add(link)
 
     def _replace(self, changes: Iterable[Change], notes: Mapping[Dot, Note]) -> None:
         """Puts what is live after each change in the place of what was before; `notes` are those of what is new."""
         for key, before, after in changes:
-            for live in chain(before):
-                self._tally.remove(live)
-            for live in chain(after):
-                self._tally.add(live)
+            for link in chain(before):
+                self._tally.remove(link)
+            for link in chain(after):
+                self._tally.add(link)
             self._put(key, after)
             if self.notes or notes:
                 left = dots_in(after)
@@ -504,36 +524,46 @@ class Store:
         self.recount()
         changes: list[Change] = []
         for name, elements in self.objects.items():
-            changes += [((*name, element), None, head) for element, head in elements.items()]
-            for element, head in elements.items():
-                if head[4] != FOREVER or head[5] is not None:
-                    self._note_mortal(name, element, head)
+            changes += [((*name, element), None, live) for element, live in elements.items()]
+            for element, live in elements.items():
+                if not isinstance(live, bytes):
+                    self._note_mortal(name, element, live)
         return changes
 
     def _joined(self, mine: Live | None, theirs: Live | None, state: State) -> Live | None:
-        if mine is None and theirs is not None and theirs[5] is None:
-            return None if self._knows(theirs) else theirs
-        my_dots, their_dots = dots_in(mine), dots_in(theirs)
+        if mine is None and isinstance(theirs, bytes):
+            return None if self._knows(dot_of(theirs)) else theirs
+        if theirs is None and isinstance(mine, bytes):
+            return None if state.buries(dot_of(mine)) else mine
+        was = unpacked(mine)
+        my_dots, their_dots = dots_in(was), dots_in(theirs)
         joined = []
-        for live in chain(mine):
-            dot = (live[1], live[2])
+        for link in chain(was):
+            dot = (link[1], link[2])
             if dot in their_dots or not state.buries(dot):
-                joined.append(live)
-        for live in chain(theirs):
-            dot = (live[1], live[2])
-            if not (dot in my_dots or self._knows(live)):
-                joined.append(live)
+                joined.append(link)
+        for link in chain(theirs):
+            dot = (link[1], link[2])
+            if not (dot in my_dots or self._knows(dot)):
+                joined.append(link)
         if len(joined) > 1:
             joined.sort(key=place_of, reverse=True)
-        return linked(joined, None)
+        both = linked(joined, None)
+        return mine if both is was else packed(both)
 
-    def _knows(self, live: Live) -> bool:
+    def _knows(self, dot: Dot) -> bool:
         """Whether a write was delivered here, or was named by one that was: if it is not live, then it is dead."""
-        dot = (live[1], live[2])
         return dot[1] <= self.context.get(dot[0], 0) or dot in self.named
 
 
 _NOTHING: Mapping[bytes, Live] = {}
+
+
+def _check_numbers(replica: int, stamp: Timestamp) -> None:
+    if type(replica) is not int or not 0 < replica <= _MASK:
+        raise ValueError(f"replica {replica!r} can not be: it is a number from 1 to 2**64 - 1 that nobody else uses")
+    if type(stamp) is not int or not 0 <= stamp <= _MASK:
+        raise ValueError(f"stamp {stamp!r} can not be: crdt.timestamp makes them, numbers of 64 bits")
 
 
 def _dots_of(live: Live | None) -> Iterator[Dot]:
@@ -544,14 +574,12 @@ def _dots_of(live: Live | None) -> Iterator[Dot]:
 def _in_scope(elements: Mapping[bytes, Live], scope: Scope) -> Iterator[tuple[bytes, Live]]:
     """The elements with a live write of which a state of this scope tells.
 
-    Most have none, and all are looked at: so `range_of` and `chain` stand in line here, which halves it.
+    Most have none, and all are looked at: so `range_of` and `covers` stand in line here, which halves it.
     """
     ranges, compared = scope
-    for element, head in elements.items():
-        live: Live | None = head
-        while live is not None:
-            replica, sequence = live[1], live[2]
+    for element, live in elements.items():
+        dots = (unpack_dot(live, AT_DOT),) if isinstance(live, bytes) else dots_in(live)
+        for replica, sequence in dots:
             if ((replica + sequence * SPREAD) & _MASK) >> TO_RANGE in ranges or sequence > compared.get(replica, 0):
-                yield element, head
+                yield element, live
                 break
-            live = live[5]

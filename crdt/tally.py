@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from crdt.causality import MIX, RANGES, SPREAD, TO_RANGE
-from crdt.live import FOREVER, Live
+from crdt.live import FOREVER, Link
 
 _MOST = 1024
 """What is not counted yet, about: 1 ms of work, for which everybody waits; of 4096 it was 5. With fewer the copy of
@@ -27,11 +27,11 @@ _MASK = 0xFFFF_FFFF_FFFF_FFFF
 class Tally:
     """The count of one store.
 
-    >>> tally, live = Tally(), (5, 7, 1, b"value", FOREVER, None)
-    >>> tally.add(live)
+    >>> tally, link = Tally(), (5, 7, 1, b"value", FOREVER, None)
+    >>> tally.add(link)
     >>> tally.counted()[0] != 0
     True
-    >>> tally.remove(live)
+    >>> tally.remove(link)
     >>> tally.counted() == Tally().counted()
     True
     """
@@ -46,14 +46,14 @@ class Tally:
         what ends by itself: it is in the sums alone, an exclusive or, to which adding and taking away are the same."""
         self._waiting = 0
 
-    def add(self, live: Live) -> None:
+    def add(self, link: Link) -> None:
         """This is live from here on."""
-        (self.born if live[4] == FOREVER else self.mortal)[live[1]].append(live[2])
+        (self.born if link[4] == FOREVER else self.mortal)[link[1]].append(link[2])
         self._waiting += 1
 
-    def remove(self, live: Live) -> None:
+    def remove(self, link: Link) -> None:
         """This is live no more."""
-        (self.died if live[4] == FOREVER else self.mortal)[live[1]].append(live[2])
+        (self.died if link[4] == FOREVER else self.mortal)[link[1]].append(link[2])
         self._waiting += 1
 
     def bound(self, noted: int = 0) -> None:

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from crdt import FOREVER, WITH_AUTHOR, Context, Dot, Live, Note, Write, decode_batch, decode_element, decode_value
+from crdt import FOREVER, WITH_AUTHOR, Context, Dot, Link, Live, Note, Write, decode_batch, decode_element, decode_value
 from crdt.codec import COUNTER, MAP, REGISTER, SET, object_name
 from gossip.checks import keys_of
 from gossip.checkup import examined
@@ -314,7 +314,7 @@ def _live(node: Node, request: Request) -> tuple[str, str, Live | None]:
     raise ValueError(f"say which {what.lower()} of the {kind}: gossip explain {handle.name} {what}")
 
 
-def _replaced(node: Node, shown: Live) -> list[dict[str, Any]] | None:
+def _replaced(node: Node, shown: Link) -> list[dict[str, Any]] | None:
     """What a write replaced, as far as the log still has it; None if it does not even have the write itself."""
     write, _ = _logged(node, (shown[1], shown[2]))
     if write is None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import itemgetter
 
-from crdt import Key, Live, Note
+from crdt import Key, Link, Note
 
 MOST = 1024
 """Drafts at once: a turn that writes more is settled in pieces, which the cache of a processor holds."""
@@ -24,8 +24,8 @@ MOST_BYTES = 1 << 20
 """Bytes of their values, likewise."""
 
 
-class Drafts(dict[Key, Live]):
-    """Drafts by key, each like a live write of this node; its sequence is 0.
+class Drafts(dict[Key, Link]):
+    """Drafts by key, each like a live write of this node, as a link; its sequence is 0.
 
     >>> drafts, on, off = Drafts(), (1, "flags", b"on"), (1, "flags", b"off")
     >>> for stamp, key, value in ((5, on, b"1"), (6, off, b"2"), (7, on, b"3")):
@@ -51,7 +51,7 @@ class Drafts(dict[Key, Live]):
         """How many were never more than drafts, in all turns."""
         return self._replaced + self.written - len(self)
 
-    def in_order(self) -> Sequence[tuple[Key, Live]]:
+    def in_order(self) -> Sequence[tuple[Key, Link]]:
         """All of them, in the order in which they were written."""
         drafts = list(self.items())
         if self.written != len(drafts):

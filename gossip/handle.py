@@ -19,6 +19,7 @@ from crdt import (
     FOREVER,
     WITH_AUTHOR,
     Key,
+    Link,
     Live,
     LWWMap,
     LWWRegister,
@@ -27,8 +28,10 @@ from crdt import (
     PNCounter,
     Write,
     decode_element,
+    dot_of,
     encode_element,
     encode_value,
+    value_of,
 )
 from crdt.codec import SHORT_TEXT, pack_small
 from crdt.timestamp import at
@@ -106,12 +109,12 @@ class Handle:
         except (WrongType, ValueError):
             return None  # what can not be a key is not here; only who writes it is told
         drafts = node._drafts  # first: a draft is there until its write is in the store
-        live = drafts.get((*view.name, element)) if drafts else None
+        live: Live | None = drafts.get((*view.name, element)) if drafts else None
         if live is None:
             elements = view.store.objects.get(view.name)
             if elements is None or (live := elements.get(element)) is None:
                 return None
-        return live if live[4] == FOREVER else self._shown(live)
+        return live if isinstance(live, bytes) else self._shown(live)
 
     def _live(self, view: LWWMap | ORSet | LWWRegister | PNCounter, element: bytes) -> Live | None:
         """What is live under one element, or a draft of it: the only reading that does not have drafts settled."""
@@ -121,9 +124,11 @@ class Handle:
 
     def _shown(self, live: Live | None) -> Live | None:
         """What a reader sees of a key, given its live writes: most neither expire nor are owned."""
-        return live if live is None or live[4] == FOREVER else next(self._node._visible(live), None)
+        if live is None or isinstance(live, bytes) or live[4] == FOREVER:
+            return live
+        return next(self._node._visible(live), None)
 
-    def _story(self, live: Live | None) -> tuple[list[Live], Note]:
+    def _story(self, live: Live | None) -> tuple[list[Link], Note]:
         """What a reader sees of a key, greatest first, and the note of that. The lock is held: whoever replaces a write
         takes its note away."""
         node, shown = self._node, list(self._node._visible(live))
@@ -132,10 +137,10 @@ class Handle:
         _, replica, sequence, *_ = shown[0]  # 0 is that of a draft, of another thread or of whom a handler interrupted
         return shown, (node._store.notes.get((replica, sequence)) if sequence else node._drafts.note) or NO_NOTE
 
-    def _entry(self, values: list[V], live: Live, note: Note) -> Entry[V]:
+    def _entry(self, values: list[V], link: Link, note: Note) -> Entry[V]:
         """The story of a write, given the values of it and of those it outshines."""
-        expires = time_of(live[4]) if live[4] > FOREVER else None
-        return Entry(values[0], live[0], live[1], tuple(values[1:]), expires, live[4] == WITH_AUTHOR, *note)
+        expires = time_of(link[4]) if link[4] > FOREVER else None
+        return Entry(values[0], link[0], link[1], tuple(values[1:]), expires, link[4] == WITH_AUTHOR, *note)
 
     def _keep(self, key: Key, expires: int) -> bool:
         """Writes anew what is shown under a key, with another end; False if nothing is."""
@@ -143,7 +148,7 @@ class Handle:
 
         def ask(replica: int, stamp: int) -> Write | None:  # under the lock: nobody's newer value is overwritten
             live = self._shown(store.shown(key))
-            return None if live is None else store.write(key, live[3], replica, stamp, expires)
+            return None if live is None else store.write(key, value_of(live), replica, stamp, expires)
 
         return self._node._write(ask)
 
@@ -187,8 +192,8 @@ class Handle:
             return schema.load(decode_element(element))
         except WrongType as error:
             raise WrongType(
-                f"{self.name} has {decode_element(element)!r:.80}, written by {live[1]:016x}: {error}. Remove it, for "
-                "example with `gossip`, or read with a type that takes it"
+                f"{self.name} has {decode_element(element)!r:.80}, written by {dot_of(live)[0]:016x}: {error}. Remove "
+                "it, for example with `gossip`, or read with a type that takes it"
             ) from None
 
     def _remedy(self, kind: type) -> str:

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 from weakref import WeakValueDictionary
 
-from crdt import Key, Live, Store, Write, visible
+from crdt import Key, Link, Live, Store, Write, visible
 from crdt.codec import make_note
 from crdt.store import Object
 from crdt.timestamp import at
@@ -492,7 +492,7 @@ class Node:
             raise NotRunning(FORKED)
         raise NotRunning(f"the node of cluster {self.config.cluster!r} is not running: {self._state}")
 
-    def _visible(self, live: Live | None) -> Iterator[Live]:
+    def _visible(self, live: Live | None) -> Iterator[Link]:
         """The live writes of a key that a reader may see now."""
         return visible(live, at(time.time_ns() // 1_000_000), self._running().engine.members)
 
@@ -501,7 +501,9 @@ class Node:
         elements, mortal = self._store.elements(name), self._store.mortal.get(name)
         if not mortal:
             return list(elements.items())
-        shown = [(key, next(self._visible(live), None) if key in mortal else live) for key, live in elements.items()]
+        shown: list[tuple[bytes, Live | None]] = [
+            (key, next(self._visible(live), None) if key in mortal else live) for key, live in elements.items()
+        ]
         return [(key, live) for key, live in shown if live is not None]
 
     def _count(self, name: Object) -> int:

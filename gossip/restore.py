@@ -153,7 +153,7 @@ def _write(node: Node, difference: Difference) -> bool:
             return None
         value, expires = (None, FOREVER) if wanted is None else wanted[3:5]
         write = store.write(key, value, replica, stamp, expires)
-        owned = {(live[1], live[2]) for live in chain(store.shown(key)) if live[4] == WITH_AUTHOR}
+        owned = {(link[1], link[2]) for link in chain(store.shown(key)) if link[4] == WITH_AUTHOR}
         return write._replace(names=tuple(dot for dot in write.names if dot not in owned))
 
     return node._write(ask)

@@ -28,10 +28,13 @@ from crdt import (
     Write,
     decode_element,
     decode_value,
+    dot_of,
     encode_element,
     encode_value,
+    value_of,
 )
 from crdt.codec import COUNTER, MAP, SET, object_name
+from crdt.live import AT_VALUE
 from gossip.errors import WrongType
 from gossip.handle import NOBODY, STEP, Entry, Handle, end_of
 from gossip.schema import Schema
@@ -75,7 +78,7 @@ class Map(Handle, MutableMapping[K, V]):
         live = self._find(self._keys, self._view, key)
         if live is None:
             raise KeyError(key)
-        value = decode_value(live[3])
+        value = decode_value(live[AT_VALUE:] if isinstance(live, bytes) else live[3])  # as `value_of`
         return value if type(value) in self._values.plain else self._loaded(key, value, live)
 
     def __setitem__(self, key: K, value: V) -> None:
@@ -152,12 +155,13 @@ class Map(Handle, MutableMapping[K, V]):
             raise KeyError(key)
         value: Any = self._load(key, live) if live is not None else default
         yield value
-        if live is not None and live[4] > FOREVER and self._shown(live) is None:
+        expires = live[4] if isinstance(live, tuple) else FOREVER
+        if expires > FOREVER and self._shown(live) is None:
             raise KeyError(key)
         encoded = self._encode_value(self._values, value, key)
-        if live is None or encoded != live[3]:
+        if live is None or encoded != value_of(live):
             element = self._encode_element("a key", self._keys, key)
-            self._node._put((*self._view.name, element), encoded, FOREVER if live is None else live[4])
+            self._node._put((*self._view.name, element), encoded, expires)
 
     def __delitem__(self, key: K) -> None:
         if key not in self:
@@ -238,20 +242,20 @@ class Map(Handle, MutableMapping[K, V]):
         if type(key) not in self._keys.plain:
             key = self._read_element(self._keys, element, after or before or NOBODY)
         value = previous = None
-        if after is not None and type(value := decode_value(after[3])) not in self._values.plain:
+        if after is not None and type(value := decode_value(value_of(after))) not in self._values.plain:
             value = self._loaded(key, value, after)
-        if before is not None and type(previous := decode_value(before[3])) not in self._values.plain:
+        if before is not None and type(previous := decode_value(value_of(before))) not in self._values.plain:
             previous = self._loaded(key, previous, before)
         return change_of(self, key, value, previous, kind, before, after)
 
     def _load(self, key: object, live: Live) -> V:
-        return self._loaded(key, decode_value(live[3]), live)
+        return self._loaded(key, decode_value(value_of(live)), live)
 
     def _loaded(self, key: object, value: Any, live: Live) -> V:
         try:
             return self._values.load(value)
         except WrongType as error:
-            raise WrongType(f"{self.name}[{key!r}], written by {live[1]:016x}: {error}") from None
+            raise WrongType(f"{self.name}[{key!r}], written by {dot_of(live)[0]:016x}: {error}") from None
 
 
 class _Items(ItemsView[K, V]):
@@ -557,15 +561,15 @@ class Register(Handle, Generic[V]):
 
     def _load(self, live: Live) -> V:
         try:
-            return self._values.load(decode_value(live[3]))
+            return self._values.load(decode_value(value_of(live)))
         except WrongType as error:
-            raise WrongType(f"{self.name}, written by {live[1]:016x}: {error}") from None
+            raise WrongType(f"{self.name}, written by {dot_of(live)[0]:016x}: {error}") from None
 
 
 def _part(live: Live | None) -> int:
     if live is None:
         return 0
-    up, down = decode_value(live[3])
+    up, down = decode_value(value_of(live))
     return int(up - down)
 
 

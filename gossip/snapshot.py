@@ -20,6 +20,7 @@ that is past (`past`).
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -27,13 +28,24 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
-from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, NamedTuple, Self
 
-from crdt import FOREVER, Live, Malformed, Stage, State, decode_element, decode_value, encode_value, visible
+from crdt import (
+    FOREVER,
+    Link,
+    Live,
+    Malformed,
+    Stage,
+    State,
+    decode_element,
+    decode_value,
+    encode_value,
+    value_of,
+    visible,
+)
 from crdt.codec import COUNTER, MAP, REGISTER, SET, pack, unpack
-from crdt.live import linked
+from crdt.live import dots_in, linked, packed, unpacked
 from crdt.state import state_parts
 from crdt.store import Object
 from crdt.timestamp import Timestamp, at
@@ -79,8 +91,8 @@ class Difference:
     type: str
     name: str
     _element: bytes = field(repr=False)
-    _before: Live | None = field(repr=False)
-    _after: Live | None = field(repr=False)
+    _before: Link | None = field(repr=False)
+    _after: Link | None = field(repr=False)
 
     @property
     def key(self) -> Any:
@@ -107,10 +119,10 @@ class Difference:
         told = {"object": self.name, "type": self.type, "key": self.key, "kind": self.kind}
         return {**told, "before": self.before, "after": self.after}
 
-    def _value(self, live: Live | None) -> Any:
+    def _value(self, link: Link | None) -> Any:
         if self.type == "set":
-            return live is not None
-        return None if live is None else decode_value(live[3])
+            return link is not None
+        return None if link is None else decode_value(link[3])
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +147,13 @@ class Snapshot:
         for name, keys in mortal.items():
             elements = dict(objects[name])
             for element in keys:
-                kept = linked(list(visible(elements.pop(element), moment, ())), None)
+                kept = packed(linked(list(visible(elements.pop(element), moment, ())), None))
                 if kept is not None:
                     elements[element] = kept
             objects[name] = elements
         objects = {name: elements for name, elements in objects.items() if elements}
-        left = {(live[1], live[2]) for each in objects.values() for live in _all(each)} if state.notes else set()
+        lives = (live for each in objects.values() for live in each.values()) if state.notes else ()
+        left = {dot for live in lives for dot in dots_in(live)}
         notes = {dot: note for dot, note in state.notes.items() if dot in left}
         return cls(cluster, node, _time(now), State(state.context, frozenset(), objects, notes=notes))
 
@@ -176,12 +189,12 @@ class Snapshot:
         elements = self._state.objects[kinds[0], name]
         match kinds[0]:
             case 1:
-                return {decode_element(element): decode_value(live[3]) for element, live in elements.items()}
+                return {decode_element(element): decode_value(value_of(live)) for element, live in elements.items()}
             case 2:
                 return set(map(decode_element, elements))
             case 3:
                 return _total(elements)
-        return decode_value(elements[b""][3])
+        return decode_value(value_of(elements[b""]))
 
     def diff(self, other: Snapshot, objects: Collection[str] | None = None) -> list[Difference]:
         """What is different in the other: from this one, these changes lead to it. Of the named objects, or of all."""
@@ -217,7 +230,7 @@ class Snapshot:
         compressor = ZstdCompressor(level=_LEVEL)
         file.write(_MAGIC + _FORMAT)
         checksum = b""
-        for content in chain((pack(self.head),), state_parts(self._state)):
+        for content in itertools.chain((pack(self.head),), state_parts(self._state)):
             checksum = _write_frame(file, checksum, compressor.compress(content))
         _write_frame(file, checksum, b"")
 
@@ -260,7 +273,7 @@ def differences(
         if name[0] == COUNTER:
             mine, theirs = _as_total(mine), _as_total(theirs)
         for element in {**mine, **theirs}:
-            old, new = mine.get(element), next(visible(theirs.get(element), moment, ()), None)
+            old, new = unpacked(mine.get(element)), next(visible(theirs.get(element), moment, ()), None)
             if (old and old[3:5]) != (new and new[3:5]):
                 yield Difference(TYPES[name[0]], name[1], element, old, new)
 
@@ -274,17 +287,9 @@ def _as_total(elements: Mapping[bytes, Live]) -> dict[bytes, Live]:
 def _total(elements: Mapping[bytes, Live]) -> int:
     total = 0
     for live in elements.values():
-        up, down = decode_value(live[3])
+        up, down = decode_value(value_of(live))
         total += up - down
     return total
-
-
-def _all(elements: Mapping[bytes, Live]) -> Iterator[Live]:
-    for head in elements.values():
-        live: Live | None = head
-        while live is not None:
-            yield live
-            live = live[5]
 
 
 def _time(milliseconds: int) -> datetime:

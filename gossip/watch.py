@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, NoReturn, Self, TypeAlias, TypeVar
 
 import crdt
-from crdt import FOREVER, Context, Live
+from crdt import FOREVER, Context, Live, dot_of, head_of
 from crdt.store import Object
 from gossip.errors import NotRunning
 
@@ -78,7 +78,7 @@ def change_of(
     told = after or before
     made: Any = _Making()
     made.key, made.value, made.previous, made.kind, made.source = key, value, previous, kind, source
-    made.stamp, made.author = told[:2] if told else (0, 0)
+    made.stamp, made.author, _ = head_of(told) if told else (0, 0, 0)
     made.__class__ = Change  # the same slots, and nobody else has it yet
     return made  # type: ignore[no-any-return]
 
@@ -374,13 +374,13 @@ class Watch(Generic[K, V]):
                 break
             if wants is not None and not wants(element):
                 continue
-            if after is not None and after[4] != FOREVER:
+            if isinstance(after, tuple) and after[4] != FOREVER:
                 after = self._node.seen(after)
             if before is None:
                 if after is None:
                     continue
-            elif after is not None and before[2] == after[2] and before[1] == after[1]:
-                continue  # never the whole: conflicts hang below, and to compare chains recurses as deep as they are
+            elif before == after if type(before) is type(after) is bytes else _is_same(before, after):
+                continue
             news, key = True, (place, element)
             if key in unread:
                 self._replace(key, unread[key], after)
@@ -402,7 +402,7 @@ class Watch(Generic[K, V]):
         del self._unread[key]
         self._taken(earlier)
         # of what was there when the watch began and is gone before anybody saw it, nobody need be told
-        if not present and _head(seen) != _head(after):
+        if not present and not _is_same(seen, after):
             self._unread[key] = (False, seen, after, self._serial)
             self._changes += 1
 
@@ -420,6 +420,8 @@ class Watch(Generic[K, V]):
         self._bell.ring()
 
 
-def _head(live: Live | None) -> tuple[int, int, int] | None:
-    """Which write is shown. Conflicts hang below it in a chain, and comparing chains recurses as deep as they are."""
-    return None if live is None else live[:3]
+def _is_same(one: Live | None, other: Live | None) -> bool:
+    """Whether they show the same write. Never are chains compared whole: that recurses as deep as they are."""
+    if one is None or other is None:
+        return one is other
+    return dot_of(one) == dot_of(other)

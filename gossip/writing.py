@@ -85,7 +85,7 @@ class Writing:
         """Whether this may be a draft in the batch that is open: that of this thread alone, with room for what it costs
         at most. All else is numbered at once, by those who count exactly."""
         door, drafts, live = self._runtime.door, self.drafts, self._store.shown(key)
-        if door.others or (live is not None and live[5] is not None):  # who replaces many names them all
+        if door.others or (isinstance(live, tuple) and live[5] is not None):  # who replaces many names them all
             return False
         if door.note != drafts.note:
             self.settle()

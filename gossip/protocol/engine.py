@@ -24,7 +24,7 @@ from crdt import (
     ClockSkew,
     Context,
     Key,
-    Live,
+    Link,
     Malformed,
     Note,
     State,
@@ -150,7 +150,7 @@ class Engine:
         """A local write: delivered here at once, sent with the next `flush`, with this note."""
         return self._show([(self.replication.update(write, note),)], now)
 
-    def put(self, drafts: Iterable[tuple[Key, Live]], now: float, note: Note | None = None) -> list[Effect]:
+    def put(self, drafts: Iterable[tuple[Key, Link]], now: float, note: Note | None = None) -> list[Effect]:
         """Local writes of one turn, each of another key, given as they will be live but for their numbers."""
         return self._show([self.replication.put(drafts, note)], now)
 

@@ -76,7 +76,7 @@ class Expiry:
         """
         dropped = []
         for key, _, after in changes:
-            if after is None or (after[4] == FOREVER and after[5] is None):
+            if after is None or isinstance(after, bytes):
                 continue
             for live in chain(after):
                 if live[4] > FOREVER:

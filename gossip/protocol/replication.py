@@ -28,7 +28,7 @@ from crdt import (
     Context,
     Inbox,
     Key,
-    Live,
+    Link,
     Malformed,
     Note,
     State,
@@ -169,7 +169,7 @@ class Replication:
         """Bytes that the open transaction may still have, whatever its next note."""
         return self._settings.max_transaction - self._transaction_size - _MOST_OF_NOTE
 
-    def put(self, drafts: Iterable[tuple[Key, Live]], note: Note | None = None) -> tuple[Change, ...]:
+    def put(self, drafts: Iterable[tuple[Key, Link]], note: Note | None = None) -> tuple[Change, ...]:
         """Delivers own writes of a turn here, given their stamps, values and ends, and gathers them for the others, in
         a batch with this note: as `update` does, at a third of its cost. A transaction must have `room` for them.
         """

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 
 import pytest
 
@@ -77,7 +78,10 @@ def test_a_set_speaks_the_same_words_to_programs(shell: Shell, daemon: Daemon) -
 
 
 def test_a_watch_of_several_objects_goes_on_where_it_was_left_at_another_node(shell: Shell, daemon: Daemon) -> None:
-    bob = shell.daemon("bob", GOSSAMESH_MAX_CLOCK_SKEW="0.3")  # what ended before it began, by any clock, it knows not
+    skew = 0.3
+    bob = shell.daemon("bob", GOSSAMESH_MAX_CLOCK_SKEW=str(skew))
+    began = time.monotonic()
+    until("what ends from here on ends after it began, by any clock", lambda: time.monotonic() - began > skew)
     shell.ok("set", "flags", "a", "1")
     process = shell.start("watch", "flags", "online", "--json", "--cursors", "--count", "1")
     assert [json.loads(process.line())["kind"] for _ in range(2)] == ["present", "complete"]

@@ -41,6 +41,7 @@ from crdt import (
     state_parts,
 )
 from crdt.counter import COUNTER
+from crdt.live import packed, unpacked
 from crdt.maps import MAP
 from crdt.ranges import Comparison, Telling
 from crdt.register import REGISTER
@@ -273,6 +274,7 @@ class World:
         noted = {dot: note for dot in dots if (note := note_of(dot[0])) is not None}
         assert store.notes == noted, "what is live has its note, and nothing else has"
         assert all(store.objects.values()), "no empty object is kept"
+        assert all(head == packed(unpacked(head)) for head in found.values()), "one write that lasts is packed"
         assert store.named == self.model.named(reach), "what is named early waits, and nothing else does"
         assert store.fingerprint == self.model.fingerprint(reach), "the fingerprint is kept up"
         assert store.context_fingerprint() == store.context.fingerprint(), "that of the context as well"

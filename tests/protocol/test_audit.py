@@ -15,6 +15,7 @@ from crdt import (
     encode_value,
     state_parts,
 )
+from crdt.live import AT_VALUE
 from gossip.protocol.effects import Changed, Persist, Ready, Warned
 from gossip.protocol.messages import Pull, Push, StatePart
 from gossip.protocol.settings import Settings
@@ -123,7 +124,7 @@ def tamper(node: Node, key: str, value: Any) -> None:
     store.context.join(node.store.context)
     live = node.store.objects[(1, "m")].pop(encode_element(key))
     node.store._tally._fingerprint = (node.store.fingerprint - 1) % 2**64
-    node.store.objects[(1, "m")][encode_element(key)] = (*live[:3], encode_value(value), *live[4:])
+    node.store.objects[(1, "m")][encode_element(key)] = live[:AT_VALUE] + encode_value(value)
 
 
 def test_equal_contexts_with_unequal_states_raise_the_alarm_with_the_next_ping() -> None:

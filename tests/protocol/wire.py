@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any, NamedTuple, TypeVar
 
-from crdt import Live, LWWMap, Store, encode_state
+from crdt import Live, LWWMap, Store, encode_state, value_of
 from gossip.identity import KeyPair
 from gossip.protocol.effects import Changed, Dial, Effect, Reborn, Send
 from gossip.protocol.engine import Engine
@@ -330,4 +330,4 @@ def agree(*nodes: Node) -> bool:
 
 
 def _value(live: Live | None) -> bytes | None:
-    return None if live is None else live[3]
+    return None if live is None else value_of(live)

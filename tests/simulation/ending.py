@@ -14,7 +14,8 @@ from itertools import permutations
 from math import inf, log10
 from typing import Any
 
-from crdt import FOREVER, WITH_AUTHOR, Live, State, chain, encode_state, visible
+from crdt import FOREVER, WITH_AUTHOR, Link, Live, State, chain, encode_state, visible
+from crdt.live import linked, packed
 from crdt.timestamp import milliseconds
 from gossip.protocol.members import Status
 from tests.simulation.faults import NEAR
@@ -182,15 +183,13 @@ def _lasting(process: Process) -> State:
     objects: dict[Any, dict[bytes, Live]] = {}
     for name, elements in state.objects.items():
         for element, head in elements.items():
-            lasting: Live | None = None
-            for live in reversed([live for live in chain(head) if live[4] == FOREVER]):
-                lasting = (*live[:5], lasting)
+            lasting = packed(linked([link for link in chain(head) if link[4] == FOREVER], None))
             if lasting is not None:
                 objects.setdefault(name, {})[element] = lasting
     return state._replace(objects=objects)
 
 
-def _owning(process: Process) -> list[Live]:
+def _owning(process: Process) -> list[Link]:
     """All owned writes that a node has, seen or not."""
     store = process.engine.replication.store
     keys = [(*name, element) for name, elements in store.mortal.items() for element in elements]

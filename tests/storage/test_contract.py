@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from crdt import Store, encode_state, state_parts
+from crdt import Store, encode_state, head_of, state_parts
 from gossip import records as module
 from gossip.errors import StartError
 from gossip.storage import Durability, Storage
@@ -96,7 +96,7 @@ def test_what_was_appended_comes_back(make: Make, directory: Path) -> None:
 
 def _stamps(store: Store) -> Iterator[int]:
     for elements in store.objects.values():
-        yield from (live[0] for live in elements.values())
+        yield from (head_of(live)[0] for live in elements.values())
 
 
 def test_a_new_life_goes_on_where_the_last_one_ended(make: Make, directory: Path) -> None:
