@@ -263,13 +263,14 @@ class Store:
         new = tuple.__new__  # what a named tuple's own does, in half the time
         self._moved.setdefault(replica, sequence)
         elements: dict[bytes, Live] | None = None
-        name: Object | None = None  # of the object whose `elements` these are: consecutive drafts mostly have the same
+        kind, name = -1, ""  # of the object whose `elements` these are: consecutive drafts mostly have the same
         for key, (stamp, _, _, value, expires, _) in drafts:
             sequence += 1
-            if key[:2] != name:
-                name = key[:2]
-                elements = objects.get(name)
-            before = None if elements is None else elements.get(key[2])
+            its_kind, its_name, element = key
+            if its_name != name or its_kind != kind:
+                kind, name = its_kind, its_name
+                elements = objects.get((kind, name))
+            before = None if elements is None else elements.get(element)
             names: tuple[Dot, ...] = ()
             if before is not None:
                 names = (unpack_dot(before, AT_DOT),) if isinstance(before, bytes) else tuple(_dots_of(before))
@@ -281,11 +282,11 @@ class Store:
                     if self.notes:
                         self.notes.pop(names[0], None)
                 born.append(sequence)
-                live = elements[key[2]] = pack_head(stamp, replica, sequence) + value
+                live = elements[element] = pack_head(stamp, replica, sequence) + value
                 changes.append((key, before, live))
             else:
                 changes.append(self._apply(write, note))
-                name = None  # that may have made the object, or what is mortal in it
+                kind = -1  # that may have made the object, or ended it
             writes.append(write)
         self._tally.bound(len(writes))
         return tuple(writes), changes

@@ -24,9 +24,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from crdt import Note
+
+T = TypeVar("T")
 
 log = logging.getLogger("gossip")
 
@@ -104,16 +106,17 @@ class Door:
         self.interrupted.append(work)
         self._loop.call_soon_threadsafe(self.catch_up)
 
-    def do(self, work: Callable[..., bool], *arguments: object) -> bool:
+    def do(self, work: Callable[[T], bool], what: T) -> bool:
         """Has this done under the lock, and gives what it gives.
 
-        What a signal handler wants done while its thread is inside is done when that comes out, and counts as done.
+        What a signal handler wants done while its thread is inside is done when that comes out, and counts as done. One
+        argument, for any number is handed on by star: that took a tenth of a write.
         """
         if self.inside():
-            self.later(partial(work, *arguments))
+            self.later(partial(work, what))
             return True
         with self.lock:
-            done = work(*arguments)
+            done = work(what)
         if self.interrupted:
             self.catch_up()
         return done

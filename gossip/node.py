@@ -524,7 +524,7 @@ class Node:
         runtime = self._runtime
         if runtime is None or not runtime.running:
             runtime = self._running()
-        runtime.door.do(runtime.writing.put, key, value, expires)
+        runtime.door.do(runtime.writing.put, (key, value, expires))
 
     def _put_all(self, writes: Sequence[tuple[Key, bytes]]) -> None:
         runtime = self._running()
@@ -534,7 +534,7 @@ class Node:
         runtime = self._runtime
         if runtime is None or not runtime.running:
             runtime = self._running()
-        return runtime.door.do(runtime.writing.write, ask, *arguments)
+        return runtime.door.do(runtime.writing.write, (ask, arguments))
 
     def _watch(self, sources: Sequence[Source], snapshot: bool, resume: str | None) -> Watch[Any, Any]:
         cursor = None if resume is None else Cursor(*token.parse_cursor(self.config.cluster, resume))

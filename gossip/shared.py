@@ -82,7 +82,8 @@ class Map(Handle, MutableMapping[K, V]):
         return value if type(value) in self._values.plain else self._loaded(key, value, live)
 
     def __setitem__(self, key: K, value: V) -> None:
-        self._node._put(*self._encoded(key, value), FOREVER)
+        full, encoded = self._encoded(key, value)
+        self._node._put(full, encoded, FOREVER)
 
     def _pairs(self, other: Any) -> Iterator[tuple[K, V]]:
         """What a dict would take of this; what it raises itself is its own."""
@@ -402,7 +403,7 @@ class Counter(Handle):
     def _add(self, amount: int) -> None:
         runtime = self._node._running()
         if amount:
-            runtime.door.do(runtime.writing.count, self._part, amount)
+            runtime.door.do(runtime.writing.count, (self._part, amount))
 
     def _part(self, replica: int, amount: int) -> tuple[Key, bytes]:
         """What this node's part will be, once it has counted this."""

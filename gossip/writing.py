@@ -36,13 +36,15 @@ class Writing:
         self.flush_due = False
         """Whether the end of the turn will have something to send."""
 
-    def put(self, key: Key, value: bytes, expires: int) -> bool:
-        """Makes a local write that replaces what is there, whatever that is: a draft until the turn ends."""
+    def put(self, what: tuple[Key, bytes, int]) -> bool:
+        """Makes a local write of a key, value and end that replaces what is there, whatever that is: a draft until the
+        turn ends."""
+        key, value, expires = what
         runtime, drafts = self._runtime, self.drafts
         door = runtime.door
         # as long as there are drafts, what was asked for the first of them is so: whatever changes it settles them
         if (not drafts or door.open or not self.flush_due or door.closed()) and not self._may_draft(key, value):
-            return self.write(partial(self._store.write, key, value, expires=expires))
+            return self.write((partial(self._store.write, key, value, expires=expires), ()))
         replication = runtime.engine.replication
         drafts.written += 1  # before it is there, or it might be taken for the first of its key
         drafts.size += len(value)
@@ -57,7 +59,7 @@ class Writing:
         runtime, drafts = self._runtime, self.drafts
         if runtime.door.open:  # in a batch each must have room
             for key, value in writes:
-                self.put(key, value, FOREVER)
+                self.put((key, value, FOREVER))
             return True
         self._may_draft(*writes[0])
         replication, wall = runtime.engine.replication, _wall()
@@ -91,10 +93,11 @@ class Writing:
             self.settle()
         return drafts.size + len(value) + (len(drafts) + 1) * MOST_BESIDE <= self._runtime.engine.replication.room
 
-    def count(self, part: Callable[[int, int], tuple[Key, bytes]], amount: int) -> bool:
-        """The same for a counter, whose new part is `part(replica, amount)`, and depends on what was counted before."""
-        key, value = part(self._runtime.engine.replication.replica, amount)
-        return self.put(key, value, FOREVER)
+    def count(self, what: tuple[Callable[[int, int], tuple[Key, bytes]], int]) -> bool:
+        """The same for a counter of a `part` and an amount: the new part is `part(replica, amount)`, and depends on
+        what was counted before."""
+        part, amount = what
+        return self.put((*part(self._runtime.engine.replication.replica, amount), FOREVER))
 
     def settle(self) -> None:
         """Has all drafts numbered and in the store."""
@@ -103,8 +106,9 @@ class Writing:
             self._runtime.perform(self._runtime.engine.put(drafts.in_order(), self._runtime.now(), drafts.note))
             drafts.clear()  # last: if a signal handler raises before, all are written once more
 
-    def write(self, ask: Callable[..., Write | None], *arguments: object) -> bool:
+    def write(self, what: tuple[Callable[..., Write | None], tuple[object, ...]]) -> bool:
         """Makes a local write of what `ask(*arguments, replica, stamp)` gives; False if it gave none."""
+        ask, arguments = what
         self._runtime.check_loop()
         self.settle()
         engine = self._runtime.engine

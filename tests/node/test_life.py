@@ -356,7 +356,7 @@ def test_who_found_the_node_running_and_gets_in_when_it_has_left_is_told(cluster
             runtime = node._running()
         runtime.writing.flush_due = True
         with pytest.raises(gossip.NotRunning, match="has just left"):
-            runtime.door.do(runtime.writing.put, (1, "m", b"\xa1k"), b"\x02", 0)
+            runtime.door.do(runtime.writing.put, ((1, "m", b"\xa1k"), b"\x02", 0))
 
     asyncio.run(story())
 
