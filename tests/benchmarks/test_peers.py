@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import shutil
 import subprocess
 import sys
 import textwrap
+from array import array
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -239,13 +241,15 @@ def test_ours_is_not_measured_again_where_nobody_else_gossips(monkeypatch: pytes
     assert len(measured) == 2  # once for each question
 
 
-def test_a_program_that_hears_says_when_it_had_a_write() -> None:
+def test_a_program_that_hears_says_when_it_had_a_write(capsys: pytest.CaptureFixture[str]) -> None:
     """Not when its line was read: the way from it to here is no part of what is measured."""
-    heard: watching.Heard = []
+    heard = array("q")
     watching.take(b"5 1000 4000", heard)
     watching.take(b"6 1000", heard)
-    assert heard[0] == (5, 3000, 4000)
-    assert heard[1][1] > 3000
+    watching.take(b"%d 1000" % watching.END, heard)
+    first, (number, delay, now) = json.loads(capsys.readouterr().out)
+    assert first == [5, 3000, 4000] and number == 6 and delay == now - 1000 > 3000
+    assert not heard
 
 
 TELLER = """
