@@ -45,8 +45,8 @@ WITH_AUTHOR = -1
 pack_head = _HEAD.pack
 """`pack_head(stamp, replica, sequence) + value` is a packed write: in line where writes are many, since a call more
 takes as long again."""
-unpack_dot = _DOT.unpack_from
-"""`unpack_dot(live, AT_DOT)` is the dot of a packed write, likewise."""
+unpack_head, unpack_dot = _HEAD.unpack_from, _DOT.unpack_from
+"""`unpack_head(live)` is `(stamp, replica, sequence)` of a packed write, `unpack_dot(live, AT_DOT)` its dot."""
 
 
 def packed(link: Link | None) -> Live | None:
@@ -68,12 +68,12 @@ def unpacked(live: Live | None) -> Link | None:
     >>> unpacked(packed((9, 1, 1, b"alone", 0, None)))
     (9, 1, 1, b'alone', 0, None)
     """
-    return (*_HEAD.unpack_from(live), live[AT_VALUE:], FOREVER, None) if isinstance(live, bytes) else live
+    return (*unpack_head(live), live[AT_VALUE:], FOREVER, None) if isinstance(live, bytes) else live
 
 
 def head_of(live: Live) -> tuple[Timestamp, int, int]:
     """Stamp, replica and sequence of the write that is shown."""
-    return _HEAD.unpack_from(live) if isinstance(live, bytes) else live[:3]
+    return unpack_head(live) if isinstance(live, bytes) else live[:3]
 
 
 def dot_of(live: Live) -> Dot:

@@ -8,7 +8,7 @@ Not here: the encoding of what a state is made of (`codec`), and the asking for 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 from crdt.causality import RANGES, Context, Dot, range_of
@@ -29,8 +29,9 @@ from crdt.codec import (
     size_of_note,
     unpack,
 )
-from crdt.live import FOREVER, WITH_AUTHOR, Link, Live, chain, head_of, pack_head, unpacked
+from crdt.live import AT_VALUE, FOREVER, WITH_AUTHOR, Live, chain, head_of, pack_head, unpack_head, unpacked
 from crdt.store import Note, Object, Scope, State
+from crdt.timestamp import Timestamp
 
 _LOOKED: Final = 1 << 14
 """Live writes looked at for one part: some 5 ms."""
@@ -79,16 +80,16 @@ def _bodies(state: State, limit: int, ranges: Container[int] | None) -> Iterator
         noted: dict[Note, int] = {}
         size = 0
         for element, live in elements.items():
-            for link in _least_first(live):
+            for fields in _least_first(live):
                 looked += 1
-                if ranges is None or range_of(link[1], link[2]) in ranges:
-                    note = notes.get((link[1], link[2])) if notes else None
+                if ranges is None or range_of(fields[1], fields[2]) in ranges:
+                    note = notes.get((fields[1], fields[2])) if notes else None
                     if note is None:
-                        flats.append((element, *link[:5]))
+                        flats.append((element, *fields))
                     else:
                         size += 0 if note in noted else size_of_note(note)
-                        flats.append((element, *link[:5], noted.setdefault(note, len(noted))))
-                    size += len(element) + len(link[3]) + 32
+                        flats.append((element, *fields, noted.setdefault(note, len(noted))))
+                    size += len(element) + len(fields[3]) + 32
                 # between two conflicts too: a key may have many, and each of a megabyte
                 if size >= limit or (looked >= _LOOKED and ranges is not None):
                     yield (kind, name, flats, list(noted)) if noted else (kind, name, flats)
@@ -97,9 +98,12 @@ def _bodies(state: State, limit: int, ranges: Container[int] | None) -> Iterator
             yield (kind, name, flats, list(noted)) if noted else (kind, name, flats)
 
 
-def _least_first(live: Live) -> Iterable[Link]:
-    """The live writes of a key as they are sent: whoever takes them in links each to the one before it."""
-    return reversed(list(chain(live)))
+def _least_first(live: Live) -> Sequence[tuple[Timestamp, int, int, bytes, int]]:
+    """The live writes of a key as they are sent, without their links: whoever takes them in links each to the one
+    before it."""
+    if isinstance(live, bytes):
+        return ((*unpack_head(live), live[AT_VALUE:], FOREVER),)
+    return [link[:5] for link in chain(live)][::-1]
 
 
 def _count(state: State) -> int:
