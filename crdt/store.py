@@ -489,7 +489,7 @@ class Store:
 
     def recount(self) -> None:
         """Counts the fingerprint and the sums anew, from what is here."""
-        self._tally = tally = Tally()
+        tally = Tally()
         for elements in self.objects.values():
             for live in elements.values():
                 if isinstance(live, bytes):  # as `add` does, in a third of the time: a newcomer waits for a million
@@ -498,6 +498,7 @@ class Store:
                 else:
                     for link in chain(live):
                         tally.add(link)
+        self._tally = tally
 
     def _replace(self, changes: Iterable[Change], notes: Mapping[Dot, Note]) -> None:
         """Puts what is live after each change in the place of what was before; `notes` are those of what is new."""
