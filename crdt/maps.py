@@ -52,7 +52,7 @@ class LWWMap:
         return default if live is None else decode_value(value_of(live))
 
     def live(self, key: object) -> Live | None:
-        """The greatest live write of this key, with its stamp and author."""
+        """What is live under this key: `head_of` gives stamp and author of what is shown, `chain` the conflicts too."""
         return self.store.elements(self.name).get(encode_element(key))
 
     def conflicts(self, key: object) -> list[Any]:

@@ -42,7 +42,7 @@ class LWWRegister:
 
     @property
     def live(self) -> Live | None:
-        """The greatest live write, with its stamp and author."""
+        """What is live: `head_of` gives stamp and author of what is shown, `chain` the conflicts too."""
         return self.store.shown(self._key)
 
     @property

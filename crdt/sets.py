@@ -46,7 +46,7 @@ class ORSet:
         return None if self.store.shown(key) is None else self.store.write(key, None, replica, stamp)
 
     def live(self, element: object) -> Live | None:
-        """The greatest live add of this element, with its stamp and author."""
+        """What is live of this element: `head_of` gives stamp and author of the greatest add, `chain` all adds."""
         return self.store.elements(self.name).get(encode_element(element))
 
     def __contains__(self, element: object) -> bool:

@@ -185,7 +185,7 @@ class Stage:
             self._scope = _scope(*last)
 
     def _add(self, kind: int, elements: dict[bytes, Live], flats: tuple[Any, ...], notes: list[Note]) -> None:
-        """Adds live writes of an object. They come least first, so each is the new head of what its element has.
+        """Adds live writes of an object. They come least first, so each is put before what its element has.
 
         One loop with all checks in it: a newcomer waits for a million of them, and each call more for each of them is a
         tenth of a second.
@@ -207,12 +207,12 @@ class Stage:
                 raise Malformed("broken rule of the format: a live write has a key, a value, and a delivered dot")
             check_element(kind, element, value, replica)
             lesser = elements.get(element)
+            if lesser is not None and (stamp, replica, sequence) <= head_of(lesser):
+                raise Malformed("broken rule of the format: live writes come least first")
             if lesser is None and expires == FOREVER:
                 elements[element] = pack_head(stamp, replica, sequence) + value
-            elif lesser is None or (stamp, replica, sequence) > head_of(lesser):
-                elements[element] = (stamp, replica, sequence, value, expires, unpacked(lesser))
             else:
-                raise Malformed("broken rule of the format: live writes come least first")
+                elements[element] = (stamp, replica, sequence, value, expires, unpacked(lesser))
             if stamp > newest:
                 newest = stamp
             if len(flat) == 7:

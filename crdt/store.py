@@ -28,7 +28,6 @@ from typing import NamedTuple, TypeAlias
 
 from crdt.causality import SPREAD, TO_RANGE, Context, Dot, fingerprint_of, range_of
 from crdt.live import (
-    AT_DOT,
     FOREVER,
     Link,
     Live,
@@ -36,12 +35,12 @@ from crdt.live import (
     dot_of,
     dots_in,
     find,
+    head_of,
     is_mortal,
     is_over,
     linked,
     pack_head,
     packed,
-    place_of,
     unpack_dot,
     unpacked,
     with_one,
@@ -171,19 +170,19 @@ class Store:
         """The next write of `replica`, replacing all that is live here under this key. Changes nothing: merge it.
 
         Of more than `MAX_NAMES` concurrent ones it replaces the greatest; the next write replaces the rest. Raises
-        `ValueError` for a replica that is no number of 64 bits, or 0.
+        `ValueError` for a replica that is no number of 64 bits, or 0, and for a stamp or a value that can not be.
         """
-        _check_numbers(replica, stamp)
+        _check(replica, stamp, value)
         names = tuple(_dots_of(self.shown(key)))
         return Write((replica, self.context[replica] + 1), key, stamp, value, names, expires)
 
     def shown(self, key: Key) -> Live | None:
-        """The greatest live write of this key, linked to the lesser ones; None if none is live."""
+        """What is live under this key, None if nothing is: `value_of`, `head_of` and `chain` read it."""
         elements = self.objects.get(key[:2])
         return None if elements is None else elements.get(key[2])
 
     def elements(self, name: Object) -> Mapping[bytes, Live]:
-        """The live elements of an object; empty if there are none. The store's own mapping: look, and copy to keep."""
+        """What is live of an object, by element; empty if nothing is. The store's own mapping: look, copy to keep."""
         return self.objects.get(name, _NOTHING)
 
     def state(self) -> State:
@@ -227,10 +226,11 @@ class Store:
         """Delivers a write, of a batch with this note. None if it was delivered before.
 
         Raises `ValueError` if writes before it are missing, or if another write with its dot is live under its key: two
-        were asked for before the first was merged. Also for a replica or a stamp that can not be, as `write` does.
+        were asked for before the first was merged. Also for a replica, a stamp or a value that can not be, as `write`
+        does.
         """
         replica, sequence = write.dot
-        _check_numbers(replica, write.stamp)
+        _check(replica, write.stamp, write.value)
         delivered = self.context[replica]
         if sequence <= delivered:
             self._check_same(write)
@@ -273,9 +273,10 @@ class Store:
             before = None if elements is None else elements.get(element)
             names: tuple[Dot, ...] = ()
             if before is not None:
-                names = (unpack_dot(before, AT_DOT),) if isinstance(before, bytes) else tuple(_dots_of(before))
+                names = (unpack_dot(before),) if isinstance(before, bytes) else tuple(_dots_of(before))
             write = new(Write, ((replica, sequence), key, stamp, value, names, expires))
             context[replica] = sequence
+            # a chain has conflicts or an end, and only `_apply` knows those
             if elements is not None and usual and expires == FOREVER and (isinstance(before, bytes) or not names):
                 if names:
                     died[names[0][0]].append(names[0][1])
@@ -292,7 +293,8 @@ class Store:
         return tuple(writes), changes
 
     def merge_batch(self, batch: Batch) -> list[Change]:
-        """Delivers what is new of a batch, in one step. Raises `ValueError` if what is before it is missing."""
+        """Delivers what is new of a batch, in one step. Raises `ValueError` if what is before it is missing. Its writes
+        are taken as they are: `decode_batch` has checked them, or `write` has."""
         replica, delivered = batch.replica, self.context[batch.replica]
         if batch.first > delivered + 1:
             raise ValueError(
@@ -328,11 +330,7 @@ class Store:
                 elements = objects.get((kind, name))
             if elements is not None and value is not None and expires == FOREVER and note is None and not self.named:
                 before = elements.get(element)
-                if before is None:
-                    usual = not names
-                else:
-                    usual = isinstance(before, bytes) and names == (unpack_dot(before, AT_DOT),)
-                if usual:
+                if not names if before is None else isinstance(before, bytes) and names == (unpack_dot(before),):
                     if names:
                         died[names[0][0]].append(names[0][1])
                         if self.notes:
@@ -478,7 +476,7 @@ class Store:
                 mine = dots_in(before)
                 lost = [link for link in chain(there) if self._has_lost(link, mine)]
                 if lost:
-                    after = packed(linked(sorted([*chain(before), *lost], key=place_of, reverse=True), None))
+                    after = packed(linked(sorted([*chain(before), *lost], key=head_of, reverse=True), None))
                     changes.append(((*name, element), before, after))
         self._replace(changes, theirs.notes)
         return changes
@@ -492,21 +490,14 @@ class Store:
         tally = Tally()
         for elements in self.objects.values():
             for live in elements.values():
-                if isinstance(live, bytes):  # as `add` does, in a third of the time: a newcomer waits for a million
-                    replica, sequence = unpack_dot(live, AT_DOT)
-                    tally.born[replica].append(sequence)
-                else:
-                    for link in chain(live):
-                        tally.add(link)
+                tally.add_all(live)
         self._tally = tally
 
     def _replace(self, changes: Iterable[Change], notes: Mapping[Dot, Note]) -> None:
         """Puts what is live after each change in the place of what was before; `notes` are those of what is new."""
         for key, before, after in changes:
-            for link in chain(before):
-                self._tally.remove(link)
-            for link in chain(after):
-                self._tally.add(link)
+            self._tally.remove_all(before)
+            self._tally.add_all(after)
             self._put(key, after)
             if self.notes or notes:
                 left = dots_in(after)
@@ -537,10 +528,13 @@ class Store:
         return changes
 
     def _joined(self, mine: Live | None, theirs: Live | None, state: State) -> Live | None:
-        if mine is None and isinstance(theirs, bytes):
-            return None if self._knows(dot_of(theirs)) else theirs
-        if theirs is None and isinstance(mine, bytes):
-            return None if state.buries(dot_of(mine)) else mine
+        if not (isinstance(mine, tuple) or isinstance(theirs, tuple)):  # one write at most on each side: half the time
+            if mine is not None and theirs is not None and dot_of(mine) == dot_of(theirs):
+                return mine
+            keeps = mine is not None and not state.buries(dot_of(mine))
+            takes = theirs is not None and not self._knows(dot_of(theirs))
+            if not (keeps and takes):
+                return mine if keeps else theirs if takes else None
         was = unpacked(mine)
         my_dots, their_dots = dots_in(was), dots_in(theirs)
         joined = []
@@ -553,7 +547,7 @@ class Store:
             if not (dot in my_dots or self._knows(dot)):
                 joined.append(link)
         if len(joined) > 1:
-            joined.sort(key=place_of, reverse=True)
+            joined.sort(key=head_of, reverse=True)
         both = linked(joined, None)
         return mine if both is was else packed(both)
 
@@ -565,15 +559,20 @@ class Store:
 _NOTHING: Mapping[bytes, Live] = {}
 
 
-def _check_numbers(replica: int, stamp: Timestamp) -> None:
+def _check(replica: int, stamp: Timestamp, value: bytes | None) -> None:
+    """Raises `ValueError` for what nobody could have asked for, before anything has changed."""
     if type(replica) is not int or not 0 < replica <= _MASK:
         raise ValueError(f"replica {replica!r} can not be: it is a number from 1 to 2**64 - 1 that nobody else uses")
     if type(stamp) is not int or not 0 <= stamp <= _MASK:
         raise ValueError(f"stamp {stamp!r} can not be: crdt.timestamp makes them, numbers of 64 bits")
+    if value is not None and type(value) is not bytes:
+        raise ValueError(f"a value of type {type(value).__name__} can not be: crdt.encode_value makes them, bytes")
 
 
 def _dots_of(live: Live | None) -> Iterator[Dot]:
     """What a write names that replaces these: as many as it may."""
+    if isinstance(live, bytes):
+        return iter((unpack_dot(live),))
     return ((each[1], each[2]) for each in islice(chain(live), MAX_NAMES))
 
 
@@ -584,7 +583,7 @@ def _in_scope(elements: Mapping[bytes, Live], scope: Scope) -> Iterator[tuple[by
     """
     ranges, compared = scope
     for element, live in elements.items():
-        dots = (unpack_dot(live, AT_DOT),) if isinstance(live, bytes) else dots_in(live)
+        dots = (unpack_dot(live),) if isinstance(live, bytes) else dots_in(live)
         for replica, sequence in dots:
             if ((replica + sequence * SPREAD) & _MASK) >> TO_RANGE in ranges or sequence > compared.get(replica, 0):
                 yield element, live

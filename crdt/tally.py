@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from crdt.causality import MIX, RANGES, SPREAD, TO_RANGE
-from crdt.live import FOREVER, Link
+from crdt.live import FOREVER, Link, Live, chain, unpack_dot
 
 _MOST = 1024
 """What is not counted yet, about: 1 ms of work, for which everybody waits; of 4096 it was 5. With fewer the copy of
@@ -55,6 +55,26 @@ class Tally:
         """This is live no more."""
         (self.died if link[4] == FOREVER else self.mortal)[link[1]].append(link[2])
         self._waiting += 1
+
+    def add_all(self, live: Live | None) -> None:
+        """All that is live under a key. A packed write is not unpacked for it: that took three times as long."""
+        if isinstance(live, bytes):
+            replica, sequence = unpack_dot(live)
+            self.born[replica].append(sequence)
+            self._waiting += 1
+        else:
+            for link in chain(live):
+                self.add(link)
+
+    def remove_all(self, live: Live | None) -> None:
+        """All that was live under a key, likewise."""
+        if isinstance(live, bytes):
+            replica, sequence = unpack_dot(live)
+            self.died[replica].append(sequence)
+            self._waiting += 1
+        else:
+            for link in chain(live):
+                self.remove(link)
 
     def bound(self, noted: int = 0) -> None:
         """Counts if much waits for that; so much was noted without `add` and `remove`."""

@@ -109,8 +109,8 @@ class Door:
     def do(self, work: Callable[[T], bool], what: T) -> bool:
         """Has this done under the lock, and gives what it gives.
 
-        What a signal handler wants done while its thread is inside is done when that comes out, and counts as done. One
-        argument, for any number is handed on by star: that took a tenth of a write.
+        What a signal handler wants done while its thread is inside is done when that comes out, and counts as done.
+        `work` takes one argument: to hand on any number by star took a tenth of a write.
         """
         if self.inside():
             self.later(partial(work, what))

@@ -225,7 +225,7 @@ class Handle:
 
 
 NO_NOTE = Note(None, None)
-NOBODY: Live = (0, 0, 0, b"", 0, None)
+NOBODY: Link = (0, 0, 0, b"", 0, None)
 """A live write of nobody, where there is none to tell of."""
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, 
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 from weakref import WeakValueDictionary
@@ -534,7 +535,7 @@ class Node:
         runtime = self._runtime
         if runtime is None or not runtime.running:
             runtime = self._running()
-        return runtime.door.do(runtime.writing.write, (ask, arguments))
+        return runtime.door.do(runtime.writing.write, partial(ask, *arguments))
 
     def _watch(self, sources: Sequence[Source], snapshot: bool, resume: str | None) -> Watch[Any, Any]:
         cursor = None if resume is None else Cursor(*token.parse_cursor(self.config.cluster, resume))

@@ -14,6 +14,7 @@ import fnmatch
 import re
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, MutableSet, ValuesView
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
@@ -34,7 +35,6 @@ from crdt import (
     value_of,
 )
 from crdt.codec import COUNTER, MAP, SET, object_name
-from crdt.live import AT_VALUE
 from gossip.errors import WrongType
 from gossip.handle import NOBODY, STEP, Entry, Handle, end_of
 from gossip.schema import Schema
@@ -78,7 +78,7 @@ class Map(Handle, MutableMapping[K, V]):
         live = self._find(self._keys, self._view, key)
         if live is None:
             raise KeyError(key)
-        value = decode_value(live[AT_VALUE:] if isinstance(live, bytes) else live[3])  # as `value_of`
+        value = decode_value(value_of(live))
         return value if type(value) in self._values.plain else self._loaded(key, value, live)
 
     def __setitem__(self, key: K, value: V) -> None:
@@ -403,9 +403,9 @@ class Counter(Handle):
     def _add(self, amount: int) -> None:
         runtime = self._node._running()
         if amount:
-            runtime.door.do(runtime.writing.count, (self._part, amount))
+            runtime.door.do(runtime.writing.count, partial(self._part, amount))
 
-    def _part(self, replica: int, amount: int) -> tuple[Key, bytes]:
+    def _part(self, amount: int, replica: int) -> tuple[Key, bytes]:
         """What this node's part will be, once it has counted this."""
         view, element = self._view, replica.to_bytes(8, "big")
         return (COUNTER, self.name, element), view.counted(self._live(view, element), amount)
@@ -535,7 +535,7 @@ class Register(Handle, Generic[V]):
         """The values of concurrent writes that are not shown; the next `set` settles them."""
         self._node._check_running()
         self._node._settled()
-        return tuple(self._load(live) for live in self._node._visible(self._view.live))[1:]
+        return tuple(self._load(link) for link in self._node._visible(self._view.live))[1:]
 
     def entry(self) -> Entry[V] | None:
         """The value with its stamp, author and conflicts; None if there is none."""

@@ -20,7 +20,6 @@ that is past (`past`).
 
 from __future__ import annotations
 
-import itertools
 import os
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -28,6 +27,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, NamedTuple, Self
 
@@ -230,7 +230,7 @@ class Snapshot:
         compressor = ZstdCompressor(level=_LEVEL)
         file.write(_MAGIC + _FORMAT)
         checksum = b""
-        for content in itertools.chain((pack(self.head),), state_parts(self._state)):
+        for content in chain((pack(self.head),), state_parts(self._state)):
             checksum = _write_frame(file, checksum, compressor.compress(content))
         _write_frame(file, checksum, b"")
 
@@ -273,12 +273,15 @@ def differences(
         if name[0] == COUNTER:
             mine, theirs = _as_total(mine), _as_total(theirs)
         for element in {**mine, **theirs}:
-            old, new = unpacked(mine.get(element)), next(visible(theirs.get(element), moment, ()), None)
+            here, there = mine.get(element), theirs.get(element)
+            if isinstance(here, bytes) and here == there:
+                continue  # the usual case; chains are not compared whole, which recurses as deep as they are
+            old, new = unpacked(here), next(visible(there, moment, ()), None)
             if (old and old[3:5]) != (new and new[3:5]):
                 yield Difference(TYPES[name[0]], name[1], element, old, new)
 
 
-def _as_total(elements: Mapping[bytes, Live]) -> dict[bytes, Live]:
+def _as_total(elements: Mapping[bytes, Live]) -> dict[bytes, Link]:
     """A counter as one entry, with its total; none for nothing, which shows 0 as well."""
     total = _total(elements)
     return {b"": (0, 0, 0, encode_value(total), FOREVER, None)} if total else {}

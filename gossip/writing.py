@@ -44,7 +44,7 @@ class Writing:
         door = runtime.door
         # as long as there are drafts, what was asked for the first of them is so: whatever changes it settles them
         if (not drafts or door.open or not self.flush_due or door.closed()) and not self._may_draft(key, value):
-            return self.write((partial(self._store.write, key, value, expires=expires), ()))
+            return self.write(partial(self._store.write, key, value, expires=expires))
         replication = runtime.engine.replication
         drafts.written += 1  # before it is there, or it might be taken for the first of its key
         drafts.size += len(value)
@@ -93,11 +93,9 @@ class Writing:
             self.settle()
         return drafts.size + len(value) + (len(drafts) + 1) * MOST_BESIDE <= self._runtime.engine.replication.room
 
-    def count(self, what: tuple[Callable[[int, int], tuple[Key, bytes]], int]) -> bool:
-        """The same for a counter of a `part` and an amount: the new part is `part(replica, amount)`, and depends on
-        what was counted before."""
-        part, amount = what
-        return self.put((*part(self._runtime.engine.replication.replica, amount), FOREVER))
+    def count(self, part: Callable[[int], tuple[Key, bytes]]) -> bool:
+        """The same for a counter, whose new part is `part(replica)`, and depends on what was counted before."""
+        return self.put((*part(self._runtime.engine.replication.replica), FOREVER))
 
     def settle(self) -> None:
         """Has all drafts numbered and in the store."""
@@ -106,19 +104,18 @@ class Writing:
             self._runtime.perform(self._runtime.engine.put(drafts.in_order(), self._runtime.now(), drafts.note))
             drafts.clear()  # last: if a signal handler raises before, all are written once more
 
-    def write(self, what: tuple[Callable[..., Write | None], tuple[object, ...]]) -> bool:
-        """Makes a local write of what `ask(*arguments, replica, stamp)` gives; False if it gave none."""
-        ask, arguments = what
+    def write(self, ask: Callable[[int, int], Write | None]) -> bool:
+        """Makes a local write of what `ask(replica, stamp)` gives; False if it gave none."""
         self._runtime.check_loop()
         self.settle()
         engine = self._runtime.engine
-        write = ask(*arguments, engine.replication.replica, engine.stamp(_wall()))
+        write = ask(engine.replication.replica, engine.stamp(_wall()))
         if write is None:
             return False
         note = self._runtime.door.note
         if self._runtime.door.others and not engine.replication.has_room_for(write, note):
             self._runtime.door.cut()
-            write = ask(*arguments, engine.replication.replica, engine.stamp(_wall()))
+            write = ask(engine.replication.replica, engine.stamp(_wall()))
             assert write is not None
         self._runtime.perform(engine.update(write, self._runtime.now(), note))
         self.flush_soon()

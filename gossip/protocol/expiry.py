@@ -78,15 +78,15 @@ class Expiry:
         for key, _, after in changes:
             if after is None or isinstance(after, bytes):
                 continue
-            for live in chain(after):
-                if live[4] > FOREVER:
-                    if not self._queue or live[4] < self._queue[0][0]:
+            for link in chain(after):
+                if link[4] > FOREVER:
+                    if not self._queue or link[4] < self._queue[0][0]:
                         self._due = now
-                    heappush(self._queue, (live[4], key))
-                elif live[4] == WITH_AUTHOR and live[1] not in table:
+                    heappush(self._queue, (link[4], key))
+                elif link[4] == WITH_AUTHOR and link[1] not in table:
                     self._orphans_due = min(self._orphans_due, now + _PATIENCE)
-                elif live[4] == WITH_AUTHOR and table[live[1]].gone:
-                    change = self._store.drop(key, 0, (live[1],))
+                elif link[4] == WITH_AUTHOR and table[link[1]].gone:
+                    change = self._store.drop(key, 0, (link[1],))
                     dropped += [change] if change else []
         if dropped:
             self.remember((change[0] for change in dropped), now, owned=True)
@@ -97,11 +97,11 @@ class Expiry:
     def _tidy(self) -> None:
         """Forgets the ends of writes that were replaced since: a session leaves one each time that it is touched."""
         ends = {
-            (live[4], (*name, element))
+            (link[4], (*name, element))
             for name, elements in self._store.mortal.items()
             for element in elements
-            for live in chain(self._store.shown((*name, element)))
-            if live[4] > FOREVER
+            for link in chain(self._store.shown((*name, element)))
+            if link[4] > FOREVER
         }
         self._queue = sorted(ends)
         self._most = 2 * len(self._queue) + _SPARE
@@ -126,16 +126,16 @@ class Expiry:
             (*name, element)
             for name, elements in self._store.mortal.items()
             for element in elements
-            if any(live[1] == author and live[4] == WITH_AUTHOR for live in chain(self._store.shown((*name, element))))
+            if any(link[1] == author and link[4] == WITH_AUTHOR for link in chain(self._store.shown((*name, element))))
         ]
 
     def anew(self, old: int, new: int) -> Iterator[tuple[Write, Note | None]]:
         """The writes, each to be merged before the next is asked for, by which one instance owns what another owned."""
         for key in self.owned(old):
-            mine = [live for live in chain(self._store.shown(key)) if live[1] == old and live[4] == WITH_AUTHOR]
+            mine = [link for link in chain(self._store.shown(key)) if link[1] == old and link[4] == WITH_AUTHOR]
             stamp, _, sequence, value, _, _ = mine[0]  # as old as it was: what was written since goes on being shown
             write = self._store.write(key, value, new, stamp, WITH_AUTHOR)
-            names = tuple((live[1], live[2]) for live in mine)
+            names = tuple((link[1], link[2]) for link in mine)
             yield write._replace(names=names), self._store.notes.get((old, sequence))
 
     def gone(self, author: int, now: float) -> list[Change]:
@@ -151,10 +151,10 @@ class Expiry:
             return []
         self._orphans_due = inf
         found = {
-            live[1]: None
+            link[1]: None
             for name, elements in self._store.mortal.items()
             for element in elements
-            for live in chain(self._store.shown((*name, element)))
-            if live[4] == WITH_AUTHOR and live[1] not in table
+            for link in chain(self._store.shown((*name, element)))
+            if link[4] == WITH_AUTHOR and link[1] not in table
         }
         return list(found)

@@ -27,7 +27,7 @@ def until(expires: int, write: Write) -> Write:
 
 
 def shown(store: Store, now: int, living: Container[int] = (ANN, BOB, EVE)) -> list[object]:
-    return [decode_value(live[3]) for live in visible(LWWMap(store, "m").live("k"), now, living)]
+    return [decode_value(link[3]) for link in visible(LWWMap(store, "m").live("k"), now, living)]
 
 
 def test_what_was_concurrent_with_an_expired_write_shows_again() -> None:
@@ -80,7 +80,7 @@ def concurrent() -> Store:
 
 
 def values(store: Store) -> list[object]:
-    return [decode_value(live[3]) for live in chain(store.shown(KEY))]
+    return [decode_value(link[3]) for link in chain(store.shown(KEY))]
 
 
 def test_what_is_over_is_dropped_and_the_rest_stays() -> None:

@@ -155,7 +155,7 @@ def test_four_comes_late_and_lets_the_rest_in() -> None:
     for batch in (four, early):
         store.merge_batch(batch)
     assert store.context == {ANN: 7} and inbox.size == 0
-    assert [live[3] for live in chain(store.shown((2, "s", b"\xa1x")))] == [b"seven", b"four"]
+    assert [link[3] for link in chain(store.shown((2, "s", b"\xa1x")))] == [b"seven", b"four"]
 
 
 # -- removes that come before their adds [riak_dt #99, akka #22890] --------------------------------------------------
@@ -289,7 +289,7 @@ def test_three_act_on_one_key_in_every_interleaving(kind: str, deeds: tuple[str,
         survives |= {origin.dot} - replaced
         for store in stores:
             heads = [head for elements in store.objects.values() for head in elements.values()]
-            assert {live[1:3] for head in heads for live in chain(head)} == survives
+            assert {link[1:3] for head in heads for link in chain(head)} == survives
             assert store.named == set()
         assert stores[0].objects == stores[1].objects == stores[2].objects
         assert stores[0].fingerprint == stores[1].fingerprint == stores[2].fingerprint
@@ -372,7 +372,7 @@ def test_add_remove_and_add_of_one_element_in_one_transaction() -> None:
     store = Store()
     store.merge_batch(Batch(ANN, 1, 3, (add, remove, again)))
     assert list(ORSet(store, "s")) == ["x"]
-    assert [live[1:3] for live in chain(ORSet(store, "s").live("x"))] == [again.dot]
+    assert [link[1:3] for link in chain(ORSet(store, "s").live("x"))] == [again.dot]
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)

@@ -66,7 +66,7 @@ def ends_soon(node: gossip.Node) -> bool:
     """Whether something here, shown or not, expires within the next seconds."""
     soon = at(int(time.time() * 1000) + 10_000)
     heads = [live for elements in node._store.objects.values() for live in elements.values()]
-    return any(FOREVER < live[4] < soon for head in heads for live in chain(head))
+    return any(FOREVER < link[4] < soon for head in heads for link in chain(head))
 
 
 async def agree(*those: gossip.Node) -> None:

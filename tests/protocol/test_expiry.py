@@ -204,5 +204,5 @@ def test_the_end_of_a_conflict_that_is_not_shown_is_not_forgotten_with_those_tha
     expiry._tidy()
     assert len(list(chain(store.shown((1, "m", b"\xa1k"))))) == 2
     (change,) = expiry.tick(1.0, at(5_001))
-    assert [live[3] for live in chain(change[2])] == [b"\x02"]
+    assert [link[3] for link in chain(change[2])] == [b"\x02"]
     assert len(expiry.tick(2.0, at(9_001))) == 1 and not store.objects

@@ -195,8 +195,8 @@ class Watch:
     def _take_what_is_over(self, key: Key) -> None:
         """A disk may bring back what is dead, if nobody can see it any more: who dropped it did not write that. It may
         come with a state from there, too."""
-        for live in chain(self._store.shown(key)):
-            dot = (live[1], live[2])
+        for link in chain(self._store.shown(key)):
+            dot = (link[1], link[2])
             if dot in self.shadow.live.get(key, ()):
                 continue
             written = self.history.writes.get(dot[0], ())
@@ -206,10 +206,10 @@ class Watch:
 
     def _key(self, key: Key) -> None:
         self._take_what_is_over(key)
-        held = {(live[1], live[2]) for live in chain(self._store.shown(key))}
+        held = {(link[1], link[2]) for link in chain(self._store.shown(key))}
         for dot in [dot for dot in self.shadow.live.get(key, ()) if dot not in held]:
             self.shadow.forget(key, dot)
-        got = [live[:5] for live in chain(self._store.shown(key))]
+        got = [link[:5] for link in chain(self._store.shown(key))]
         due = [(write.stamp, *write.dot, write.value, write.expires) for write in self.shadow.chain(key)]
         demand(got == due, "a key is not what was delivered", key, [link[:3] for link in got], [w[:3] for w in due])
         demand(self._view.get(key) == self._store.shown(key), "a change was not told", key)
@@ -303,7 +303,7 @@ class Watch:
 
 
 def _dots(head: Live | None) -> dict[Dot, int]:
-    return {(live[1], live[2]): live[0] for live in chain(head)}
+    return {(link[1], link[2]): link[0] for link in chain(head)}
 
 
 def _plain(things: Any) -> list[str]:

@@ -193,18 +193,18 @@ def _owning(process: Process) -> list[Link]:
     """All owned writes that a node has, seen or not."""
     store = process.engine.replication.store
     keys = [(*name, element) for name, elements in store.mortal.items() for element in elements]
-    return [live for key in keys for live in chain(store.shown(key)) if live[4] == WITH_AUTHOR]
+    return [link for key in keys for link in chain(store.shown(key)) if link[4] == WITH_AUTHOR]
 
 
 def _owned(process: Process) -> frozenset[tuple[Any, ...]]:
     """What is owned, as a reader sees it."""
     store, members = process.engine.replication.store, process.engine.members
     return frozenset(
-        (name, element, live[:4])
+        (name, element, link[:4])
         for name, elements in store.mortal.items()
         for element in elements
-        for live in visible(store.shown((*name, element)), 0, members)
-        if live[4] == WITH_AUTHOR
+        for link in visible(store.shown((*name, element)), 0, members)
+        if link[4] == WITH_AUTHOR
     )
 
 
