@@ -579,7 +579,7 @@ def _dots_of(live: Live | None) -> Iterator[Dot]:
 def _in_scope(elements: Mapping[bytes, Live], scope: Scope) -> Iterator[tuple[bytes, Live]]:
     """The elements with a live write of which a state of this scope tells.
 
-    Most have none, and all are looked at: so `range_of` and `covers` stand in line here, which halves it.
+    Most have none, and all are looked at: so `range_of` and `covers` stand in line here, which takes a third off it.
     """
     ranges, compared = scope
     for element, live in elements.items():

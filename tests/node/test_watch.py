@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 import gossip
-from crdt import Live, encode_element
+from crdt import FOREVER, Live, encode_element
 from crdt.codec import MAP
+from crdt.live import packed
 from tests.waiting import nodes, until, until_here
 
 
@@ -496,6 +497,23 @@ def test_a_key_with_thousands_of_conflicts_can_be_watched(cluster: str) -> None:
             (change,) = await some(changes, 1)
             assert change.stamp == 9002
             assert not changes._unread
+
+    asyncio.run(story())
+
+
+def test_a_write_that_comes_and_goes_below_the_shown_one_is_no_change(cluster: str) -> None:
+    """Alone it is kept as bytes, and beside another in a chain: to a reader it is the same."""
+
+    async def story() -> None:
+        async with gossip.Node(cluster) as node, node.map("m").watch() as changes:
+            key = (MAP, "m", encode_element("k"))
+            shown, lesser, next_one = (9, 7, 1), (5, 8, 1, b"\x02", FOREVER, None), (9, 7, 2)
+            alone, both = packed((*shown, b"\x01", FOREVER, None)), (*shown, b"\x01", FOREVER, lesser)
+            changes._changed(0, [(key, alone, both), (key, both, alone), (key, alone, alone), (key, both, both)])
+            assert not changes._unread
+            changes._changed(0, [(key, both, packed((*next_one, b"\x01", FOREVER, None)))])
+            (change,) = await some(changes, 1)
+            assert (change.stamp, change.previous, change.value) == (9, 1, 1)
 
     asyncio.run(story())
 
