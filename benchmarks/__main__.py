@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import SCHEMA, Result, bytecode, machine
+from benchmarks.measure import SCHEMA, Result, bytecode, commit, machine
 from benchmarks.render import drawing, page, quoted
 
 HERE = Path(__file__).resolve().parent
@@ -83,7 +83,7 @@ def written(told: dict[str, Any], into: Path) -> None:
 def measured(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """What all questions found out, and which have no answer."""
     told: dict[str, Any] = {"schema": SCHEMA, "quick": options.quick, "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"}
-    told |= {"machine": machine(), "versions": versions(), "questions": []}
+    told |= {"commit": commit(), "machine": machine(), "versions": versions(), "questions": []}
     failed = []
     for question in options.only or QUESTIONS:
         print(f"{question} ...", end=" ", flush=True)

@@ -178,6 +178,18 @@ async def each_call(calls: Callable[[range], Any], seconds: float, most: int = 1
     return Cost(within / done * 1e6, spent / done * 1e6)
 
 
+def commit() -> str:
+    """Of what this was measured: a commit, with a `+` if files differ from it."""
+    try:
+        told = subprocess.run(
+            ("git", "describe", "--always", "--abbrev=7", "--dirty=+"),
+            cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "no commit"
+    return told.stdout.strip()
+
+
 def machine() -> dict[str, Any]:
     """Where this was measured. No name of it: figures are of a kind of machine, not of one."""
     return {

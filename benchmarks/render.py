@@ -114,7 +114,11 @@ def reached(goal: Goal, results: list[Result]) -> tuple[str, ...]:
 def page(told: dict[str, Any], results: list[Result]) -> str:
     """results/README.md."""
     kind = "A quick look (`make bench-quick`): too short for figures to quote." if told["quick"] else "`make bench`."
-    lines = ["# Results", "", f"{kind} Measured on {told['at']}; benchmarks/README.md says how to read it."]
+    lines = [
+        "# Results",
+        "",
+        f"{kind} Measured on {told['at']} at {told['commit']}; benchmarks/README.md says how to read it.",
+    ]
     lines += ["", *markdown_table(("machine", ""), ((k, str(v)) for k, v in told["machine"].items()))]
     lines += ["", *markdown_table(("version of", ""), told["versions"].items())]
     lines += ["", "## Goals", "", "The floor must be met, the aim is where this should go."]
@@ -136,6 +140,19 @@ def page(told: dict[str, Any], results: list[Result]) -> str:
 
 BEGIN, END = "<!-- figures: written by `make bench ARGS=--quote` -->", "<!-- end of figures -->"
 NAMED = 2  # losses that are named for each peer: its greatest
+PLAIN = (
+    ("a read", "local", "read, a number"),
+    ("a write: the call", "local", "write, a number"),
+    ("the same with its sending, of 100 in a turn", "local", "write, a number, and sent"),
+    ("the same, of one in a turn, as of a web request", "local", "write, a number, and sent, one a turn"),
+    ("until another process that waits has it, p50", "visible", "at the other process, p50"),
+    ("until all 7 others have it, p50", "visible", "at all 7 processes, p50"),
+    ("one by one, each read at one other", "sustained", "1 peer, keys of their own"),
+    ("one by one, each read at 7 others", "sustained", "7 peers, keys of their own"),
+    ("at 50 000 a second, each read at 7 others, p99", "sustained", "7 peers, 50 000 a second, p99"),
+    ("an entry of 100 bytes, of 1 000 000, in each worker", "memory", "1 000 000 entries, resident"),
+    ("import, and make a node", "starting", "import, and make a node"),
+)  # what a program has of it, good or bad, whatever it is beside others
 
 
 def quote(told: dict[str, Any], results: list[Result]) -> str:
@@ -143,10 +160,13 @@ def quote(told: dict[str, Any], results: list[Result]) -> str:
     if told["quick"]:
         raise ValueError("these are of a quick look, too short for figures to quote: make bench ARGS=--quote")
     where = f"{told['machine']['processor']}, {told['machine']['cores']} cores, Python {told['machine']['python']}"
-    lines = [f"Measured on {told['at']} ({where}, load {told['machine']['load before']}).", ""]
+    lines = [f"Measured on {told['at']} at {told['commit']} ({where}, load {told['machine']['load before']}).", ""]
     rows = [reached(goal, results) for goal in GOALS if goal.measured(results)]
     heads = ("", "measured: median (least .. most round)", "floor / aim", "met")
     lines += markdown_table(heads, ([title, figure, wanted, met] for title, wanted, figure, met in rows))
+    lines += ["", "The same machine in plain figures, and who was the fastest of all others:", ""]
+    heads = ("", "gossamesh: median (least .. most round)", "the best of the others")
+    lines += markdown_table(heads, plain(results))
     lines += ["", "What others do better, and by how much in the median round:", ""]
     losses: dict[str, list[tuple[float, str, str]]] = {}
     for result in results:
@@ -157,6 +177,22 @@ def quote(told: dict[str, Any], results: list[Result]) -> str:
         more = f", and {len(told_of) - NAMED} more" if len(told_of) > NAMED else ""
         lines.append(f"* {system}: {'; '.join(named)}{more}")
     return "\n".join(lines if losses else [*lines, "Nothing in this run."])
+
+
+def plain(results: list[Result]) -> Iterator[tuple[str, str, str]]:
+    """The rows of the table of plain figures."""
+    asked = {result.question: result for result in results}
+    for title, question, what in PLAIN:
+        result = asked.get(question)
+        ours = result.find(what, OURS) if result else None
+        if result is None or ours is None:
+            continue
+        others = [
+            each for each in result.of(what) if not each.system.startswith(OURS) and each.system not in result.floors
+        ]
+        best = (max if ours.more else min)(others, key=lambda each: each.spread.median, default=None)
+        beside = f"{number(best.spread.median)} {best.unit}, {best.system}" if best else ""
+        yield title, f"{spread(ours.spread)} {ours.unit}", beside
 
 
 def quoted(readme: str, told: dict[str, Any], results: list[Result]) -> str:

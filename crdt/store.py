@@ -29,6 +29,7 @@ from typing import NamedTuple, TypeAlias
 from crdt.causality import SPREAD, TO_RANGE, Context, Dot, fingerprint_of, range_of
 from crdt.live import (
     FOREVER,
+    WITH_AUTHOR,
     Link,
     Live,
     chain,
@@ -134,14 +135,15 @@ Change: TypeAlias = tuple[Key, Live | None, Live | None]
 class Store:
     """The delivered writes of a replica, reduced to what still matters.
 
+    >>> from crdt import LWWMap
     >>> store = Store()
-    >>> write = store.write((1, "flags", b"beta"), b"on", replica=7, stamp=1)  # asks, changes nothing
+    >>> write = LWWMap(store, "flags").set("beta", True, replica=7, stamp=1)  # asks, changes nothing
     >>> store.merge(write) is not None  # the one door, for us and others
     True
     >>> store.merge(write) is not None  # again: nothing new
     False
-    >>> [link[3] for link in chain(store.shown((1, "flags", b"beta")))]
-    [b'on']
+    >>> head_of(store.shown(write.key))
+    (1, 7, 1)
     """
 
     __slots__ = ("_counted", "_delivered", "_moved", "_tally", "context", "mortal", "named", "notes", "objects")
@@ -170,9 +172,9 @@ class Store:
         """The next write of `replica`, replacing all that is live here under this key. Changes nothing: merge it.
 
         Of more than `MAX_NAMES` concurrent ones it replaces the greatest; the next write replaces the rest. Raises
-        `ValueError` for a replica that is no number of 64 bits, or 0, and for a stamp or a value that can not be.
+        `TypeError` or `ValueError` for what can not be: replica and stamp are numbers of 64 bits, and no replica is 0.
         """
-        _check(replica, stamp, value)
+        _check(key, value, replica, stamp, expires)
         names = tuple(_dots_of(self.shown(key)))
         return Write((replica, self.context[replica] + 1), key, stamp, value, names, expires)
 
@@ -226,11 +228,12 @@ class Store:
         """Delivers a write, of a batch with this note. None if it was delivered before.
 
         Raises `ValueError` if writes before it are missing, or if another write with its dot is live under its key: two
-        were asked for before the first was merged. Also for a replica, a stamp or a value that can not be, as `write`
-        does.
+        were asked for before the first was merged. Also what `write` raises, and `TypeError` for what is no write.
         """
+        if type(write) is not Write:
+            raise TypeError(f"merge takes a Write, not {type(write).__name__}: delete gives None where nothing is live")
         replica, sequence = write.dot
-        _check(replica, write.stamp, write.value)
+        _check(write.key, write.value, replica, write.stamp, write.expires)
         delivered = self.context[replica]
         if sequence <= delivered:
             self._check_same(write)
@@ -559,14 +562,18 @@ class Store:
 _NOTHING: Mapping[bytes, Live] = {}
 
 
-def _check(replica: int, stamp: Timestamp, value: bytes | None) -> None:
-    """Raises `ValueError` for what nobody could have asked for, before anything has changed."""
-    if type(replica) is not int or not 0 < replica <= _MASK:
-        raise ValueError(f"replica {replica!r} can not be: it is a number from 1 to 2**64 - 1 that nobody else uses")
-    if type(stamp) is not int or not 0 <= stamp <= _MASK:
-        raise ValueError(f"stamp {stamp!r} can not be: crdt.timestamp makes them, numbers of 64 bits")
+def _check(key: Key, value: bytes | None, replica: int, stamp: Timestamp, expires: int) -> None:
+    """Raises `TypeError` or `ValueError` for what nobody could have asked for, before anything has changed."""
+    if type(key) is not tuple or (*map(type, key),) != (int, str, bytes):
+        raise TypeError(
+            f"key {key!r:.80} is not allowed: it is (type, name, element), and crdt.encode_element makes those"
+        )
     if value is not None and type(value) is not bytes:
-        raise ValueError(f"a value of type {type(value).__name__} can not be: crdt.encode_value makes them, bytes")
+        raise TypeError(f"a value of type {type(value).__name__} is not allowed: crdt.encode_value makes them, bytes")
+    for what, number, least in (("replica", replica, 1), ("stamp", stamp, 0), ("expires", expires, WITH_AUTHOR)):
+        if type(number) is not int or not least <= number <= _MASK:
+            wrong = TypeError if type(number) is not int else ValueError
+            raise wrong(f"{what} {number!r:.40} is not allowed: it is a number from {least} to 2**64 - 1")
 
 
 def _dots_of(live: Live | None) -> Iterator[Dot]:

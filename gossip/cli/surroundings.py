@@ -212,8 +212,10 @@ def listening(cluster: str | None) -> list[Elsewhere]:
     """What the kernel knows of nodes of this host, of one cluster or of any; nothing on a system that does not tell."""
     found: dict[Path, Elsewhere] = {}
     with suppress(OSError):
-        for line in _KERNEL.read_text(encoding="utf-8", errors="replace").splitlines():
-            match = _SOCKET.fullmatch(line.partition("/")[1] + line.partition("/")[2])
+        lines = _KERNEL.read_text(encoding="utf-8", errors="replace").splitlines()
+        # a socket has a line, and so has each connection that was accepted there
+        for name in sorted({line.partition("/")[1] + line.partition("/")[2] for line in lines}):
+            match = _SOCKET.fullmatch(name)
             if match is None:
                 continue
             path, place = Path(match[0]), Path(match[1])

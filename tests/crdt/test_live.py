@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,7 @@ from crdt import (
     Batch,
     Key,
     Link,
+    LWWMap,
     Store,
     Write,
     chain,
@@ -123,29 +125,43 @@ def test_what_is_left_alone_is_packed_again() -> None:
             assert not store.mortal and not store.named
 
 
-NOBODYS = [
-    Write((0, 1), KEYS[0], 1, b"", ()),
-    Write((2**64, 1), KEYS[0], 1, b"", ()),
-    Write((-1, 1), KEYS[0], 1, b"", ()),
-    Write((True, 1), KEYS[0], 1, b"", ()),
-    Write((ANN, 1), KEYS[0], -1, b"", ()),
-    Write((ANN, 1), KEYS[0], 2**64, b"", ()),
-    Write((ANN, 1), KEYS[0], 1.5, b"", ()),  # type: ignore[arg-type]
-    Write((ANN, 1), KEYS[0], 1, "text", ()),  # type: ignore[arg-type]
-    Write((ANN, 1), KEYS[0], 1, bytearray(b"on"), ()),  # type: ignore[arg-type]
-    Write((ANN, 1), KEYS[0], 1, 7, ()),  # type: ignore[arg-type]
+KEY = KEYS[0]
+NOBODYS: list[tuple[type[Exception], Any]] = [
+    (ValueError, Write((0, 1), KEY, 1, b"", ())),
+    (ValueError, Write((2**64, 1), KEY, 1, b"", ())),
+    (ValueError, Write((-1, 1), KEY, 1, b"", ())),
+    (TypeError, Write((True, 1), KEY, 1, b"", ())),
+    (ValueError, Write((ANN, 1), KEY, -1, b"", ())),
+    (ValueError, Write((ANN, 1), KEY, 2**64, b"", ())),
+    (TypeError, Write((ANN, 1), KEY, 1.5, b"", ())),  # type: ignore[arg-type]
+    (TypeError, Write((ANN, 1), KEY, 1, "text", ())),  # type: ignore[arg-type]
+    (TypeError, Write((ANN, 1), KEY, 1, bytearray(b"on"), ())),  # type: ignore[arg-type]
+    (TypeError, Write((ANN, 1), KEY, 1, 7, ())),  # type: ignore[arg-type]
+    (TypeError, Write((ANN, 1), KEY, 1, b"", (), "soon")),  # type: ignore[arg-type]
+    (ValueError, Write((ANN, 1), KEY, 1, b"", (), -2)),
+    (TypeError, Write((ANN, 1), "beta", 1, b"", ())),  # type: ignore[arg-type]
+    (TypeError, Write((ANN, 1), (1, "flags", "beta"), 1, b"", ())),  # type: ignore[arg-type]
+    (TypeError, Write((ANN, 1), ("map", "flags", b"x"), 1, b"", ())),  # type: ignore[arg-type]
+    (TypeError, Write((ANN, 1), (1, "flags"), 1, b"", ())),  # type: ignore[arg-type]
 ]
 
 
-@pytest.mark.parametrize("write", NOBODYS)
-def test_a_write_that_nobody_could_have_asked_for_changes_nothing(write: Write) -> None:
-    """Its head could not be packed, after the context had been told of it: delivered, and not there."""
+@pytest.mark.parametrize(("error", "write"), NOBODYS)
+def test_a_write_that_nobody_could_have_asked_for_changes_nothing(error: type[Exception], write: Write) -> None:
+    """Its head could not be packed, after the context had been told of it: delivered, and not there. Or it was merged,
+    and nobody could read the state in which it was."""
     store = Store()
-    with pytest.raises(ValueError, match="can not be"):
-        store.write(write.key, write.value, write.dot[0], write.stamp)
-    with pytest.raises(ValueError, match="can not be"):
+    with pytest.raises(error):
+        store.write(write.key, write.value, write.dot[0], write.stamp, write.expires)
+    with pytest.raises(error):
         store.merge(write)
     assert not store.context and not store.objects and store.fingerprint == 0
+
+
+def test_a_delete_of_what_is_not_there_is_no_write_and_says_so() -> None:
+    store = Store()
+    with pytest.raises(TypeError, match="delete gives None where nothing is live"):
+        store.merge(LWWMap(store, "m").delete("k", ANN, 1))  # type: ignore[arg-type]
 
 
 def test_a_chain_that_is_left_as_it_was_is_the_very_same() -> None:

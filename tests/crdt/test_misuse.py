@@ -28,11 +28,11 @@ def test_two_asks_before_a_merge_are_told_when_the_second_is_merged() -> None:
 @pytest.mark.parametrize("stamp", [-1, 2**64, 1.5, True, "now"])
 def test_a_stamp_that_is_no_number_of_64_bits_is_refused_at_the_call(stamp: Any) -> None:
     """The store took it, and made a state of it that it could not read again."""
-    with pytest.raises(ValueError, match=r"crdt\.timestamp"):
+    with pytest.raises((TypeError, ValueError), match=r"^stamp .* is a number from 0 to 2\*\*64 - 1"):
         LWWMap(Store(), "m").set("k", 1, ANN, stamp)
 
 
 @pytest.mark.parametrize("replica", [0, -1, 2**64, "me", 1.0])
 def test_a_replica_that_is_no_number_of_64_bits_is_refused_at_the_call(replica: Any) -> None:
-    with pytest.raises(ValueError, match=r"1 to 2\*\*64 - 1"):
+    with pytest.raises((TypeError, ValueError), match=r"^replica .* is a number from 1 to 2\*\*64 - 1"):
         LWWMap(Store(), "m").set("k", 1, replica, stamp=1)
