@@ -254,9 +254,9 @@ def _neighbours(patient: Patient) -> Finding:
     known = {member["instance"]: member for member in patient.members}
     strange = [each for each in patient.neighbours if each["instance"] not in known]
     if not strange:
-        return Finding(
-            "ok", "this host", f"{len(patient.neighbours)} nodes of this cluster answer, and know each other"
-        )
+        count = len(patient.neighbours)
+        several = f"{count} nodes of this cluster answer, and know each other"
+        return Finding("ok", "this host", several if count > 1 else "1 node of this cluster answers")
     names = ", ".join(f"{each['name']} (pid {each['pid']})" for each in strange)
     told = [each.get("sealed") for each in strange]
     if False in told and patient.told["sealed"]:

@@ -256,7 +256,8 @@ def nobody(cluster: str | None, others: list[str], seen: Look) -> Finding:
             fault, step = "somebody who clears up temporary files", "they make them anew within 15 s; then try again"
         elif place not in seen.places and meet:
             elsewhere.append(place)
-            found.append(f"{meet} nodes of yours meet elsewhere, below {place}")
+            who = f"{meet} nodes of yours meet" if meet > 1 else "1 node of yours meets"
+            found.append(f"{who} elsewhere, below {place}")
     if elsewhere:
         fault += "; or their environment and this shell's differ (XDG_RUNTIME_DIR, GOSSAMESH_RUNTIME_DIR)"
         which = f"GOSSAMESH_RUNTIME_DIR={elsewhere[0]} gossip doctor" + ("" if len(elsewhere) == 1 else ", and so on")

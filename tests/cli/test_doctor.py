@@ -117,7 +117,7 @@ def test_nodes_that_meet_elsewhere_are_found_by_what_the_kernel_knows(shell: She
     elsewhere = place(shell, "elsewhere")
     shell.daemon("ann", **elsewhere)
     found = Diagnosis(shell).only("problem", "nodes")
-    assert f"1 nodes of yours meet elsewhere, below {elsewhere['GOSSAMESH_RUNTIME_DIR']}" in found["found"]
+    assert f"1 node of yours meets elsewhere, below {elsewhere['GOSSAMESH_RUNTIME_DIR']}" in found["found"]
     assert "GOSSAMESH_RUNTIME_DIR" in found["next"] and "environment" in found["fault"]
     assert elsewhere["GOSSAMESH_RUNTIME_DIR"] not in Diagnosis(shell, "-c", "bank").text, "those are of another cluster"
     assert Diagnosis(shell, **elsewhere).code == 0
@@ -126,6 +126,8 @@ def test_nodes_that_meet_elsewhere_are_found_by_what_the_kernel_knows(shell: She
     found = Diagnosis(shell).only("problem", "nodes")
     assert all(each["GOSSAMESH_RUNTIME_DIR"] in found["found"] for each in (elsewhere, other))
     assert found["fault"].count("environment") == found["next"].count("look there") == 1, "it is said once"
+    shell.daemon("cat", **elsewhere)  # each is connected to the other, and a connection is no node
+    assert "2 nodes of yours meet elsewhere" in Diagnosis(shell).only("problem", "nodes")["found"]
 
 
 @pytest.mark.parametrize(
