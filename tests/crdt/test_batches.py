@@ -9,7 +9,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from crdt import FOREVER, WITH_AUTHOR, Batch, Dot, Key, Note, Store, Write
+from crdt import FOREVER, WITH_AUTHOR, Batch, Dot, Key, Note, Store, Write, dot_of
 from crdt.codec import MAP, SET
 
 KEYS: list[Key] = [(kind, name, element) for kind in (MAP, SET) for name in "mn" for element in (b"\x01", b"\x02")]
@@ -35,7 +35,7 @@ def made_of(store: Store, replica: int, stamp: int, told: Told) -> Write:
     key, value, expires, names = told
     dot, live = (replica, store.context[replica] + 1), store.shown(key)
     if not names and live is not None:
-        names = ((live[1], live[2]),)
+        names = (dot_of(live),)
     before = tuple(each for each in names if each[0] != replica or each[1] < dot[1])
     return Write(dot, key, stamp, value, before, FOREVER if value is None else expires)
 
