@@ -20,9 +20,11 @@ from crdt import (
     FOREVER,
     WITH_AUTHOR,
     Batch,
+    Context,
     Key,
     Link,
     LWWMap,
+    Stage,
     Store,
     Write,
     chain,
@@ -30,11 +32,14 @@ from crdt import (
     dot_of,
     encode_state,
     head_of,
+    state_parts,
     value_of,
 )
+from crdt.causality import range_of
 from crdt.live import linked, packed, unpacked
+from crdt.store import Scope
 
-ANN, BOB = 7, 2**64 - 1
+ANN, BOB, EVE = 7, 2**64 - 1, 9
 TRACKED = sys.version_info >= (3, 14)
 """Whether all dicts are; what is bytes in them never is."""
 KEYS: list[Key] = [(1, "m", bytes([place])) for place in range(50)]
@@ -107,13 +112,14 @@ def test_the_collector_never_looks_at_what_lasts(
     assert copied == elements and gc.is_tracked(copied) == TRACKED
 
 
-def test_what_is_left_alone_is_packed_again() -> None:
-    """However it was left: by a delete that did not see it, or since what was beside it has ended."""
+@pytest.mark.parametrize("stamp", [4, 6])
+def test_what_is_left_alone_is_packed_again(stamp: int) -> None:
+    """However it was left: by a delete that did not see it, or since what was beside it, shown or not, has ended."""
     for expires in (FOREVER, WITH_AUTHOR, 70):
         for names in ((), ((BOB, 1),), ((ANN, 1), (BOB, 1))):
             store = Store()
             store.merge(Write((ANN, 1), KEYS[0], 5, b"lasts", ()))
-            store.merge(Write((BOB, 1), KEYS[0], 6, b"beside", (), expires))
+            store.merge(Write((BOB, 1), KEYS[0], stamp, b"beside", (), expires))
             assert isinstance(store.shown(KEYS[0]), tuple)
             if names:
                 store.merge(Write((ANN, 2), KEYS[0], 7, None, names))
@@ -123,6 +129,57 @@ def test_what_is_left_alone_is_packed_again() -> None:
             left = store.shown(KEYS[0])
             assert left == (None if (ANN, 1) in names else packed((5, ANN, 1, b"lasts", FOREVER, None)))
             assert not store.mortal and not store.named
+
+
+def test_what_was_lost_is_packed_when_it_is_taken_from_a_peer() -> None:
+    store, peer = Store(), Store()
+    one_by_one(peer, 1)
+    store.merge_state(peer.state())
+    store._put(KEYS[0], None)
+    store.recount()
+    ((key, before, after),) = store.adopt(peer.state())
+    assert (key, before, after) == (KEYS[0], None, peer.shown(KEYS[0]))
+    assert store.state() == peer.state() and store.sums == peer.sums
+
+
+def test_a_conflict_that_died_is_found_though_what_is_shown_is_in_no_range_that_is_told() -> None:
+    """Two were live here under one key, and the lesser one alone was buried there."""
+    mine, theirs = Store(), Store()
+    for store in (mine, theirs):
+        store.merge(Write((ANN, 1), KEYS[0], 9, b"shown", ()))
+        store.merge(Write((BOB, 1), KEYS[1], 4, b"elsewhere", ()))
+        store.merge(Write((BOB, 2), KEYS[0], 5, b"beside", ()))
+    theirs.merge(Write((EVE, 1), KEYS[0], 10, None, ((BOB, 2),)))
+    ranges = frozenset({range_of(BOB, 2)})
+    assert range_of(ANN, 1) not in ranges
+    stage = Stage()
+    for part in state_parts(theirs.state(), ranges=ranges):
+        stage.add(part)
+    before = mine.shown(KEYS[0])
+    changes = mine.merge_state(stage.state(Scope(ranges, Context(mine.context))))
+    assert changes == [(KEYS[0], before, packed((9, ANN, 1, b"shown", FOREVER, None)))]
+    assert mine.state() == theirs.state() and mine.sums == theirs.sums
+
+
+def test_a_change_tells_what_was_live_and_what_is() -> None:
+    """However the one becomes the other: alone, beside others that last or end, in the place of some, or gone."""
+    store, dots = Store(), [(ANN, 1), (BOB, 1)]
+    story = [
+        Write(dots[0], KEYS[0], 5, b"alone", ()),
+        Write(dots[1], KEYS[0], 6, b"above", ()),
+        Write((EVE, 1), KEYS[0], 4, b"below", (), 70),
+        Write((EVE, 2), KEYS[0], 7, None, (dots[1],)),
+        Write((EVE, 3), KEYS[0], 8, b"instead", ((EVE, 1),), WITH_AUTHOR),
+        Write((BOB, 2), KEYS[0], 9, b"for good", (dots[0], (EVE, 3))),
+        Write((BOB, 3), KEYS[0], 10, None, ((BOB, 2),)),
+        Write((BOB, 4), KEYS[0], 11, None, ()),
+    ]
+    lengths = []
+    for write in story:
+        before = store.shown(KEYS[0])
+        assert store.merge(write) == (KEYS[0], before, store.shown(KEYS[0])), write
+        lengths.append(len(list(chain(store.shown(KEYS[0])))))
+    assert lengths == [1, 2, 3, 2, 2, 1, 0, 0]
 
 
 KEY = KEYS[0]

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 import gossip
-from crdt import FOREVER, Live, encode_element
+from crdt import Live, Store, Write, encode_element
 from crdt.codec import MAP
-from crdt.live import packed
 from tests.waiting import nodes, until, until_here
 
 
@@ -501,19 +500,32 @@ def test_a_key_with_thousands_of_conflicts_can_be_watched(cluster: str) -> None:
     asyncio.run(story())
 
 
-def test_a_write_that_comes_and_goes_below_the_shown_one_is_no_change(cluster: str) -> None:
-    """Alone it is kept as bytes, and beside another in a chain: to a reader it is the same."""
+def test_only_what_a_reader_sees_of_a_key_is_a_change_of_it(cluster: str) -> None:
+    """Writes that did not see each other come and go above and below what is shown; some have the same number."""
+    ann, bob, cat, key = 7, 8, 9, (MAP, "m", encode_element("k"))
 
     async def story() -> None:
-        async with gossip.Node(cluster) as node, node.map("m").watch() as changes:
-            key = (MAP, "m", encode_element("k"))
-            shown, lesser, next_one = (9, 7, 1), (5, 8, 1, b"\x02", FOREVER, None), (9, 7, 2)
-            alone, both = packed((*shown, b"\x01", FOREVER, None)), (*shown, b"\x01", FOREVER, lesser)
-            changes._changed(0, [(key, alone, both), (key, both, alone), (key, alone, alone), (key, both, both)])
-            assert not changes._unread
-            changes._changed(0, [(key, both, packed((*next_one, b"\x01", FOREVER, None)))])
-            (change,) = await some(changes, 1)
-            assert (change.stamp, change.previous, change.value) == (9, 1, 1)
+        async with gossip.Node(cluster) as node, node.map("m").watch(snapshot=False) as changes:
+            store = Store()
+
+            def told(*writes: Write) -> list[tuple[Any, Any]]:
+                """What of these is told to who reads when they have all come."""
+                for write in writes:
+                    change = store.merge(write)
+                    assert change is not None
+                    changes._changed(0, [change])
+                told = [changes._change(each) for each in changes._pop_all()]
+                return [(each.value, each.previous) for each in told if each is not None]
+
+            assert told(Write((ann, 1), key, 5, b"\x01", ())) == [(1, None)]
+            assert told(Write((bob, 1), key, 4, b"\x02", ())) == [], "it is a conflict, and not shown"
+            assert told(Write((cat, 1), key, 6, b"\x03", ())) == [(3, 1)], "it is shown, and of the same number"
+            assert told(Write((ann, 2), key, 7, None, ((ann, 1), (bob, 1)))) == [], "the conflicts are gone"
+            assert isinstance(store.shown(key), bytes)
+            over, away = Write((bob, 2), key, 8, b"\x04", ()), Write((bob, 3), key, 9, None, ((bob, 2),))
+            assert told(over, away) == [], "it came and went before anybody looked"
+            assert told(Write((bob, 4), key, 10, b"\x05", ((cat, 1),))) == [(5, 3)]
+            assert told(Write((bob, 5), key, 11, None, ((bob, 4),))) == [(None, 5)]
 
     asyncio.run(story())
 
