@@ -163,6 +163,20 @@ def test_an_owned_entry_over_another_stays_and_so_does_what_others_own_of_a_set(
     asyncio.run(story())
 
 
+def test_what_is_left_when_what_is_owned_is_taken_out_is_the_same_from_a_file(cluster: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with nodes(cluster) as (ann, bob):
+            ann.set("online").add("x")
+            await until(lambda: "x" in bob.set("online"))
+            bob.set("online").add("x", owned=True)
+            assert bob.set("online").entry("x").owned, "that is shown, and the other is there beside it"
+            snapshot = await bob.snapshot()
+            assert snapshot.contents("online") == {"x"}
+            assert gossip.Snapshot.load(snapshot.save(tmp_path / "x.gossamesh")) == snapshot
+
+    asyncio.run(story())
+
+
 # -- going back ------------------------------------------------------------------------------------------------------
 
 
