@@ -76,6 +76,17 @@ def test_a_touch_gives_it_another_time(node: gossip.Node) -> None:
         sessions.touch("gone", ttl=1)
 
 
+def test_a_touch_gives_an_end_to_what_had_none(node: gossip.Node) -> None:
+    things = node.map("m")
+    things["k"] = "for good"
+    things.touch("k", ttl=60)
+    entry = things.entry("k")
+    assert entry.value == "for good" and entry.expires is not None and entry.conflicts == ()
+    things.touch("k", ttl=0.01)
+    until_here(lambda: not node._store.objects, "nothing of it is kept")
+    assert "k" not in things and not node._store.mortal
+
+
 def test_a_write_without_an_end_is_for_ever_and_one_with_an_end_is_not(node: gossip.Node) -> None:
     things = node.map("m")
     things.set("k", 1, ttl=0.05)
