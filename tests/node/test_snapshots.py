@@ -168,7 +168,8 @@ def test_what_is_left_when_what_is_owned_is_taken_out_is_the_same_from_a_file(cl
         async with nodes(cluster) as (ann, bob):
             ann.set("online").add("x")
             await until(lambda: "x" in bob.set("online"))
-            bob.set("online").add("x", owned=True)
+            with bob.batch(note="that is taken out as well"):
+                bob.set("online").add("x", owned=True)
             assert bob.set("online").entry("x").owned, "that is shown, and the other is there beside it"
             snapshot = await bob.snapshot()
             assert snapshot.contents("online") == {"x"}
