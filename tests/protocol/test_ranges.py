@@ -274,13 +274,15 @@ def test_an_audit_takes_nothing_that_was_deleted_nor_what_has_not_come_yet() -> 
         if number < 3:
             behind.merge(write, Note("ann", f"why {number}"))
     del behind.notes[1, 2]
-    lost = LWWMap(behind, "m").live("k1")
-    assert lost is not None
+    (lost,) = chain(LWWMap(behind, "m").live("k1"))
     behind._tally.remove(lost)
     behind._put((1, "m", encode_element("k1")), None)
     assert [key[2] for key, _, _ in behind.adopt(ahead.state())] == [encode_element("k1")]
     assert set(LWWMap(behind, "m").keys()) == {"k0", "k1", "k2"} and behind.context == {1: 3}
     assert behind.notes == {(1, number + 1): Note("ann", f"why {number}") for number in range(3)}, "each with its note"
+    told = behind.fingerprint, behind.sums
+    behind.recount()
+    assert (behind.fingerprint, behind.sums) == told, "what was taken is counted"
 
 
 def test_who_can_not_take_a_state_does_not_end_one_that_comes_from_him() -> None:
