@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from crdt import WITH_AUTHOR, LWWMap, Store, Write, chain, decode_value, encode_element, visible
+from crdt import WITH_AUTHOR, LWWMap, Store, Write, chain, decode_value, encode_element, value_of, visible
 from crdt.timestamp import LATEST
 
 ANN, BOB, EVE = 7, 8, 9
@@ -88,7 +88,8 @@ def test_what_is_over_is_dropped_and_the_rest_stays() -> None:
     assert values(store) == ["fleeting", "owned", "kept"] and store.mortal == {KEY[:2]: {KEY[2]: None}}
     assert store.drop(KEY, now=69, gone={ANN, BOB}) is None, "a gone author takes only what is owned"
     change = store.drop(KEY, now=70, gone=())
-    assert change is not None and [live and decode_value(live[3]) for live in change[1:]] == ["fleeting", "owned"]
+    assert change is not None
+    assert [live and decode_value(value_of(live)) for live in change[1:]] == ["fleeting", "owned"]
     assert values(store) == ["owned", "kept"] and KEY[:2] in store.mortal
     assert store.drop(KEY, now=70, gone={EVE}) is not None
     assert values(store) == ["kept"] and store.mortal == {}
@@ -101,6 +102,17 @@ def test_what_was_dropped_does_not_come_back() -> None:
     assert store.merge_state(other.state()) == [] and values(store) == ["kept"]
     other.merge_state(store.state())
     assert values(other) == ["kept"] and other.mortal == {}, "who has it still learns that it is over"
+
+
+def test_what_was_dropped_is_not_taken_for_lost() -> None:
+    """A peer that has not tidied up yet still has it, and contexts are equal: the repair must not bring it back."""
+    store, other = concurrent(), concurrent()
+    store.drop(KEY, now=70, gone={EVE})
+    assert store.adopt(other.state()) == [] and values(store) == ["kept"]
+    other._put(KEY, None)
+    other.recount()
+    assert len(other.adopt(concurrent().state())) == 1 and values(other) == ["kept"], "what lasts was lost"
+    assert other.state() == store.state() and other.sums == store.sums and not other.mortal
 
 
 def test_dropping_changes_neither_context_nor_fingerprint() -> None:
