@@ -87,6 +87,18 @@ def test_a_touch_gives_an_end_to_what_had_none(node: gossip.Node) -> None:
     assert "k" not in things and not node._store.mortal
 
 
+def test_what_is_numbered_at_once_has_its_end_as_a_draft_has(cluster: str) -> None:
+    """In a batch, what might be too large for it with the longest of all names is counted exactly, and is no draft."""
+    with gossip.Node(cluster, max_transaction=100_000) as node:
+        things = node.map("m")
+        with node.batch():
+            things.set("ttl", "x" * 99_200, ttl=60)
+            assert not node._drafts and things.entry("ttl").expires is not None
+        with node.batch():
+            things.set("owned", "x" * 99_200, owned=True)
+            assert not node._drafts and things.entry("owned").owned
+
+
 def test_a_write_without_an_end_is_for_ever_and_one_with_an_end_is_not(node: gossip.Node) -> None:
     things = node.map("m")
     things.set("k", 1, ttl=0.05)
