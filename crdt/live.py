@@ -149,6 +149,14 @@ def is_over(link: Link, now: Timestamp, gone: Container[int]) -> bool:
     return expires != FOREVER and (link[1] in gone if expires == WITH_AUTHOR else expires <= now)
 
 
+def is_one(mine: Link | None, theirs: Live) -> bool:
+    """Whether it is one write, the same here and there. Chains are never compared whole: that recurses as deep as they
+    are."""
+    if mine is None or isinstance(theirs, bytes):
+        return False
+    return mine[5] is theirs[5] is None and mine[:3] == theirs[:3]
+
+
 def find(link: Link | None, dot: Dot) -> Link | None:
     """The link that is this write; None if it is not live."""
     replica, sequence = dot

@@ -38,6 +38,7 @@ from crdt.live import (
     find,
     head_of,
     is_mortal,
+    is_one,
     is_over,
     linked,
     pack_head,
@@ -449,7 +450,7 @@ class Store:
             mine, other = self.objects.get(name, _NOTHING), theirs.objects.get(name, _NOTHING)
             for element, there in other.items():
                 before: Live | None = mine.get(element)
-                if isinstance(before, bytes) and before == there:
+                if before == there if isinstance(before, bytes) else is_one(before, there):
                     continue  # the usual case between nodes that know each other: one write, the same here and there
                 after = self._joined(before, there, theirs)
                 if after is not before:  # a chain of the same links is the same chain, see `linked`
