@@ -156,6 +156,9 @@ class Watch(Generic[K, V]):
         self._serial = 0
         self._changes = 0
         """How many of the unread are changes; the rest is the present state, which bounds itself."""
+        self._unseen: dict[_Key, Live | None] = {}
+        """What the reader sees of keys whose greatest write had ended when it came, and goes without having been seen.
+        """
         self._lagged = False
         self._completing = False
         """Whether the mark is due, after what there is of the present state."""
@@ -321,6 +324,7 @@ class Watch(Generic[K, V]):
     def _begin(self) -> None:
         """Takes the present state as unread."""
         self._unread.clear()
+        self._unseen.clear()
         self._changes, self._completing = 0, True
         self._safe, self._next_safe = _NOWHERE, None
         for place, source in enumerate(self._sources):
@@ -370,13 +374,16 @@ class Watch(Generic[K, V]):
             return
         wants, unread, limit, news = self._sources[place].wants, self._unread, self._limit, False
         self._serial = serial = self._serial + 1
+        unseen = self._unseen
         for (_, _, element), before, after in changes:
             if self._lagged:
                 break
             if wants is not None and not wants(element):
                 continue
-            if isinstance(after, tuple) and after[4] != FOREVER:
-                after = self._node.seen(after)
+            if unseen and (place, element) in unseen:
+                before = unseen.pop((place, element))
+            if isinstance(after, tuple) and after[4] != FOREVER and (seen := self._node.seen(after)) is not after:
+                unseen[place, element] = after = seen
             if before is None:
                 if after is None:
                     continue

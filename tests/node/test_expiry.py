@@ -151,7 +151,6 @@ def test_a_watch_tells_the_end(cluster: str) -> None:
     asyncio.run(story())
 
 
-@pytest.mark.xfail(strict=True, reason="what is dropped is told as if everybody had seen it until then")
 def test_a_watch_tells_no_end_of_what_it_never_saw(cluster: str) -> None:
     """It had ended when it came, as after a partition: nobody saw it, and when it was tidied up all saw it deleted."""
 
