@@ -241,7 +241,8 @@ def _only(cluster: str | None, living: dict[str, list[Path]]) -> list[Path]:
             3,
         )
     name = cluster or "shop"
-    how = f"start one with `gossip run -c {name}`, or a gossip.Node({name!r}) in a program"
+    how = f"start one with `gossip run -c {name}`, or a gossip.Node({name!r}) in a program; "
+    how += "if one runs, `gossip doctor` tells where it is looked for, and where it is"
     if not cluster:
         raise no_node(f"no node of yours runs on this host: {how}")
     others = _names(_living(None))
