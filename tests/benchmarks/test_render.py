@@ -11,11 +11,12 @@ import pytest
 
 from benchmarks.goals import GOALS, Goal
 from benchmarks.measure import OURS, Result, Spread
-from benchmarks.render import BEGIN, END, drawing, number, page, quoted, reached, slower, spread, text
+from benchmarks.render import BEGIN, END, drawing, number, page, plain, quoted, reached, slower, spread, text
 
 TOLD: dict[str, Any] = {
     "quick": True,
     "at": "2026-01-01 00:00 UTC",
+    "commit": "abc1234",
     "machine": {"cores": 2},
     "versions": {"redis": "1.2"},
 }
@@ -140,7 +141,7 @@ def test_figures_are_quoted_in_their_place_and_again_in_the_same() -> None:
     machine = {"processor": "some", "cores": 2, "python": "3.11", "load before": 0.1}
     told = {**TOLD, "quick": False, "machine": machine}
     once = quoted(readme, told, [result()])
-    assert once.startswith(f"before\n{BEGIN}\n")
+    assert once.startswith(f"before\n{BEGIN}\n") and " at abc1234 (some, 2 cores" in once
     assert once.endswith(f"{END}\nafter\n")
     assert "old figures" not in once
     assert "* memcached: read <1 KiB> (2.00 x)" in once
@@ -148,6 +149,22 @@ def test_figures_are_quoted_in_their_place_and_again_in_the_same() -> None:
     assert quoted(once, told, [result()]) == once
     with pytest.raises(ValueError, match="too short for figures to quote"):
         quoted(readme, {**told, "quick": True}, [result()])
+
+
+def test_plain_figures_are_ours_and_those_of_the_fastest_other_that_is_no_floor() -> None:
+    told = Result("local", "What does a write cost?")
+    for system, figure in ((OURS, 2.0), ("redis", 60.0), ("memcached", 50.0), ("dict", 0.1)):
+        told.add("write, a number", system, figure)
+    told.floors.append("dict")
+    alone, much = Result("starting", "How soon?"), Result("sustained", "How many?")
+    alone.add("import, and make a node", OURS, 9.0, "ms")
+    for system, figure in ((OURS, 7.0), ("redis", 8.0), ("redis, slowly", 1.0)):
+        much.add("7 peers, keys of their own", system, figure, "writes/s", more=True)
+    assert list(plain([told, alone, much])) == [
+        ("a write: the call", "2.00 µs", "50.0 µs, memcached"),
+        ("one by one, each read at 7 others", "7.00 writes/s", "8.00 writes/s, redis"),
+        ("import, and make a node", "9.00 ms", ""),
+    ]
 
 
 def test_the_readme_has_a_place_for_figures() -> None:
