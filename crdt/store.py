@@ -258,8 +258,7 @@ class Store:
         self, drafts: Iterable[tuple[Key, Link]], replica: int, note: Note | None = None
     ) -> tuple[tuple[Write, ...], list[Change]]:
         """Makes and delivers the next writes of `replica`, one for each of these keys: of a `Link` its stamp, value and
-        end count. It is `write` and `merge` of each, in line, as in `_apply_all`: so a turn's writes are gone through
-        once."""
+        end count. It is `write` and `merge` of each, in line, so that a turn's writes are gone through once."""
         writes: list[Write] = []
         changes: list[Change] = []
         context, objects, sequence = self.context, self.objects, self.context[replica]
@@ -316,9 +315,8 @@ class Store:
         return changes
 
     def _apply_all(self, batch: Batch, delivered: int) -> list[Change]:
-        """What is new of a batch. In line is what most writes do: last, and take the place of one other that would, or
-        of none. It takes three quarters of the instructions that `_apply` alone does. `put_all` has the same in line.
-        """
+        """What is new of a batch. In line is what most writes do, in three quarters of `_apply`'s instructions: last,
+        and take the place of one other that would, or of none. `put_all` has the same in line."""
         changes: list[Change] = []
         context, objects, note, replica = self.context, self.objects, batch.note, batch.replica
         born, died = self._tally.born[replica], self._tally.died
@@ -369,10 +367,13 @@ class Store:
         after = packed(link)
         if elements is None or after is None:
             self._put(key, after)
+        elif isinstance(after, bytes):
+            if name in self.mortal:  # first: who writes it from then on goes the short way, which does not look there
+                self._note_mortal(name, element, after)
+            elements[element] = after
         else:
             elements[element] = after
-            if name in self.mortal or not isinstance(after, bytes):
-                self._note_mortal(name, element, after)
+            self._note_mortal(name, element, after)
         return key, before, after
 
     def _without_all(self, link: Link | None, names: Iterable[Dot]) -> Link | None:
