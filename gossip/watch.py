@@ -157,8 +157,8 @@ class Watch(Generic[K, V]):
         self._changes = 0
         """How many of the unread are changes; the rest is the present state, which bounds itself."""
         self._unseen: dict[_Key, Live | None] = {}
-        """What the reader sees of keys whose greatest write had ended when it came, and goes without having been seen.
-        """
+        """What the reader sees of keys whose greatest write had ended when it came, and goes without having been seen:
+        as many as wait to be dropped."""
         self._lagged = False
         self._completing = False
         """Whether the mark is due, after what there is of the present state."""
