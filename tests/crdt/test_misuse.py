@@ -25,6 +25,15 @@ def test_two_asks_before_a_merge_are_told_when_the_second_is_merged() -> None:
     assert store.merge(first) is None and flags.get("beta") is True
 
 
+def test_of_another_key_the_second_of_two_asks_is_taken_for_a_repetition() -> None:
+    """What is dead leaves nothing by which it could be told apart, so README says what to do."""
+    store = Store()
+    flags = LWWMap(store, "flags")
+    first, second = flags.set("beta", True, ANN, stamp=1), flags.set("sale", True, ANN, stamp=2)
+    assert store.merge(first) is not None
+    assert store.merge(second) is None and "sale" not in flags
+
+
 @pytest.mark.parametrize("stamp", [-1, 2**64, 1.5, True, "now"])
 def test_a_stamp_that_is_no_number_of_64_bits_is_refused_at_the_call(stamp: Any) -> None:
     """The store took it, and made a state of it that it could not read again."""

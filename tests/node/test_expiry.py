@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import gossip
+from crdt import encode_element, encode_value
 from tests.waiting import nodes, until, until_here
 
 
@@ -164,6 +165,24 @@ def test_a_watch_tells_no_end_of_what_it_never_saw(cluster: str) -> None:
             await until(lambda: not node._store.mortal, "it is tidied up")
             m["last"] = 1
             assert (await anext(changes)).key == "last"
+
+    asyncio.run(story())
+
+
+def test_who_begins_anew_is_told_the_end_of_what_he_sees_then(cluster: str) -> None:
+    """What nobody saw of a key before is no more to him: he sees what is there, and is told when that goes."""
+
+    async def story() -> None:
+        async with gossip.Node(cluster) as node, node.map("m").watch(snapshot=False) as changes:
+            key, value = (1, "m", encode_element("k")), encode_value(1)
+            changes._changed(0, [(key, None, (5, 7, 1, value, 1, None))])  # it had ended when it came
+            changes._lagged = True  # so what comes next passes it by
+            node.map("m")["k"] = 2
+            node._settled()
+            assert [(await anext(changes)).kind for _ in range(3)] == ["lagged", "present", "complete"]
+            del node.map("m")["k"]
+            change = await anext(changes)
+            assert (change.kind, change.previous) == ("deleted", 2)
 
     asyncio.run(story())
 
