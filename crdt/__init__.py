@@ -29,8 +29,9 @@ from crdt.maps import LWWMap
 from crdt.register import LWWRegister
 from crdt.sets import ORSet
 from crdt.state import Stage, decode_state, encode_state, state_parts
-from crdt.store import Batch, Change, Key, Note, State, Store, Write
+from crdt.store import Store
 from crdt.timestamp import ClockSkew, Timestamp
+from crdt.write import Batch, Change, Key, Note, State, Write
 
 __all__ = [
     "FOREVER",

@@ -21,7 +21,7 @@ import msgpack
 
 from crdt.causality import Context, Dot
 from crdt.live import FOREVER, WITH_AUTHOR
-from crdt.store import MAX_NAMES, Batch, Note, Write
+from crdt.write import MAX_NAMES, Batch, Note, Write
 
 MAX_ELEMENT: Final = 512
 """Bytes of a map key or set element. Keys are in every write and every log: they are labels, not documents."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from crdt.codec import COUNTER, decode_value, encode_part, object_name
 from crdt.live import Live, value_of
-from crdt.store import Store, Write
+from crdt.store import Store
 from crdt.timestamp import Timestamp
+from crdt.write import Write
 
 _LIMIT = 2**64 - 1
 

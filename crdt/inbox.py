@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 
-from crdt.store import Batch
+from crdt.write import Batch
 
 
 class _Held:

@@ -14,8 +14,9 @@ from typing import Any
 
 from crdt.codec import MAP, decode_element, decode_value, encode_element, encode_value, object_name
 from crdt.live import Live, chain, value_of
-from crdt.store import Key, Store, Write
+from crdt.store import Store
 from crdt.timestamp import Timestamp
+from crdt.write import Key, Write
 
 
 class LWWMap:

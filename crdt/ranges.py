@@ -28,7 +28,8 @@ from typing import Final
 from crdt.causality import RANGES, Context
 from crdt.codec import demand
 from crdt.state import state_parts
-from crdt.store import Scope, State, Store
+from crdt.store import Store
+from crdt.write import Scope, State
 
 GROUPS: Final = 128
 _IN_GROUP: Final = RANGES // GROUPS

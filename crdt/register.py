@@ -9,8 +9,9 @@ from typing import Any
 
 from crdt.codec import REGISTER, decode_value, encode_value, object_name
 from crdt.live import Live, chain, value_of
-from crdt.store import Store, Write
+from crdt.store import Store
 from crdt.timestamp import Timestamp
+from crdt.write import Write
 
 
 class LWWRegister:

@@ -13,8 +13,9 @@ from typing import Any
 
 from crdt.codec import SET, decode_element, encode_element, object_name
 from crdt.live import Live
-from crdt.store import Store, Write
+from crdt.store import Store
 from crdt.timestamp import Timestamp
+from crdt.write import Write
 
 
 class ORSet:

@@ -30,8 +30,8 @@ from crdt.codec import (
     unpack,
 )
 from crdt.live import AT_VALUE, FOREVER, WITH_AUTHOR, Live, chain, head_of, pack_head, unpack_head, unpacked
-from crdt.store import Note, Object, Scope, State
 from crdt.timestamp import Timestamp
+from crdt.write import Note, Object, Scope, State
 
 _LOOKED: Final = 1 << 14
 """Live writes looked at for one part: some 5 ms."""

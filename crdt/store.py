@@ -9,7 +9,8 @@ value. Once delivered, nothing of it is left: there are no tombstones.
 Invariants, which every test may check at any moment:
   - writes of one replica are delivered in sequence; `context` says how far;
   - a write may name a dot not delivered here yet: it waits in `named`, and that write will be born dead;
-  - `named` holds no dot that the context covers, and `objects` no empty object;
+  - `named` holds no dot that the context covers;
+  - `objects` has one dict for each object of which anything is live, and one that was ended is left empty;
   - `mortal` lists exactly the keys with a live write that expires or is owned;
   - `notes` has exactly the live writes whose batch had a note;
   - `sums` has, for each range, the fingerprints of exactly the live writes that lie in it (see `tally`);
@@ -24,9 +25,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import NamedTuple, TypeAlias
 
-from crdt.causality import SPREAD, TO_RANGE, Context, Dot, fingerprint_of, range_of
+from crdt.causality import SPREAD, TO_RANGE, Context, Dot, fingerprint_of
 from crdt.live import (
     FOREVER,
     WITH_AUTHOR,
@@ -50,87 +50,9 @@ from crdt.live import (
 )
 from crdt.tally import Tally
 from crdt.timestamp import Timestamp
+from crdt.write import MAX_NAMES, Batch, Change, Key, Note, Object, Scope, State, Write
 
-Object: TypeAlias = tuple[int, str]
-"""`(type, name)`. The type is part of it, so one name under two types is two objects."""
-
-Key: TypeAlias = tuple[int, str, bytes]
-"""`(type, object name, element)`: what a write is about. Elements are canonical bytes of map keys or set members."""
-
-MAX_NAMES = 4096
-"""Writes that one write replaces: it takes as many that did not see each other."""
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
-
-
-class Write(NamedTuple):
-    """One change, deletes included.
-
-    `value` is encoded bytes, or None for a delete. `names` are the dots of the live writes that its author saw and
-    replaces. `expires` is a stamp, or `FOREVER`, or `WITH_AUTHOR`.
-    """
-
-    dot: Dot
-    key: Key
-    stamp: Timestamp
-    value: bytes | None
-    names: tuple[Dot, ...]
-    expires: int = FOREVER
-
-
-class Note(NamedTuple):
-    """On whose behalf something was written, and why: for people."""
-
-    by: str | None
-    text: str | None
-
-
-class Batch(NamedTuple):
-    """Consecutive writes of one replica: exactly the sequences `first` to `last`.
-
-    Sequences in the range that no write has are *blanks*: delivered, with nothing in them. `open` says that a
-    transaction goes on in the batch after this one; the two become visible in one step. A `note` is that of all of its
-    writes.
-    """
-
-    replica: int
-    first: int
-    last: int
-    writes: tuple[Write, ...]
-    open: bool = False
-    note: Note | None = None
-
-
-class Scope(NamedTuple):
-    """Of which live writes a state tells that does not tell of all: those whose dots lie in these `ranges`.
-
-    Of the others it holds what its receiver held when ranges were `compared`; that is the context it had then.
-    """
-
-    ranges: frozenset[int]
-    compared: Context
-
-
-class State(NamedTuple):
-    """All that a store holds, at one moment; with a `scope`, what of it another one needs (see `ranges`).
-
-    Cheap to take: entries never change, so only the outer maps are copied.
-    """
-
-    context: Context
-    named: frozenset[Dot]
-    objects: Mapping[Object, Mapping[bytes, Live]]
-    scope: Scope | None = None
-    notes: Mapping[Dot, Note] = {}
-
-    def buries(self, dot: Dot) -> bool:
-        """Whether a write that this state does not hold is dead by it: it was delivered there, or named early."""
-        if self.scope is not None and self.scope.compared.covers(dot) and range_of(*dot) not in self.scope.ranges:
-            return False
-        return self.context.covers(dot) or dot in self.named
-
-
-Change: TypeAlias = tuple[Key, Live | None, Live | None]
-"""`(key, before, after)`: what a merge did to one key."""
 
 
 class Store:
@@ -165,6 +87,8 @@ class Store:
 
     def clear(self) -> None:
         """Forgets everything, as if it were new: views of it stay what they are."""
+        for elements in self.objects.values():
+            elements.clear()
         self.__init__()  # type: ignore[misc]
 
     # -- asking ------------------------------------------------------------------------------------------------------

@@ -37,9 +37,9 @@ def _check_neighbours() -> None:
 _OURS = frozenset(
     """
     __init__ __main__ answers bell checks checkup config control datadir datagrams door drafts endings errors events
-    forks handle handshake identity keeping keyring neighbours node past pulse reach records restore roster runtime
-    schema seal search shared snapshot sources status storage streams thread token transport udp verdicts version waits
-    watch watches whereabouts writing
+    forks handle handshake identity keeping keyring memo neighbours node past pulse reach records restore roster
+    runtime schema seal search shared snapshot sources status storage streams thread token transport udp verdicts
+    version waits watch watches whereabouts writing
     """.split()  # noqa: SIM905
 )
 

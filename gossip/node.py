@@ -24,8 +24,8 @@ from weakref import WeakValueDictionary
 
 from crdt import Key, Link, Live, Store, Write, visible
 from crdt.codec import make_note
-from crdt.store import Object
 from crdt.timestamp import at
+from crdt.write import Object
 from gossip import token
 from gossip.config import Config, check_named
 from gossip.drafts import Drafts

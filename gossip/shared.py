@@ -37,6 +37,7 @@ from crdt import (
 from crdt.codec import COUNTER, MAP, SET, object_name
 from gossip.errors import WrongType
 from gossip.handle import NOBODY, STEP, Entry, Handle, end_of
+from gossip.memo import LASTING, LONGEST, Memo
 from gossip.schema import Schema
 from gossip.watch import Change, Kind, Source, Watch, change_of
 
@@ -51,12 +52,13 @@ T = TypeVar("T")
 class Map(Handle, MutableMapping[K, V]):
     """A shared map. The last write of a key wins, by hybrid timestamp; concurrent ones stay readable as conflicts."""
 
-    __slots__ = ("_keys", "_values", "_view")
+    __slots__ = ("_keys", "_memo", "_values", "_view")
 
     def __init__(self, node: Node, name: str, keys: Schema[K], values: Schema[V]) -> None:
         super().__init__(node, name)
         self._keys = keys
         self._values = values
+        self._memo = Memo()
         self._view = LWWMap(node._store, name)
 
     @property
@@ -75,11 +77,22 @@ class Map(Handle, MutableMapping[K, V]):
             raise WrongType(f"{self.name}[{key!r:.80}]: {error}") from None
 
     def __getitem__(self, key: K) -> V:
+        kind, memo, node = type(key), self._memo, self._node
+        if kind is str and (known := memo.get(key)) is not None:  # type: ignore[call-overload]
+            element, live, value = known
+            if (runtime := node._runtime) is not None and runtime.running:
+                drafts = node._drafts  # first, as in `_find`
+                if (not drafts or (*self._view.name, element) not in drafts) and memo.elements.get(element) is live:
+                    return value  # type: ignore[no-any-return]
         live = self._find(self._keys, self._view, key)
         if live is None:
             raise KeyError(key)
         value = decode_value(value_of(live))
-        return value if type(value) in self._values.plain else self._loaded(key, value, live)
+        if type(value) not in self._values.plain:
+            return self._loaded(key, value, live)
+        if kind is str and isinstance(live, bytes) and len(live) <= LONGEST and type(value) in LASTING:
+            memo.keep(key, live, value, self._view.store.elements(self._view.name))  # type: ignore[arg-type]
+        return value  # type: ignore[no-any-return]
 
     def __setitem__(self, key: K, value: V) -> None:
         full, encoded = self._encoded(key, value)

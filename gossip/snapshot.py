@@ -47,8 +47,8 @@ from crdt import (
 from crdt.codec import COUNTER, MAP, REGISTER, SET, pack, unpack
 from crdt.live import dots_in, linked, packed, unpacked
 from crdt.state import state_parts
-from crdt.store import Object
 from crdt.timestamp import Timestamp, at
+from crdt.write import Object
 from gossip.errors import SnapshotError
 
 SUFFIX: Final = ".gossamesh"

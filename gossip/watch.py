@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, NoReturn, S
 
 import crdt
 from crdt import FOREVER, Context, Link, Live, dot_of, head_of
-from crdt.store import Object
+from crdt.write import Object
 from gossip.errors import NotRunning
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from crdt import Change, Context, Key, Live
-from crdt.store import Object
+from crdt.write import Object
 from gossip import token
 from gossip.watch import Cursor, Source, Watch
 

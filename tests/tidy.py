@@ -33,6 +33,7 @@ LAYERS = (
         "gossip.identity",
         "gossip.keeping",
         "gossip.keyring",
+        "gossip.memo",
         "gossip.neighbours",
         "gossip.past",
         "gossip.pulse",

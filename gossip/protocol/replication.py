@@ -41,8 +41,8 @@ from crdt import (
 )
 from crdt.causality import fingerprint_of
 from crdt.codec import MAX_BY, MAX_ELEMENT, MAX_NAME, MAX_RANGE, MAX_REPLICAS, MAX_TEXT, size_of_note
-from crdt.store import MAX_NAMES
 from crdt.timestamp import at, observe, tick
+from crdt.write import MAX_NAMES
 from gossip.protocol.log import OVERHEAD, Entry, Log
 from gossip.protocol.messages import Digest, Push
 from gossip.protocol.settings import Settings

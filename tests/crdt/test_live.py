@@ -37,7 +37,7 @@ from crdt import (
 )
 from crdt.causality import range_of
 from crdt.live import linked, packed, unpacked
-from crdt.store import Scope
+from crdt.write import Scope
 
 ANN, BOB, EVE = 7, 2**64 - 1, 9
 TRACKED = sys.version_info >= (3, 14)

@@ -46,8 +46,8 @@ from crdt.maps import MAP
 from crdt.ranges import Comparison, Telling
 from crdt.register import REGISTER
 from crdt.sets import SET
-from crdt.store import Scope
 from crdt.timestamp import at, observe, tick
+from crdt.write import Scope
 from tests.crdt.model import Model, Reach
 
 KINDS = ("map", "set", "counter", "register")
