@@ -4,8 +4,9 @@ A number, a dict of five fields and a KiB of bytes, at keys that exist; in an ev
 than the loop's. Ours has a node in another process beside it, to which every write is sent. `write` is how long the
 call takes, which keeps a draft; `write, and sent` has the turn of the loop in it in which a hundred writes leave, and
 `one a turn` is for who writes one thing now and then: each has a turn of its own. For a peer's client all are the same:
-its call ends when the server has answered. A read gives a value that is the reader's
-own, decoded anew each time; the bare dict does nothing of the kind, and shows the floor.
+its call ends when the server has answered. A read gives a value that is the reader's own. Ours remembers what it
+decoded of short values that cannot be changed, until they are written anew: so `the first since it was written` is
+asked as well. The bare dict decodes nothing, and shows the floor.
 
     python benchmarks/local.py [--quick] [--json]
 """
@@ -16,6 +17,7 @@ import argparse
 import asyncio
 import inspect
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -118,6 +120,15 @@ async def fill(client: Client) -> None:
                     await answer
 
 
+async def once_each(read: Callable[[range], Any], keys: int) -> float:
+    """What a read of each key costs, in microseconds, if each is read once."""
+    begun = time.perf_counter()
+    answer = read(range(keys))
+    if inspect.isawaitable(answer):
+        await answer
+    return (time.perf_counter() - begun) / keys * 1e6
+
+
 async def one_round(client: Client, seconds: float) -> dict[str, float]:
     awaited = inspect.iscoroutinefunction(client.read)
     found = {}
@@ -127,6 +138,9 @@ async def one_round(client: Client, seconds: float) -> dict[str, float]:
         write = await each_call(made["write"], seconds)
         found |= {f"write, {kind}": write.call, f"write, {kind}, and sent": write.whole}
         if kind == "a number":
+            found[f"read, {kind}, the first since it was written"] = await once_each(
+                made["read"], len(keys_of(kind, client))
+            )
             found[f"write, {kind}, and sent, one a turn"] = (await each_call(made["write"], seconds, most=1)).whole
             found[f"90 % reads, {kind}, and sent"] = (await each_call(made["90 % reads"], seconds)).whole
             for name in () if awaited else ("read", "write"):

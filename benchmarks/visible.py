@@ -1,8 +1,9 @@
 """How long until a write is in the hands of another process that waits for it, and of all seven?
 
 One process writes, now and then; for each way to be told, other processes do nothing but wait. The ways take turns,
-write by write. Beside them goes an echo over a bare unix stream between two processes: half its round trip is the floor
-for anything that sends. All seven have a write when the last one has it.
+write by write. Two floors go beside them: an echo over a bare unix stream between two processes, half of whose round
+trip anything takes that sends, and the same bytes from one event loop to a task of another, which anything takes that
+is heard on asyncio. All seven have a write when the last one has it.
 
 Ways of systems that gossip have a table of their own, with ours anew: some of them are busy while others have the word,
 and servers are not to be measured beside that.
@@ -25,7 +26,7 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ours
+from benchmarks import loops, ours
 from benchmarks.measure import NOT_QUICK, OURS, Result, alone, percentile
 from benchmarks.peers import Peer, peers
 from benchmarks.watching import END, Heard, Watching, payload
@@ -35,7 +36,7 @@ WARM = 50
 FLOOR = "half an echo"
 SHARES = {"p50": 0.5, "p99": 0.99}
 AMONG = ", among those that gossip"
-MANY = (OURS, "redis pub/sub", "redis pub/sub, asyncio")  # who is asked to tell more than one process
+MANY = (OURS, loops.TWO_LOOPS, "redis pub/sub", "redis pub/sub, asyncio")  # who is asked to tell more than one process
 _ECHO = """
 import socket, sys
 stream = socket.socket(fileno=int(sys.argv[1]))
@@ -151,7 +152,8 @@ async def measure(listeners: int, rounds: int, writes: int, result: Result, amon
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         half = stack.enter_context(echo())
-        ways = await opened({OURS: ours.PEER, **others}, listeners, directory, stack, result)
+        bare = {} if among else {loops.TWO_LOOPS: loops.PEER}
+        ways = await opened({OURS: ours.PEER, **bare, **others}, listeners, directory, stack, result)
         floors = await written(ways, rounds, writes, half, result)
         keep(result, one, FLOOR, [floors[number * writes : (number + 1) * writes] for number in range(rounds)])
         for way in ways:
@@ -182,7 +184,7 @@ async def ask(options: argparse.Namespace, result: Result) -> None:
         result.skipped |= {name: NOT_QUICK for name in gossiping if name not in absent}
     elif 1 in options.peers and absent.keys() != gossiping.keys():  # ours is not measured again beside nobody
         await measure(1, rounds, writes, result, AMONG)
-    result.floors.append(FLOOR)
+    result.floors += [FLOOR, loops.TWO_LOOPS]
 
 
 def own_options(parser: argparse.ArgumentParser) -> None:

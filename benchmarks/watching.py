@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import Self
 
-from benchmarks import ours
+from benchmarks import loops, ours
 from benchmarks.measure import OURS
 from benchmarks.peers import READY, peers
 
@@ -107,5 +107,5 @@ class Watching:
 
 if __name__ == "__main__":
     system, kind, name, address = sys.argv[1:]
-    peer = ours.PEER if system == OURS else peers()[system]
+    peer = {OURS: ours.PEER, loops.TWO_LOOPS: loops.PEER}.get(system) or peers()[system]
     asyncio.run(hear(getattr(peer, kind)[name].hear(address)))

@@ -36,8 +36,8 @@ def _check_neighbours() -> None:
 
 _OURS = frozenset(
     """
-    __init__ __main__ answers bell checks checkup config control datadir datagrams door drafts endings errors events
-    forks handle handshake identity keeping keyring memo neighbours node past pulse reach records restore roster
+    __init__ __main__ answers bell checks checkup config control counting datadir datagrams door drafts endings errors
+    events forks handle handshake identity keeping keyring memo neighbours node past pulse reach records restore roster
     runtime schema seal search shared snapshot sources status storage streams thread token transport udp verdicts
     version waits watch watches whereabouts writing
     """.split()  # noqa: SIM905
@@ -46,6 +46,7 @@ _OURS = frozenset(
 _check_neighbours()
 
 from gossip.config import Config  # noqa: E402
+from gossip.counting import Counter, Counters  # noqa: E402
 from gossip.errors import (  # noqa: E402
     AlreadyStarted,
     ConfigError,
@@ -60,7 +61,7 @@ from gossip.events import Event, Events  # noqa: E402
 from gossip.handle import Entry  # noqa: E402
 from gossip.node import Node  # noqa: E402
 from gossip.roster import Member, Roster  # noqa: E402
-from gossip.shared import Counter, Counters, Map, Register, Set  # noqa: E402
+from gossip.shared import Map, Register, Set  # noqa: E402
 from gossip.version import __version__ as __version__  # noqa: E402
 from gossip.watch import Change, Watch  # noqa: E402
 

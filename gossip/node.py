@@ -28,12 +28,13 @@ from crdt.timestamp import at
 from crdt.write import Object
 from gossip import token
 from gossip.config import Config, check_named
+from gossip.counting import Counter, Counters
 from gossip.drafts import Drafts
 from gossip.errors import AlreadyStarted, ConfigError, NotRunning, StartError
 from gossip.events import Event, EventKind, Events, told_of
 from gossip.roster import Member, Roster, member_of
 from gossip.schema import Schema
-from gossip.shared import Counter, Counters, Map, Register, Set
+from gossip.shared import Map, Register, Set
 from gossip.verdicts import Verdict, Verdicts
 from gossip.watch import Cursor, Source, Watch
 from gossip.watches import Watches

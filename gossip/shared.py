@@ -1,22 +1,22 @@
 """How does a program read and write what all share?
 
-Typed handles on a node: a `Map` is a `MutableMapping`, a `Set` a `MutableSet`; a `Counter` counts, a `Register` holds
-one value. Reading is a look-up in this process's own memory; writing is local and leaves at the end of the loop's turn.
-Neither waits, neither needs `await`, and both may be done from any thread.
+Typed handles on a node: a `Map` is a `MutableMapping`, a `Set` a `MutableSet`; a `Register` holds one value. Reading is
+a look-up in this process's own memory; writing is local and leaves at the end of the loop's turn. Neither waits,
+neither needs `await`, and both may be done from any thread.
 
 Invariant: what a read gives is the reader's own. Changing it changes nothing that is shared; assign it back for that.
-Not here: the rules of merging (`crdt`), the sending (`runtime`), the conversion of types (`schema`).
+Not here: counters (`counting`), the rules of merging (`crdt`), the sending (`runtime`), the conversion of types
+(`schema`).
 """
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, MutableSet, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, MutableMapping, MutableSet, ValuesView
 from contextlib import contextmanager
-from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from crdt import (
     FOREVER,
@@ -25,7 +25,6 @@ from crdt import (
     LWWMap,
     LWWRegister,
     ORSet,
-    PNCounter,
     Write,
     decode_element,
     decode_value,
@@ -34,10 +33,11 @@ from crdt import (
     encode_value,
     value_of,
 )
-from crdt.codec import COUNTER, MAP, SET, object_name
+from crdt.codec import MAP, SET
+from crdt.live import AT_VALUE
 from gossip.errors import WrongType
 from gossip.handle import NOBODY, STEP, Entry, Handle, end_of
-from gossip.memo import LASTING, LONGEST, Memo
+from gossip.memo import LONGEST, Memo
 from gossip.schema import Schema
 from gossip.watch import Change, Kind, Source, Watch, change_of
 
@@ -58,7 +58,7 @@ class Map(Handle, MutableMapping[K, V]):
         super().__init__(node, name)
         self._keys = keys
         self._values = values
-        self._memo = Memo()
+        self._memo = Memo(values.plain)
         self._view = LWWMap(node._store, name)
 
     @property
@@ -77,22 +77,33 @@ class Map(Handle, MutableMapping[K, V]):
             raise WrongType(f"{self.name}[{key!r:.80}]: {error}") from None
 
     def __getitem__(self, key: K) -> V:
-        kind, memo, node = type(key), self._memo, self._node
-        if kind is str and (known := memo.get(key)) is not None:  # type: ignore[call-overload]
-            element, live, value = known
-            if (runtime := node._runtime) is not None and runtime.running:
-                drafts = node._drafts  # first, as in `_find`
-                if (not drafts or (*self._view.name, element) not in drafts) and memo.elements.get(element) is live:
-                    return value  # type: ignore[no-any-return]
+        node, memo = self._node, self._memo
+        known = memo.get(key) if type(key) is str else None
+        if known is None or (runtime := node._runtime) is None or not runtime.running:
+            return self._looked_up(key)
+        element, was, value = known
+        drafts = node._drafts  # first, as in `_find`
+        if drafts and (*self._view.name, element) in drafts:
+            return self._looked_up(key)
+        live = memo.elements.get(element)
+        if live is was:
+            return value  # type: ignore[no-any-return]
+        if not isinstance(live, bytes):
+            return self._looked_up(key)
+        value = decode_value(live[AT_VALUE:])
+        if len(live) <= LONGEST and type(value) in memo.lasting:
+            memo[key] = element, live, value
+        return value if type(value) in self._values.plain else self._loaded(key, value, live)
+
+    def _looked_up(self, key: K) -> V:
+        """The same without a memo, and for it."""
         live = self._find(self._keys, self._view, key)
         if live is None:
             raise KeyError(key)
         value = decode_value(value_of(live))
-        if type(value) not in self._values.plain:
-            return self._loaded(key, value, live)
-        if kind is str and isinstance(live, bytes) and len(live) <= LONGEST and type(value) in LASTING:
-            memo.keep(key, live, value, self._view.store.elements(self._view.name))  # type: ignore[arg-type]
-        return value  # type: ignore[no-any-return]
+        if type(key) is str and isinstance(live, bytes):
+            self._memo.keep(key, live, value, self._view.store.elements(self._view.name))
+        return value if type(value) in self._values.plain else self._loaded(key, value, live)
 
     def __setitem__(self, key: K, value: V) -> None:
         full, encoded = self._encoded(key, value)
@@ -389,123 +400,6 @@ class Set(Handle, MutableSet[T]):
         return change_of(self, value, after is not None, before is not None, kind, before, after)
 
 
-class Counter(Handle):
-    """A shared counter of integers. Nothing is lost, whoever counts at the same time."""
-
-    __slots__ = ("_view",)
-
-    def __init__(self, node: Node, name: str) -> None:
-        super().__init__(node, name)
-        self._view = PNCounter(node._store, name)
-
-    @property
-    def value(self) -> int:
-        """The sum of what all have counted, as far as it is known here."""
-        self._node._check_running()
-        self._node._settled()
-        return self._view.value
-
-    def increment(self, amount: int = 1) -> None:
-        """Adds `amount`; 0 changes nothing. Raises `ValueError` for less: that is what `decrement` is for."""
-        self._add(_positive(amount))
-
-    def decrement(self, amount: int = 1) -> None:
-        """Takes `amount` away; 0 changes nothing."""
-        self._add(-_positive(amount))
-
-    def _add(self, amount: int) -> None:
-        runtime = self._node._running()
-        if amount:
-            runtime.door.do(runtime.writing.count, partial(self._part, amount))
-
-    def _part(self, amount: int, replica: int) -> tuple[Key, bytes]:
-        """What this node's part will be, once it has counted this."""
-        view, element = self._view, replica.to_bytes(8, "big")
-        return (COUNTER, self.name, element), view.counted(self._live(view, element), amount)
-
-    def __int__(self) -> int:
-        return self.value
-
-    def __bool__(self) -> NoReturn:
-        raise TypeError(f"a Counter is no number: {self.name}.value is")
-
-    def __iadd__(self, amount: object) -> NoReturn:
-        raise TypeError(f"a Counter is no number: {self.name}.increment({amount!r:.20}) counts")
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, int | float):
-            raise TypeError(f"a Counter is no number: compare {self.name}.value")
-        return self is other
-
-    __hash__ = object.__hash__
-
-    def parts(self) -> dict[int, int]:
-        """What each instance has counted. One that is long gone has still counted what it has."""
-        return {int.from_bytes(element, "big"): _part(live) for element, live in self._elements(self._view)}
-
-    def _content(self) -> str:
-        return str(self.value)
-
-    def watch(self, *, snapshot: bool = True, resume: str | None = None) -> Watch[None, int]:
-        """The present total if anybody has counted, then every change of it: `value` and `previous` are totals.
-        `resume` as in `Map.watch`."""
-        return self._node._watch([self._source()], snapshot, resume)
-
-    def _source(self) -> Source:
-        seen: int | None = None
-
-        def begin(anew: bool) -> None:
-            nonlocal seen
-            seen = None if anew and self._elements(self._view) else self._view.value
-
-        def read(element: bytes, before: Live | None, after: Live | None, kind: Kind) -> Change[None, int] | None:
-            nonlocal seen
-            previous, seen = seen, self._view.value
-            if seen == previous:  # which instance counted is an inner matter, and changes of several may come as one
-                return None
-            first = kind == "present" and previous is None
-            return change_of(self, None, seen, previous, "present" if first else "set", before, after)
-
-        return Source(self, self._view.name, read, begin)
-
-
-class Counters(Mapping[str, Counter]):
-    """Counters by name: `views["page"].increment()`. Each is the counter `"<name>/<key>"`, and made when first counted.
-
-    Those that anybody has counted are in it; any other can be had all the same, and shows 0.
-    """
-
-    def __init__(self, node: Node, name: str) -> None:
-        self._node = node
-        self.name = object_name(name)
-
-    def __getitem__(self, key: str) -> Counter:
-        return self._node.counter(f"{self.name}/{key}")
-
-    def __iter__(self) -> Iterator[str]:
-        """The names as of now."""
-        prefix = f"{self.name}/"
-        store = self._node._settled()
-        with self._node._running().lock:
-            names = [name for kind, name in store.objects if kind == COUNTER and name.startswith(prefix)]
-        return iter([name.removeprefix(prefix) for name in names])
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __contains__(self, key: object) -> bool:
-        self._node._check_running()
-        return type(key) is str and bool(self._node._settled().elements((COUNTER, f"{self.name}/{key}")))
-
-    def totals(self) -> dict[str, int]:
-        """What each of them shows, as a plain dict."""
-        return {key: counter.value for key, counter in self.items()}
-
-    def __repr__(self) -> str:
-        content = f": {len(self)} counters" if self._node._is_running else ""
-        return f"<Counters {self.name!r} of cluster {self._node.config.cluster!r}{content}>"
-
-
 class Register(Handle, Generic[V]):
     """A shared value. The last write wins; concurrent ones stay readable as conflicts."""
 
@@ -578,18 +472,3 @@ class Register(Handle, Generic[V]):
             return self._values.load(decode_value(value_of(live)))
         except WrongType as error:
             raise WrongType(f"{self.name}, written by {dot_of(live)[0]:016x}: {error}") from None
-
-
-def _part(live: Live | None) -> int:
-    if live is None:
-        return 0
-    up, down = decode_value(value_of(live))
-    return int(up - down)
-
-
-def _positive(amount: int) -> int:
-    if type(amount) is not int:
-        raise TypeError(f"a counter counts in integers, not in {type(amount).__name__}")
-    if amount < 0:
-        raise ValueError(f"a counter is incremented or decremented by 0 or more, not by {amount}")
-    return amount

@@ -63,6 +63,7 @@ LAYERS = (
         "gossip.answers",
         "gossip.checkup",
         "gossip.control",
+        "gossip.counting",
         "gossip.handle",
         "gossip.node",
         "gossip.restore",

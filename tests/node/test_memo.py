@@ -152,9 +152,12 @@ def test_what_is_read_again_is_not_unpacked_again(cluster: str, monkeypatch: pyt
     async def story() -> None:
         async with gossip.Node(cluster) as node:
             flags = node.map("flags")
-            flags["beta"], flags["sale"] = True, [1]
+            flags["beta"], flags["sale"] = None, [1]
             await asyncio.sleep(0)
-            assert flags["beta"] is True and flags["sale"] == [1]
+            assert flags["beta"] is None and flags["sale"] == [1]
+            flags["beta"] = True
+            await asyncio.sleep(0)
+            assert flags["beta"] is True, "the first since it was written"
             monkeypatch.setattr("gossip.shared.decode_value", lambda encoded: "unpacked")
             assert flags["beta"] is True and flags["sale"] == "unpacked"
             flags["sale"] = True  # another key changes nothing
@@ -173,7 +176,7 @@ def test_what_is_read_twice_is_the_readers_own(cluster: str) -> None:
             await asyncio.sleep(0)
             carts["ann"].append(2)
             carts["ann"].append(3)
-            assert carts["ann"] == [1] and not carts._memo
+            assert carts["ann"] == [1] and carts._memo["ann"][1:] == (b"", None)
 
     asyncio.run(story())
 
@@ -186,6 +189,16 @@ def test_a_program_can_read_only_what_its_type_allows_however_often(cluster: str
             await asyncio.sleep(0)
             for _ in range(3):
                 assert anything["k"] == "text"
+                with pytest.raises(gossip.WrongType):
+                    numbers["k"]
+            floats = node.map("m", float)
+            numbers["k"] = 7
+            await asyncio.sleep(0)
+            for _ in range(3):  # which a float map takes as it is
+                assert (anything["k"], numbers["k"], floats["k"]) == (7, 7, 7)
+            anything["k"] = "text"  # of a key that was remembered
+            await asyncio.sleep(0)
+            for _ in range(3):
                 with pytest.raises(gossip.WrongType):
                     numbers["k"]
 
@@ -225,7 +238,7 @@ def test_readers_in_threads_never_go_back(cluster: str) -> None:
 
 
 def test_a_memo_is_bounded_and_begins_anew_when_other_keys_matter() -> None:
-    kept, store = Memo(), Store()
+    kept, store = Memo(frozenset({int})), Store()
     flags = LWWMap(store, "flags")
     store.merge(flags.set("k", 1, replica=7, stamp=1))
     live, elements = flags.live("k"), store.elements(flags.name)
@@ -243,9 +256,12 @@ def test_a_long_value_is_not_there_twice(cluster: str) -> None:
     async def story() -> None:
         async with gossip.Node(cluster) as node:
             texts = node.map("texts")
-            texts["short"], texts["long"] = "x" * 100, "x" * LONGEST
+            texts["short"], texts["long"], texts["grown"] = "x" * 100, "x" * LONGEST, "x"
             await asyncio.sleep(0)
-            assert len(texts["short"]) == 100 and len(texts["long"]) == LONGEST
-            assert list(texts._memo) == ["short"]
+            assert [len(texts[key]) for key in ("short", "long", "grown")] == [100, LONGEST, 1]
+            texts["grown"] = "x" * LONGEST
+            await asyncio.sleep(0)
+            assert [len(texts[key]) for key in ("short", "long", "grown")] == [100, LONGEST, LONGEST]
+            assert [texts._memo[key][2] for key in ("short", "long", "grown")] == ["x" * 100, None, "x"]
 
     asyncio.run(story())
