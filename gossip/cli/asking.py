@@ -8,6 +8,7 @@ Not here: the conversation itself, and how answers are shown.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import stat
@@ -91,7 +92,7 @@ def value_of(text: str, is_text: bool) -> Any:
     if text in _PYTHON:
         raise click.UsageError(f"{text} is Python, and would be stored as text: say {_PYTHON[text]}, or add --text")
     try:
-        return json.loads(text, parse_constant=_no_json)
+        return json.loads(text, parse_constant=_no_json, parse_float=_number)
     except ValueError:
         return text
     except RecursionError:
@@ -103,7 +104,7 @@ def key_of(text: str | None, is_json: bool) -> Any:
     if text is None or not is_json:
         return text
     try:
-        return json.loads(text, parse_constant=_no_json)
+        return json.loads(text, parse_constant=_no_json, parse_float=_number)
     except (ValueError, RecursionError):
         raise click.UsageError(f"KEY is not JSON: {text!r}") from None
 
@@ -137,3 +138,10 @@ def key_of_file(file: str) -> str:
 
 def _no_json(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON")
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise click.UsageError(f"{text:.40} is too large for a number, and would be stored as infinity: add --text")
+    return number

@@ -64,6 +64,8 @@ def command(
     end_by_signal()
     try:
         with converse(cluster, node) as conversation:
+            if not as_json and sys.stderr.isatty():
+                _tell_what_is_waited_for(conversation, names)
             asked: dict[str, Any] = {"objects": list(names), "type": type_, "snapshot": not no_snapshot}
             asked |= {"cursors": cursors} | ({} if resume is None else {"resume": resume})
             return _print_changes(conversation, count, as_json, **asked)
@@ -73,6 +75,14 @@ def command(
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
     raise Ended(number)
+
+
+def _tell_what_is_waited_for(conversation: Conversation, names: tuple[str, ...]) -> None:
+    """Who mistypes a name would wait for ever."""
+    there = {each["name"] for each in conversation.ask_all("keys")[0]}
+    for name in dict.fromkeys(names):
+        if name not in there:
+            print(f"gossip: nothing is called {printable(repr(name))} yet: waiting until something is", file=sys.stderr)
 
 
 def _print_changes(conversation: Conversation, count: int | None, as_json: bool, **request: Any) -> int:

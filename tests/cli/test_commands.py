@@ -163,6 +163,16 @@ def test_values_are_what_they_look_like(town: Shell) -> None:
         assert town.json("get", "values", "k") == read
 
 
+def test_a_number_that_no_float_holds_is_not_stored_as_infinity(town: Shell) -> None:
+    for number in ("1e400", "-1e400", "[1, 1e999]"):
+        told = town.run("set", "values", "large", number)
+        assert told.code == 2
+        assert "too large for a number" in told.err
+    assert town.run("get", "values", "large").code == 1
+    town.ok("set", "values", "large", "--text", "1e400")
+    assert town.json("get", "values", "large") == "1e400"
+
+
 def test_raw_gives_a_text_as_it_is(town: Shell) -> None:
     town.ok("set", "files", "conf", "a\n\tb")
     assert town.ok("get", "files", "conf") == "a\\n\\tb\n"

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import termios
 import time
+from collections.abc import Callable
 
 from tests.cli.shell import DEADLINE, GOSSIP, Daemon, Shell
 
@@ -41,7 +42,10 @@ def is_safe(output: str) -> bool:
     return not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060-\u206f]", output)
 
 
-def on_a_terminal(shell: Shell, *arguments: str, width: int = 200) -> str:
+def on_a_terminal(
+    shell: Shell, *arguments: str, width: int = 200, when: str = "", then: Callable[[], object] = lambda: None
+) -> str:
+    """What a person sees. `then` is done when they have seen `when`."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, width, 0, 0))
     environment = shell.environment | {"TERM": "xterm", "NO_COLOR": "1"}
@@ -58,6 +62,9 @@ def on_a_terminal(shell: Shell, *arguments: str, width: int = 200) -> str:
             if not data:
                 break
             output += data
+            if when and when.encode() in output:
+                when = ""
+                then()
         os.close(ours)
         assert process.wait(DEADLINE) == 0
     return re.sub("\x1b\\[[01]m", "", output.decode()).replace("\r\n", "\n")  # our own: the heads of columns are bold
@@ -121,6 +128,18 @@ def test_in_a_narrow_terminal_the_members_are_still_told_by_their_names(shell: S
     port = shell.daemon("worker-number-17", "shop", "--bind", "127.0.0.1:0").ready["addresses"][1].split(":")[1]
     assert on_a_terminal(shell, "members", width=80).count("instance") == 1, "one name tells them no more apart"
     assert port in on_a_terminal(shell, "members", width=110)
+
+
+def test_a_watch_of_nothing_says_that_it_waits(shell: Shell, daemon: Daemon) -> None:
+    """A name that was mistyped was waited for in silence."""
+    shell.ok("set", "flags", "beta", "true")
+    shell.ok("set", "motd", "hello")
+    names = ("flags", "motd", "flgas")
+    seen = on_a_terminal(
+        shell, "watch", *names, "--count", "1", when="present", then=lambda: shell.ok("set", "flgas", "beta", "1")
+    )
+    assert seen.count("gossip: nothing is called 'flgas' yet: waiting until something is\n") == 1
+    assert seen.count("waiting") == 1
 
 
 def test_a_long_value_is_cut_on_a_terminal_alone(shell: Shell, daemon: Daemon) -> None:
