@@ -368,7 +368,7 @@ class Store:
         never claim what was not applied, which is why half a state can not be merged at all (see `state.Stage`).
         A state with a scope is as whole: what it does not tell of is what was here when ranges were compared.
         """
-        if not self.context and theirs.scope is None:
+        if not (self.context or self.objects) and theirs.scope is None:  # the latter: where a take-over was cut short
             return self._take_over(theirs)
         changes: list[Change] = []
         for name in {**theirs.objects, **self.objects}:

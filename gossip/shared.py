@@ -37,7 +37,7 @@ from crdt.codec import MAP, SET
 from crdt.live import AT_VALUE
 from gossip.errors import WrongType
 from gossip.handle import NOBODY, STEP, Entry, Handle, end_of
-from gossip.memo import LONGEST, Memo
+from gossip.memo import LONGEST, NOTHING, Memo
 from gossip.schema import Schema
 from gossip.watch import Change, Kind, Source, Watch, change_of
 
@@ -91,18 +91,22 @@ class Map(Handle, MutableMapping[K, V]):
         if not isinstance(live, bytes):
             return self._looked_up(key)
         value = decode_value(live[AT_VALUE:])
+        # what lasts, as `Memo.keep` has it: packing the key anew made the first read since a write twice as long
         if len(live) <= LONGEST and type(value) in memo.lasting:
             memo[key] = element, live, value
+        elif was:
+            memo[key] = element, NOTHING, None
         return value if type(value) in self._values.plain else self._loaded(key, value, live)
 
     def _looked_up(self, key: K) -> V:
-        """The same without a memo, and for it."""
+        """Looks a key up among the drafts and in the store, and has it remembered."""
         live = self._find(self._keys, self._view, key)
         if live is None:
+            self._memo.forget(key)
             raise KeyError(key)
         value = decode_value(value_of(live))
-        if type(key) is str and isinstance(live, bytes):
-            self._memo.keep(key, live, value, self._view.store.elements(self._view.name))
+        if isinstance(key, str) and type(key) in self._keys.plain and isinstance(live, bytes):
+            self._memo.keep(key, live, value, self._view)
         return value if type(value) in self._values.plain else self._loaded(key, value, live)
 
     def __setitem__(self, key: K, value: V) -> None:
@@ -193,6 +197,7 @@ class Map(Handle, MutableMapping[K, V]):
             raise KeyError(key)
         if not self._node._write(self._view.delete, self._keys.dump(key)):
             raise KeyError(key)
+        self._memo.forget(key)
 
     def pop(self, key: K, *default: Any) -> Any:
         """Deletes a key and gives its value, or the default, if there is one and the key is not there."""
@@ -231,6 +236,7 @@ class Map(Handle, MutableMapping[K, V]):
     def clear(self) -> None:
         """Deletes every key that is here now, whatever its type, in visible steps of 2 000 keys."""
         self._clear(self._view)
+        self._memo.clear()
 
     def entry(self, key: K) -> Entry[V]:
         """The value with its stamp, author and conflicts. Raises `KeyError`."""

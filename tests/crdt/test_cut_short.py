@@ -85,3 +85,22 @@ def test_who_is_cut_short_while_he_writes_has_all_in_its_place_when_he_writes_it
             assert change[0] == key and change[2] == live == packed(unpacked(live))
         assert {key for key in keys if is_mortal(store.shown(key))} == {(1, "m", each) for each in store.mortal[1, "m"]}
     assert event > 60
+
+
+def test_who_is_cut_short_while_he_takes_over_a_state_leaves_nobody_in_an_old_one() -> None:
+    """The elements of an object are one dict, until none is left. A state that was taken over, and then once more, was
+    put into new ones; who still had the old, like a handle that remembers what it read, read that for ever.
+    """
+    event, was_cut, begun = 0, True, 0
+    while was_cut:
+        event += 1
+        peer, store = Store(), Store()
+        peer.merge(Write((ANN, 1), (1, "m", b"k"), 1, b"old", ()))
+        was_cut = cut_short(lambda store=store, peer=peer: store.merge_state(peer.state()), event)
+        elements = store.elements((1, "m"))
+        begun += bool(elements) and was_cut
+        peer.merge(Write((ANN, 2), (1, "m", b"k"), 2, b"new", ((ANN, 1),)))
+        store.merge_state(peer.state())
+        assert not elements or elements is store.elements((1, "m")), f"cut short at event {event}"
+        assert store.state() == peer.state(), f"cut short at event {event}"
+    assert begun > 3
