@@ -1,8 +1,8 @@
 """What does it take two event loops to hand each other some bytes?
 
 A process writes them to a unix socket within the call, and in another a task is woken that waits for them. Nothing is
-encoded, kept, merged or looked up. It is the least that anything takes by which a task on asyncio is told, and half an
-echo the same for a thread that does nothing but wait.
+encoded, kept, merged or looked up. It is about the least that any library takes by which a task on asyncio is told;
+half an echo is that of a thread which does nothing but wait.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Hearing(asyncio.Protocol):
         self.woken = asyncio.Event()
 
     def data_received(self, data: bytes) -> None:
-        self.heard.append(data)
+        self.heard += data.splitlines()
         self.woken.set()
 
 
@@ -47,11 +47,13 @@ async def tell(directory: str) -> AsyncIterator[Callable[[int, bytes], Any]]:
 
     def all_of(number: int, payload: bytes) -> None:
         for each in hearers:
-            each.write(payload)
+            each.write(payload + b"\n")
 
-    yield all_of
-    for each in hearers:
-        each.close()
+    try:
+        yield all_of
+    finally:
+        for each in hearers:
+            each.close()
 
 
 async def hear(directory: str) -> AsyncIterator[bytes]:
@@ -66,7 +68,7 @@ async def hear(directory: str) -> AsyncIterator[bytes]:
         await hearing.woken.wait()
         hearing.woken.clear()
         told, hearing.heard = hearing.heard, []
-        for each in told:  # far apart: each comes by itself
+        for each in told:
             yield each
 
 

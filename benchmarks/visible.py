@@ -1,9 +1,9 @@
 """How long until a write is in the hands of another process that waits for it, and of all seven?
 
 One process writes, now and then; for each way to be told, other processes do nothing but wait. The ways take turns,
-write by write. Two floors go beside them: an echo over a bare unix stream between two processes, half of whose round
-trip anything takes that sends, and the same bytes from one event loop to a task of another, which anything takes that
-is heard on asyncio. All seven have a write when the last one has it.
+write by write. Two floors go beside them: of an echo over a bare unix stream half the round trip, for whatever sends,
+and the same bytes from one event loop to a task of another, for whatever is heard on asyncio. All seven have a write
+when the last one has it.
 
 Ways of systems that gossip have a table of their own, with ours anew: some of them are busy while others have the word,
 and servers are not to be measured beside that.

@@ -1,9 +1,9 @@
 """What is a write, and in what company does it travel?
 
 Alone it is a `Write`. Those of one replica that follow each other are a `Batch`; all that a store holds is a `State`.
-These are values: nothing here changes, and nothing is decided.
+These are values: nothing here changes.
 
-Not here: what they do to a store (`store`), and their bytes (`codec`, `state`).
+Not here: what they do to a store (`store`), and their bytes (`codec`; those of a `State`: `state`).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A node, a name, and the way in and out: types become bytes before the lock is ta
 with the place where they were to go, and what is read of a key is what its reader may see now.
 
 Invariant: nothing that a program passes in or gets out is shared with the store.
-Not here: what maps, sets, counters and registers make of it (`shared`).
+Not here: what maps, sets, counters and registers make of it (`shared`, `counting`).
 """
 
 from __future__ import annotations

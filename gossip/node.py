@@ -7,7 +7,8 @@ again it is another instance, which knows nothing but what the others tell it.
     async with Node("shop") as node: ...      in the running loop; the usual way
     with Node("shop") as node: ...            without one: the node brings a thread with a loop of its own
 
-Not here: how anything is done. `runtime` drives, `shared` reads and writes, `thread` lends a loop.
+Not here: how anything is done. `runtime` drives, `shared` and `counting` read and write, `thread` lends a
+loop.
 """
 
 from __future__ import annotations

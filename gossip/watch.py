@@ -11,7 +11,8 @@ or, if the node can not know which these are, of everything, after a `lagged` ma
 Invariants: a watcher never slows or breaks anybody: nothing waits for it, and what it raises is its own. A key's
 last value is always given, unless the watch ends first. A cursor may lag behind what was read, but is never ahead.
 
-Not here: which changes there are (`runtime` hands them over), and the types of objects (`shared` reads them).
+Not here: which changes there are (`runtime` hands them over), and the types of objects (`shared` and `counting` read
+them).
 """
 
 from __future__ import annotations

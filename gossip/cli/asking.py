@@ -92,7 +92,9 @@ def value_of(text: str, is_text: bool) -> Any:
     if text in _PYTHON:
         raise click.UsageError(f"{text} is Python, and would be stored as text: say {_PYTHON[text]}, or add --text")
     try:
-        return json.loads(text, parse_constant=_no_json, parse_float=_number)
+        return json.loads(text, parse_constant=_no_json, parse_float=_finite)
+    except _TooLarge as error:
+        raise click.UsageError(f"{error}; with --text it is taken as text") from None
     except ValueError:
         return text
     except RecursionError:
@@ -104,7 +106,9 @@ def key_of(text: str | None, is_json: bool) -> Any:
     if text is None or not is_json:
         return text
     try:
-        return json.loads(text, parse_constant=_no_json, parse_float=_number)
+        return json.loads(text, parse_constant=_no_json, parse_float=_finite)
+    except _TooLarge as error:
+        raise click.UsageError(f"{error}; without --json-key it is taken as text") from None
     except (ValueError, RecursionError):
         raise click.UsageError(f"KEY is not JSON: {text!r}") from None
 
@@ -140,8 +144,12 @@ def _no_json(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON")
 
 
-def _number(text: str) -> float:
+class _TooLarge(ValueError):
+    pass
+
+
+def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise click.UsageError(f"{text:.40} is too large for a number, and would be stored as infinity: add --text")
+        raise _TooLarge(f"{text:.40} is too large for a number")
     return number

@@ -65,7 +65,7 @@ def command(
     try:
         with converse(cluster, node) as conversation:
             if not as_json and sys.stderr.isatty():
-                _tell_what_is_waited_for(conversation, names)
+                _tell_what_is_waited_for(conversation, names, type_)
             asked: dict[str, Any] = {"objects": list(names), "type": type_, "snapshot": not no_snapshot}
             asked |= {"cursors": cursors} | ({} if resume is None else {"resume": resume})
             return _print_changes(conversation, count, as_json, **asked)
@@ -77,12 +77,13 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
     raise Ended(number)
 
 
-def _tell_what_is_waited_for(conversation: Conversation, names: tuple[str, ...]) -> None:
+def _tell_what_is_waited_for(conversation: Conversation, names: tuple[str, ...], type_: str | None) -> None:
     """Who mistypes a name would wait for ever."""
-    there = {each["name"] for each in conversation.ask_all("keys")[0]}
+    what = "nothing" if type_ is None else f"no {type_}"
     for name in dict.fromkeys(names):
-        if name not in there:
-            print(f"gossip: nothing is called {printable(repr(name))} yet: waiting until something is", file=sys.stderr)
+        found = conversation.types(name)
+        if not found or (type_ is not None and type_ not in found):
+            print(f"gossip: {what} is called {printable(repr(name))} now: waiting", file=sys.stderr)
 
 
 def _print_changes(conversation: Conversation, count: int | None, as_json: bool, **request: Any) -> int:

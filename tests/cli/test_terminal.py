@@ -138,7 +138,14 @@ def test_a_watch_of_nothing_says_that_it_waits(shell: Shell, daemon: Daemon) -> 
     seen = on_a_terminal(
         shell, "watch", *names, "--count", "1", when="present", then=lambda: shell.ok("set", "flgas", "beta", "1")
     )
-    assert seen.count("gossip: nothing is called 'flgas' yet: waiting until something is\n") == 1
+    assert seen.count("gossip: nothing is called 'flgas' now: waiting\n") == 1
+    assert seen.count("waiting") == 1
+    shell.ok("add", "online", "ann")
+    seen = on_a_terminal(
+        shell, "watch", "flags", "online", "--type", "set", "--count", "1",
+        when="present", then=lambda: shell.ok("add", "online", "bob"),
+    )  # fmt: skip
+    assert seen.count("gossip: no set is called 'flags' now: waiting\n") == 1
     assert seen.count("waiting") == 1
 
 
