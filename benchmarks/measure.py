@@ -102,11 +102,23 @@ class Result:
             return None
         return self.ratio(what, OURS, beside) if series.more else self.ratio(what, beside, OURS)
 
+    def disadvantage(self, what: str, beside: str) -> Spread | None:
+        """How many times better the other is than we are. Of an even number of rounds the median of ratios is not that
+        of their inverses turned round: whichever is shown is made of what is shown."""
+        series = self.find(what, OURS)
+        if series is None:
+            return None
+        return self.ratio(what, beside, OURS) if series.more else self.ratio(what, OURS, beside)
+
     def whats(self) -> list[str]:
         return list(dict.fromkeys(each.what for each in self.series))
 
     def of(self, what: str) -> list[Series]:
         return [each for each in self.series if each.what == what]
+
+    def others(self, what: str) -> list[Series]:
+        """Those of other systems; a floor is none."""
+        return [each for each in self.of(what) if not each.system.startswith(OURS) and each.system not in self.floors]
 
     def fastest(self, what: str, beside: str) -> str | None:
         """Of the ways to use a peer the one that did best: `redis` stands for all that begin so."""

@@ -81,14 +81,11 @@ def markdown_table(heads: Iterable[str], body: Iterable[Iterable[str]]) -> list[
 
 
 def worse(result: Result) -> Iterator[tuple[str, str, Spread]]:
-    """What another does better, who that is, and by how much; a floor is no other."""
+    """What another does better, who that is, and by how much."""
     for what in result.whats():
-        for series in result.of(what):
-            if series.system.startswith(OURS) or series.system in result.floors:
-                continue
-            advantage = result.advantage(what, series.system)
-            if advantage and advantage.least > 0 and advantage.median < EVEN:
-                factor = Spread(1 / advantage.median, 1 / advantage.most, 1 / advantage.least)
+        for series in result.others(what):
+            factor = result.disadvantage(what, series.system)
+            if factor and factor.median > 1 / EVEN:
                 yield what, series.system, factor
 
 
@@ -117,7 +114,8 @@ def page(told: dict[str, Any], results: list[Result]) -> str:
     lines = [
         "# Results",
         "",
-        f"{kind} Measured on {told['at']} at {told['commit']}; benchmarks/README.md says how to read it.",
+        f"{kind} Measured on {told['at']} at {told['commit']}.",
+        "[How to read it](../README.md); every round of every figure is in [results.json](results.json).",
     ]
     lines += ["", *markdown_table(("machine", ""), ((k, str(v)) for k, v in told["machine"].items()))]
     lines += ["", *markdown_table(("version of", ""), told["versions"].items())]
@@ -140,11 +138,16 @@ def page(told: dict[str, Any], results: list[Result]) -> str:
 
 BEGIN, END = "<!-- figures: written by `make bench ARGS=--quote` -->", "<!-- end of figures -->"
 NAMED = 2  # losses that are named for each peer: its greatest
+GOALS_ARE = """What this should reach, each beside the fastest way to use *that* peer; others may be faster.
+Of what is missed, [a profile says why](benchmarks/README.md#what-stands-in-the-way)."""
+LOSSES_ARE = """What others do better, and by how much in the median round: of each the two greatest. [All of
+them](benchmarks/results/README.md#where-another-does-better) stand on the page of results."""
 PLAIN = (
-    ("a read", "local", "read, a number"),
+    ("a read, of a key that was read before", "local", "read, a number"),
+    ("a read, the first since the key was written", "local", "read, a number, the first since it was written"),
     ("a write: the call", "local", "write, a number"),
-    ("the same with its sending, of 100 in a turn", "local", "write, a number, and sent"),
-    ("the same, of one in a turn, as of a web request", "local", "write, a number, and sent, one a turn"),
+    ("a write with its sending, one in a turn, as of a web request", "local", "write, a number, and sent, one a turn"),
+    ("a write with its sending, of 100 in a turn", "local", "write, a number, and sent"),
     ("until another process that waits has it, p50", "visible", "at the other process, p50"),
     ("until all 7 others have it, p50", "visible", "at all 7 processes, p50"),
     ("one by one, each read at one other", "sustained", "1 peer, keys of their own"),
@@ -161,13 +164,13 @@ def quote(told: dict[str, Any], results: list[Result]) -> str:
         raise ValueError("these are of a quick look, too short for figures to quote: make bench ARGS=--quote")
     where = f"{told['machine']['processor']}, {told['machine']['cores']} cores, Python {told['machine']['python']}"
     lines = [f"Measured on {told['at']} at {told['commit']} ({where}, load {told['machine']['load before']}).", ""]
+    heads = ("", "gossamesh: median (least .. most round)", "the best way to use Redis", "the best of all others")
+    lines += markdown_table(heads, plain(results))
+    lines += ["", GOALS_ARE, ""]
     rows = [reached(goal, results) for goal in GOALS if goal.measured(results)]
     heads = ("", "measured: median (least .. most round)", "floor / aim", "met")
     lines += markdown_table(heads, ([title, figure, wanted, met] for title, wanted, figure, met in rows))
-    lines += ["", "The same machine in plain figures, and who was the fastest of all others:", ""]
-    heads = ("", "gossamesh: median (least .. most round)", "the best of the others")
-    lines += markdown_table(heads, plain(results))
-    lines += ["", "What others do better, and by how much in the median round:", ""]
+    lines += ["", LOSSES_ARE, ""]
     losses: dict[str, list[tuple[float, str, str]]] = {}
     for result in results:
         for what, system, factor in worse(result):
@@ -179,7 +182,7 @@ def quote(told: dict[str, Any], results: list[Result]) -> str:
     return "\n".join(lines if losses else [*lines, "Nothing in this run."])
 
 
-def plain(results: list[Result]) -> Iterator[tuple[str, str, str]]:
+def plain(results: list[Result]) -> Iterator[tuple[str, str, str, str]]:
     """The rows of the table of plain figures."""
     asked = {result.question: result for result in results}
     for title, question, what in PLAIN:
@@ -187,12 +190,16 @@ def plain(results: list[Result]) -> Iterator[tuple[str, str, str]]:
         ours = result.find(what, OURS) if result else None
         if result is None or ours is None:
             continue
-        others = [
-            each for each in result.of(what) if not each.system.startswith(OURS) and each.system not in result.floors
-        ]
-        best = (max if ours.more else min)(others, key=lambda each: each.spread.median, default=None)
-        beside = f"{number(best.spread.median)} {best.unit}, {best.system}" if best else ""
-        yield title, f"{spread(ours.spread)} {ours.unit}", beside
+        yield title, f"{spread(ours.spread)} {ours.unit}", best_of(result, what, "redis"), best_of(result, what)
+
+
+def best_of(result: Result, what: str, beside: str = "") -> str:
+    """The best figure of another, and whose it is: of those whose names begin so."""
+    ways = [each for each in result.others(what) if each.system.startswith(beside)]
+    if not ways:
+        return ""
+    best = min(ways, key=lambda each: -each.spread.median if each.more else each.spread.median)
+    return f"{number(best.spread.median)} {best.unit}, {best.system}"
 
 
 def quoted(readme: str, told: dict[str, Any], results: list[Result]) -> str:

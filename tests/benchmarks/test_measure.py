@@ -38,6 +38,16 @@ def test_an_advantage_is_above_one_where_we_are_better_whatever_is_better() -> N
     assert result.advantage("read", "redis") == result.advantage("done", "redis") == Spread(4, 4, 4)
 
 
+def test_a_loss_is_the_median_of_what_is_shown_and_not_of_its_inverse() -> None:
+    """Of ten rounds the middle two were 19 and 50 times, and the page said 27: 1 by the median of the inverses."""
+    result = told(gossamesh=[19.0, 50.0], redis=[1.0, 1.0])
+    result.add("done", OURS, 1.0, "writes/s", more=True)
+    result.add("done", "redis", 3.0, "writes/s", more=True)
+    assert result.disadvantage("read", "redis") == Spread(34.5, 19.0, 50.0)
+    assert result.disadvantage("done", "redis") == Spread(3, 3, 3)
+    assert result.disadvantage("unasked", "redis") is None
+
+
 def test_one_that_failed_is_compared_as_far_as_it_came() -> None:
     result = told(gossamesh=[1.0, 1.0, 1.0], redis=[7.0])
     assert result.ratio("read", "redis", OURS) == Spread(7, 7, 7)
