@@ -55,7 +55,7 @@ class Writing:
         return True
 
     def put_all(self, writes: Sequence[tuple[Key, bytes]]) -> bool:
-        """The same for many that do not end: what each of them would ask is asked once, which halves it."""
+        """The same for many that do not end: what each of them would ask is asked once."""
         runtime, drafts = self._runtime, self.drafts
         if runtime.door.open:  # in a batch each must have room
             for key, value in writes:

@@ -16,6 +16,8 @@ from gossip.cli.printing import document, say, say_table, shown
 def command(name: str | None, type_: str | None, cluster: str | None, node: str | None, as_json: bool) -> None:
     """Print the keys of a map, or without an OBJECT all objects: type, name, number of entries.
 
+    Of a counter that is how many workers have counted, and not what they counted: `gossip get` gives that.
+
     \b
     Example:
       gossip keys
