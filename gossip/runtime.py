@@ -339,7 +339,8 @@ class Runtime:
             if self.running:
                 self._do(self.engine.flush)
                 self._compact()
-                self._schedule()  # what was written may expire
+                if self._store.mortal:  # or nothing that was written can end before the next tick: 2 us of 28
+                    self._schedule()
 
     def _stored(self, own: int) -> None:
         """So many own batches are kept."""
