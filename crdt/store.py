@@ -87,9 +87,14 @@ class Store:
 
     def clear(self) -> None:
         """Forgets everything, as if it were new: views of it stay what they are."""
+        self._let_go()
+        self.__init__()  # type: ignore[misc]
+
+    def _let_go(self) -> None:
+        """Has no objects any more, and leaves nothing to whoever has one in hand."""
         for elements in self.objects.values():
             elements.clear()
-        self.__init__()  # type: ignore[misc]
+        self.objects, self.mortal = {}, {}
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
@@ -324,6 +329,7 @@ class Store:
         elif elements is not None:
             elements.pop(key[2], None)
             if not elements:
+                elements.clear()  # of its table too: it stays as long as somebody has it in hand
                 del self.objects[name]
 
     def _note_mortal(self, name: Object, element: bytes, live: Live | None) -> None:
@@ -368,7 +374,7 @@ class Store:
         never claim what was not applied, which is why half a state can not be merged at all (see `state.Stage`).
         A state with a scope is as whole: what it does not tell of is what was here when ranges were compared.
         """
-        if not (self.context or self.objects) and theirs.scope is None:  # the latter: where a take-over was cut short
+        if not self.context and theirs.scope is None:
             return self._take_over(theirs)
         changes: list[Change] = []
         for name in {**theirs.objects, **self.objects}:
@@ -442,9 +448,10 @@ class Store:
                 self.context[replica] = sequence
 
     def _take_over(self, theirs: State) -> list[Change]:
-        """The same for a newcomer: to whom nothing was delivered nothing can be dead, or concurrent with anything."""
+        """The same for a newcomer: to whom nothing was delivered nothing can be dead, or concurrent with anything. The
+        context comes last, or a newcomer who was cut short would never do the rest."""
+        self._let_go()  # what is left of one that was cut short
         self.objects = {name: dict(elements) for name, elements in theirs.objects.items()}
-        self._join(theirs.context)
         self.named = set(theirs.named)
         self.notes = dict(theirs.notes)
         self.recount()
@@ -454,6 +461,7 @@ class Store:
             for element, live in elements.items():
                 if not isinstance(live, bytes):
                     self._note_mortal(name, element, live)
+        self._join(theirs.context)
         return changes
 
     def _joined(self, mine: Live | None, theirs: Live | None, state: State) -> Live | None:

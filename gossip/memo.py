@@ -26,7 +26,7 @@ from crdt.codec import SHORT_TEXT
 from crdt.live import AT_VALUE
 
 MOST: Final = 10_000
-"""Keys at once of a handle. With short ones, of numbers, 160 bytes each; with the longest of the longest 1 700."""
+"""Keys at once of a handle: of short ones and numbers 160 bytes each, of the longest in the widest characters 2 100."""
 PATIENCE: Final = 10 * MOST
 """Reads in vain until a full memo begins anew. It is filled by one read in eleven then, at most: who goes through more
 keys than it takes gains nothing by it, and should pay little."""

@@ -513,11 +513,12 @@ class Node:
         """How many elements of an object a reader may see now."""
         runtime = self._running()
         self._settled()
-        elements, mortal = self._store.elements(name), self._store.mortal.get(name)
-        if not mortal:
-            return len(elements)
-        with runtime.lock:
-            return len(elements) - sum(next(self._visible(elements[key]), None) is None for key in mortal)
+        if not self._store.mortal.get(name):
+            return len(self._store.elements(name))
+        with runtime.lock:  # which does not keep out who starts this node anew
+            elements, mortal = self._store.elements(name), list(self._store.mortal.get(name, ()))
+            there = [live for key in mortal if (live := elements.get(key)) is not None]
+            return max(0, len(elements) - sum(next(self._visible(live), None) is None for live in there))
 
     def _settled(self) -> Store:
         """The store with all that was written so far: for whoever reads more than one key."""

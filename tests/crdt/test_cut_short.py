@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from crdt import FOREVER, WITH_AUTHOR, Key, Link, Store, Write, chain
+from crdt import FOREVER, WITH_AUTHOR, Key, Link, Note, Store, Write, chain
 from crdt.live import is_mortal, packed, unpacked
 
 ANN, BOB = 0xA, 0xB
@@ -87,6 +87,8 @@ def test_who_is_cut_short_while_he_writes_has_all_in_its_place_when_he_writes_it
     assert event > 60
 
 
+# as above
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_who_is_cut_short_while_he_takes_over_a_state_leaves_nobody_in_an_old_one() -> None:
     """The elements of an object are one dict, until none is left. A state that was taken over, and then once more, was
     put into new ones; who still had the old, like a handle that remembers what it read, read that for ever.
@@ -95,12 +97,15 @@ def test_who_is_cut_short_while_he_takes_over_a_state_leaves_nobody_in_an_old_on
     while was_cut:
         event += 1
         peer, store = Store(), Store()
-        peer.merge(Write((ANN, 1), (1, "m", b"k"), 1, b"old", ()))
+        peer.merge(Write((ANN, 1), (1, "m", b"k"), 1, b"old", ()), Note("ann", None))
+        peer.merge(Write((ANN, 2), (1, "m", b"mortal"), 2, b"ends", (), 70))
         was_cut = cut_short(lambda store=store, peer=peer: store.merge_state(peer.state()), event)
         elements = store.elements((1, "m"))
         begun += bool(elements) and was_cut
-        peer.merge(Write((ANN, 2), (1, "m", b"k"), 2, b"new", ((ANN, 1),)))
+        peer.merge(Write((ANN, 3), (1, "m", b"k"), 3, b"new", ((ANN, 1),)))
         store.merge_state(peer.state())
         assert not elements or elements is store.elements((1, "m")), f"cut short at event {event}"
         assert store.state() == peer.state(), f"cut short at event {event}"
+        assert store.mortal == peer.mortal, f"cut short at event {event}: nobody would see it end"
+        assert store.fingerprint == peer.fingerprint, f"cut short at event {event}"
     assert begun > 3

@@ -401,3 +401,23 @@ def test_a_repr_tells_how_much_and_never_what(cluster: str) -> None:
         told = [repr(each).split(": ")[-1] for each in (flags, online, hits, motd)]
         assert told == ["2 keys>", "1 element>", "7>", "has a value>"]
         assert repr(node).endswith(": alone>")
+
+
+def test_only_counters_are_among_counters(node: gossip.Node) -> None:
+    node.map("views/map")["k"] = 1
+    node.set("views/set").add(1)
+    node.counters("views")["page"].increment()
+    assert node.counters("views").totals() == {"page": 1}
+
+
+def test_the_first_change_of_a_counter_that_nobody_had_counted_is_one_from_0(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster) as node:
+            hits = node.counter("hits")
+            async with hits.watch() as changes:
+                assert (await anext(changes)).kind == "complete"
+                hits.increment(3)
+                change = await anext(changes)
+                assert (change.kind, change.previous, change.value) == ("set", 0, 3)
+
+    asyncio.run(story())

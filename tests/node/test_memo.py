@@ -11,7 +11,8 @@ import enum
 import sys
 import threading
 import time
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
@@ -19,7 +20,7 @@ import pydantic
 import pytest
 
 import gossip
-from crdt import FOREVER, LWWMap, Store
+from crdt import FOREVER, Batch, LWWMap, Store, encode_element, encode_value
 from gossip import memo
 from gossip.memo import LONGEST, MOST, PATIENCE, Memo
 from tests.waiting import nodes, until
@@ -153,6 +154,129 @@ def test_the_elements_of_an_object_that_ended_are_empty_for_whoever_still_has_th
     assert len(elements) == 1
     ENDS[end](store, flags)
     assert not elements and store.elements(flags.name) is not elements
+
+
+def test_a_clear_leaves_the_elements_of_no_object() -> None:
+    store = Store()
+    for name in ("flags", "users"):
+        store.merge(LWWMap(store, name).set("beta", True, replica=7, stamp=1))
+    held = [store.elements((1, name)) for name in ("flags", "users")]
+    store.clear()
+    assert held == [{}, {}]
+
+
+def test_who_still_has_the_elements_of_an_object_that_ended_has_no_table_of_them() -> None:
+    store = Store()
+    flags = LWWMap(store, "flags")
+    for number in range(1_000):
+        store.merge(flags.set(str(number), True, replica=7, stamp=number + 1))
+    elements = store.elements(flags.name)
+    for number in range(1_000):
+        store.merge(flags.delete(str(number), replica=7, stamp=2_000 + number))  # type: ignore[arg-type]
+    assert sys.getsizeof(elements) == sys.getsizeof({})
+
+
+def lose(store: Store, flags: LWWMap) -> None:
+    """What was delivered is not there any more, and another has it still."""
+    other = Store()
+    other.merge_state(store.state())
+    del store.objects[flags.name][encode_element("beta")]
+    assert len(store.adopt(other.state())) == 1
+
+
+def expire(store: Store, flags: LWWMap) -> None:
+    key = (*flags.name, encode_element("beta"))
+    store.merge(store.write(key, encode_value(False), 7, 3, expires=70))
+    assert store.drop(key, 70, ())
+
+
+def merge_another(store: Store, flags: LWWMap) -> None:
+    other = Store()
+    other.merge_state(store.state())
+    other.merge(LWWMap(other, "flags").set("beta", False, replica=8, stamp=3))
+    assert store.merge_state(other.state())
+
+
+CHANGES: dict[str, Callable[[Store, LWWMap], object]] = {
+    "a write": lambda store, flags: store.merge(flags.set("beta", False, replica=7, stamp=3)),
+    "a turn": lambda store, flags: store.put_all(
+        [((*flags.name, encode_element("beta")), (3, 7, 0, encode_value(False), FOREVER, None))], 7
+    ),
+    "a batch": lambda store, flags: store.merge_batch(Batch(7, 3, 3, (flags.set("beta", False, replica=7, stamp=3),))),
+    "another's state": merge_another,
+    "what was lost": lose,
+    "an end": expire,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_as_long_as_an_object_has_elements_they_are_in_one_dict(change: str) -> None:
+    store = Store()
+    flags = LWWMap(store, "flags")
+    for stamp, key in enumerate(("beta", "sale"), 1):
+        store.merge(flags.set(key, True, replica=7, stamp=stamp))
+    elements = store.elements(flags.name)
+    CHANGES[change](store, flags)
+    assert store.elements(flags.name) is elements
+
+
+def test_who_counts_what_is_there_while_the_node_starts_anew_is_told_no_key(cluster: str) -> None:
+    """A store that is cleared empties the elements that a reader has in hand, and had not emptied the list of the
+    mortal."""
+    reached, go_on = threading.Event(), threading.Event()
+
+    class Mortal(dict[Any, Any]):
+        def get(self, name: Any, default: Any = None) -> Any:
+            keys = super().get(name, default)
+            if threading.current_thread() is not threading.main_thread() and not reached.is_set():
+                reached.set()
+                go_on.wait(10)
+            return keys
+
+    async def story() -> None:
+        node = gossip.Node(cluster)
+        await node.start()
+        things = node.map("m")
+        things.set("k", 1, ttl=60)
+        await asyncio.sleep(0)
+        node._store.mortal = Mortal(node._store.mortal)
+        count = asyncio.create_task(asyncio.to_thread(len, things))
+        await until(reached.is_set, "it has in its hand what it counts")
+        node._store.clear()  # as a start does
+        go_on.set()
+        assert await count in (0, 1)
+        await node.leave()
+
+    asyncio.run(story())
+
+
+class Settling(dict[bytes, Any]):
+    """Elements of which a thread that reads one is interrupted by another that settles, before it goes on."""
+
+    def __init__(self, node: gossip.Node, elements: Mapping[bytes, Any]) -> None:
+        super().__init__(elements)
+        self._node = node
+
+    def get(self, element: bytes, default: Any = None) -> Any:
+        live = super().get(element, default)
+        self._node._settled()
+        return live
+
+
+def test_a_reader_looks_for_a_draft_before_he_looks_at_what_is_live(cluster: str) -> None:
+    """In the other order he finds the old write, then no draft any more, and goes back."""
+
+    async def story() -> None:
+        async with gossip.Node(cluster) as node:
+            numbers = node.map("m", int)
+            numbers["k"] = 1
+            await asyncio.sleep(0)
+            assert read_twice(numbers, "k") == [1]
+            numbers._memo.elements = Settling(node, numbers._memo.elements)
+            numbers["k"] = 2
+            assert numbers["k"] == 2
+
+    asyncio.run(story())
 
 
 def test_a_key_that_equals_a_remembered_one_is_still_another_key(cluster: str) -> None:
@@ -331,6 +455,32 @@ def test_a_memo_is_bounded_and_begins_anew_when_other_keys_matter() -> None:
     assert list(kept) == ["another"]
 
 
+def test_a_memo_that_began_anew_is_as_patient_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memo, "MOST", 2)
+    monkeypatch.setattr(memo, "PATIENCE", 3)
+    kept, flags = Memo(frozenset({int})), LWWMap(Store(), "flags")
+    for number in range(-1, 5):
+        kept.keep(f"key-{number}", b"a write", 1, flags)
+    assert list(kept) == ["key-4"]
+    kept.keep("key-5", b"a write", 1, flags)
+    kept.keep("key-6", b"a write", 1, flags)
+    assert list(kept) == ["key-4", "key-5"], "one read in vain is not reason enough"
+
+
+def test_a_memo_takes_no_more_than_so_many_bytes() -> None:
+    """Of the longest keys and values that it takes, in the widest characters."""
+    wide, flags, kept = "\U0001f600", LWWMap(Store(), "flags"), Memo(frozenset({str}))
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(1_001):
+            kept.keep(f"{number:04}".ljust(127, wide), bytes(LONGEST), wide * 30 + f"{number:04}", flags)
+        assert len(kept) == 1_000
+        assert 1_500 < (tracemalloc.get_traced_memory()[0] - before) / 1_000 < 2_100
+    finally:
+        tracemalloc.stop()
+
+
 def test_neither_a_long_value_nor_a_long_key_is_there_twice(cluster: str) -> None:
     async def story() -> None:
         async with gossip.Node(cluster) as node:
@@ -393,6 +543,20 @@ def test_a_map_that_ended_leaves_nothing_to_the_next_of_its_name(cluster: str) -
             here["c"] = 3
             await until(lambda: list(there) == ["c"])
             assert there["c"] == 3 and list(there._memo) == ["c"]
+
+    asyncio.run(story())
+
+
+def test_what_is_read_of_a_map_that_ended_and_began_anew_is_remembered(cluster: str) -> None:
+    async def story() -> None:
+        async with gossip.Node(cluster) as node:
+            flags = node.map("flags")
+            for _ in range(2):
+                flags["beta"] = True
+                await asyncio.sleep(0)
+                assert read_twice(flags, "beta") == [True] and value_in(flags, "beta") is True
+                assert flags._memo.elements is node._store.elements(flags._view.name)
+                del flags["beta"]
 
     asyncio.run(story())
 
