@@ -8,6 +8,7 @@ is put on disk; `raft` itself is read everywhere.
 
 from __future__ import annotations
 
+import os
 import queue
 import sys
 import time
@@ -33,6 +34,6 @@ class Voter(SyncObj):  # type: ignore[misc]
 
 
 if __name__ == "__main__":
-    alive = Voter(sys.argv[1], int(sys.argv[2]))
-    while True:
+    alive, parent = Voter(sys.argv[1], int(sys.argv[2])), os.getppid()
+    while os.getppid() == parent:  # one that is killed ends nobody, and who waits for its output waits for ours
         time.sleep(1)
