@@ -36,6 +36,19 @@ def test_every_promise_is_kept(chunk: int) -> None:
     assert not failures, "\n".join(failures)
 
 
+FOUND = {
+    5098: "a dozen that all suspect each other at once, and refute, send more packets than any rest allows",
+    7138: "who said that all is on his disk was busy until he had been called dead: another instance said it",
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", FOUND, ids=str)
+def test_what_a_seed_once_found_is_right_now(seed: int) -> None:
+    report = run(seed)
+    assert not report.failure, f"{FOUND[seed]}: {report.failure}"
+
+
 @pytest.mark.timeout(600)
 def test_every_kind_of_fault_happened() -> None:
     """Swarm testing proves nothing about a fault that was never drawn."""

@@ -349,14 +349,18 @@ class World:
             if disk is not None and process in self.processes:
                 demand(disk.safe >= count, "the disk is not in order", disk.safe, count)
                 disk.promise(context)
-                self.history.safe.setdefault(process.engine.me.instance, Context()).join(context)
-                self.event(process, "hardened", lambda now, wall: process.engine.hardened(*asked, durable=True))
+                self.event(process, "hardened", lambda now, wall: self._hardened(process, asked, context))
 
         count = 0 if disk is None else disk.size
         if disk is None:
             self.event(process, "hardened", lambda now, wall: process.engine.hardened(*asked, durable=False))
         else:
             self.at(max(disk.due, self.now), answer, "disk")
+
+    def _hardened(self, process: Process, asked: Harden, context: Context) -> list[Effect]:
+        """It answers in the name of the instance that it is by now: it may have been called dead meanwhile."""
+        self.history.safe.setdefault(process.engine.me.instance, Context()).join(context)
+        return process.engine.hardened(*asked, durable=True)
 
     def begin(self, process: Process) -> None:
         """A transaction begins."""
