@@ -7,6 +7,7 @@ together.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -109,6 +110,22 @@ def test_a_write_without_an_end_is_for_ever_and_one_with_an_end_is_not(node: gos
     until_here(lambda: "j" not in things, "what it replaced stays replaced")
     until_here(lambda: not node._store.mortal, "it is forgotten, though this node has nobody to speak to")
     assert things["k"] == 2
+
+
+def test_the_end_of_a_write_is_looked_for_from_the_end_of_its_turn_on(cluster: str) -> None:
+    """Not only when something else has the deadlines looked at: who is alone was told half a second late."""
+
+    async def story() -> None:
+        async with gossip.Node(cluster) as node:
+            runtime = node._running()
+            node.map("m")["plain"] = 1
+            await asyncio.sleep(0)
+            node.map("m").set("k", 1, ttl=60)
+            await asyncio.sleep(0)
+            assert runtime._pulse._timer is not None
+            assert runtime._pulse._timer_at <= runtime.engine.deadline < math.inf
+
+    asyncio.run(story())
 
 
 def test_an_entry_tells_its_end(node: gossip.Node) -> None:
